@@ -1,0 +1,45 @@
+"""Residual networks (He et al., 2015). Imports torch alone; knows nothing of detection.
+
+The public names; everything else in this package may change.
+"""
+
+from backbone.features import FeatureSpec
+from backbone.norm import FrozenBatchNorm2d
+from backbone.recipe import RECIPES, Recipe
+from backbone.resnet import (
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    resnext101_32x8d,
+    resnext101_64x4d,
+    split_c4,
+    wide_resnet50_2,
+    wide_resnet101_2,
+)
+from backbone.weights import LoadReport, load_weights, require_loaded
+
+__all__ = [
+    "RECIPES",
+    "FeatureSpec",
+    "FrozenBatchNorm2d",
+    "LoadReport",
+    "Recipe",
+    "ResNet",
+    "load_weights",
+    "require_loaded",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "split_c4",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]

@@ -1,0 +1,16 @@
+"""What a feature map is to those who use it: its channels and its stride. Nobody else writes 1024 or 16."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Shape of one feature map of a network.
+
+    Attributes:
+        channels: channels of the map.
+        stride: input pixels per step of the map; an input of H rows gives ceil(H / stride) rows.
+    """
+
+    channels: int
+    stride: int

@@ -1,0 +1,88 @@
+"""Normalisation layers: a frozen batch norm, its folding into a convolution, and norms by name. Knows torch alone."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormName = Literal["bn", "frozen_bn", "sync_bn", "gn", "none"]
+NormFactory = Callable[[int], nn.Module]
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm whose statistics and affine parameters are constants, as in the ResNet paper's appendix A.
+
+    The four tensors are buffers under the names of ``torch.nn.BatchNorm2d``, so its state dicts load; the counter
+    ``num_batches_tracked`` is dropped on the way. In evaluation the output equals ``BatchNorm2d``'s bit for bit.
+
+    Args:
+        num_features: channels C of the input [N, C, H, W].
+        eps: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift, each [C] float32: the norm is ``x * scale + shift``."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}"
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """``norm(conv(x))``; a frozen norm is folded into the convolution's weight.
+
+    A frozen norm is an affine constant, so scaling the small weight replaces two passes over the map. The gradient
+    to ``conv.weight`` passes through the scaling, hence training is the same to rounding (1e-6 relative).
+    """
+    if not isinstance(norm, FrozenBatchNorm2d):
+        return norm(conv(x))
+    scale, shift = norm.affine()
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+_FACTORIES: dict[str, NormFactory] = {
+    "bn": nn.BatchNorm2d,
+    "frozen_bn": FrozenBatchNorm2d,
+    "sync_bn": nn.SyncBatchNorm,
+    "gn": partial(nn.GroupNorm, 32),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def norm_factory(norm: NormName | NormFactory) -> NormFactory:
+    """The callable ``channels -> module`` behind a norm's name; a callable is its own.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if callable(norm):
+        return norm
+    if norm not in _FACTORIES:
+        raise ValueError(f"norm must be one of {', '.join(get_args(NormName))} or a callable, got {norm!r}")
+    return _FACTORIES[norm]

@@ -1,0 +1,64 @@
+"""How a set of weights wants its pictures and its network: the part of a model that its key names do not tell."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from backbone.blocks import StrideIn
+
+StemPool = Literal["pad1", "ceil"]
+RecipeName = Literal["torchvision", "msra", "detectron2", "v1_rgb"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Input normalisation and architecture that a set of weights was trained with.
+
+    Attributes:
+        name: what the recipe is called.
+        channels: order in which the network takes colours.
+        scale: 1.0 for values 0..1, 255.0 for 0..255.
+        mean, std: per channel in that order, after scaling.
+        stride_in: where a bottleneck's stride sits.
+        stem_pool: padding rule of the stem's 3x3 pooling ("ceil" is Caffe's).
+    """
+
+    name: str
+    channels: Literal["RGB", "BGR"]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    stride_in: StrideIn
+    stem_pool: StemPool
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Float RGB 0..1, [..., 3, H, W], to what the weights expect; the result is a new tensor."""
+        scale, shift = self.affine(image.device)
+        if self.channels == "BGR":
+            image = image.flip(-3)
+        return torch.addcmul(shift, image, scale)
+
+    def affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Normalising as ``image * scale + shift``, each [3, 1, 1] float32."""
+        mean = torch.tensor(self.mean, dtype=torch.float64)
+        std = torch.tensor(self.std, dtype=torch.float64)
+        scale, shift = self.scale / std, -mean / std
+        return scale.float().to(device)[:, None, None], shift.float().to(device)[:, None, None]
+
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("torchvision", "RGB", 1.0, _IMAGENET_MEAN, _IMAGENET_STD, "3x3", "pad1"),
+        # He et al.'s own files; the means are theirs, published with the models
+        Recipe("msra", "BGR", 255.0, (103.06, 115.90, 123.15), (1.0, 1.0, 1.0), "1x1", "ceil"),
+        # detectron2's copies of them and its zoo (detectron2/config/defaults.py, MODEL.PIXEL_MEAN)
+        Recipe("detectron2", "BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "1x1", "pad1"),
+        # the paper's network on torchvision's pictures, as several pruned and exported ResNet-50 come
+        Recipe("v1_rgb", "RGB", 1.0, _IMAGENET_MEAN, _IMAGENET_STD, "1x1", "ceil"),
+    )
+}

@@ -1,0 +1,258 @@
+"""Weights into a network: read a file without running it, map its names to torchvision's, copy, and report.
+
+Reads torch.save files (tensors only), safetensors, and the pickles of Caffe2/detectron2's ImageNet models through an
+unpickler that knows arrays and plain containers alone.
+"""
+
+import importlib
+import io
+import pickle
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from backbone.blocks import Bottleneck
+from backbone.norm import FrozenBatchNorm2d
+from backbone.recipe import RECIPES, Recipe
+
+_STAGES = {
+    "conv1": "conv1",
+    "bn1": "conv1",
+    "layer1": "conv2_x",
+    "layer2": "conv3_x",
+    "layer3": "conv4_x",
+    "layer4": "conv5_x",
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a file of weights did to a network. Names are the network's (torchvision's).
+
+    Attributes:
+        loaded: tensors copied.
+        missing: tensors of the network that the file lacks; they keep their values.
+        unused: tensors of the file that the network lacks.
+        mismatched: name -> (shape in the network, shape in the file); not copied.
+        recipe: how the weights want pictures and network.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        text = f"{len(self.loaded)} tensors loaded (recipe {self.recipe.name})"
+        for title, names in (
+            ("missing", self.missing),
+            ("unused", self.unused),
+            ("other shape", tuple(self.mismatched)),
+        ):
+            if names:
+                text += f"; {len(names)} {title}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
+        return text
+
+
+def load_weights(net: nn.Module | Sequence[nn.Module], path: str | Path, recipe: str | None = None) -> LoadReport:
+    """Copies a file's weights into a network.
+
+    Args:
+        net: a ResNet, or the parts of one that together keep its names (what ``split_c4`` returns).
+        path: .pth, .safetensors, or a Caffe2/detectron2 .pkl of an ImageNet model.
+        recipe: name of the recipe that the weights were trained with; None takes the file's own (its "recipe" entry, or
+            detectron2's for its pickles), else "torchvision". Key names do not tell: MSRA's weights also come under
+            torchvision's keys.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not readable as weights, no tensor fits, or the network's stride or pooling contradict
+            the recipe.
+    """
+    parts = [net] if isinstance(net, nn.Module) else list(net)
+    source, own_recipe = read_weights(path)
+    name = recipe or own_recipe or "torchvision"
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}: wanted one of {', '.join(RECIPES)}")
+    for part in parts:
+        _check_recipe(part, RECIPES[name])
+    target: dict[str, Tensor] = {}
+    for part in parts:
+        target |= part.state_dict()
+    # a running count, which no frozen norm has and many files lack
+    target = {k: v for k, v in target.items() if not k.endswith("num_batches_tracked")}
+    source = {k: v for k, v in source.items() if not k.endswith("num_batches_tracked")}
+    report = _copy(target, source, RECIPES[name])
+    if not report.loaded:
+        raise ValueError(
+            f"{path}: no tensor fits this network. It wants names such as {', '.join(list(target)[:3])}; "
+            f"the file has {', '.join(list(source)[:3]) or 'no tensors'}"
+        )
+    return report
+
+
+def _copy(target: Mapping[str, Tensor], source: Mapping[str, Tensor], recipe: Recipe) -> LoadReport:
+    common = [k for k in target if k in source]
+    mismatched = {
+        k: (tuple(target[k].shape), tuple(source[k].shape)) for k in common if target[k].shape != source[k].shape
+    }
+    loaded = tuple(k for k in common if k not in mismatched)
+    with torch.no_grad():
+        for key in loaded:
+            target[key].copy_(source[key])
+    return LoadReport(
+        loaded,
+        missing=tuple(k for k in target if k not in source),
+        unused=tuple(k for k in source if k not in target),
+        mismatched=mismatched,
+        recipe=recipe,
+    )
+
+
+def _check_recipe(net: nn.Module, recipe: Recipe) -> None:
+    """A network of bottlenecks that strides elsewhere, or pools otherwise, would lose accuracy in silence."""
+    has_bottlenecks = any(isinstance(m, Bottleneck) for m in net.modules())
+    wanted = {"stem_pool": recipe.stem_pool} | ({"stride_in": recipe.stride_in} if has_bottlenecks else {})
+    for key, value in wanted.items():
+        have = getattr(net, key, value)
+        if have != value:
+            raise ValueError(
+                f"weights of recipe {recipe.name!r} want a network with {key}={value!r}, this one has {key}={have!r}; "
+                f"build it with {key}={value!r}, or name the weights' true recipe ({', '.join(RECIPES)})"
+            )
+
+
+def require_loaded(parts: nn.Module | Sequence[nn.Module], loaded: Collection[str]) -> None:
+    """Refuses a network whose frozen norms stand on weights that were never loaded.
+
+    Args:
+        parts: a ResNet or the parts of one.
+        loaded: names that a file filled (``LoadReport.loaded``).
+
+    Raises:
+        ValueError: names the stages; frozen statistics that were never measured normalise nothing.
+    """
+    parts = [parts] if isinstance(parts, nn.Module) else list(parts)
+    bad: dict[str, int] = {}
+    for part in parts:
+        frozen = {_stage(name) for name, m in part.named_modules() if isinstance(m, FrozenBatchNorm2d)}
+        for key in part.state_dict():
+            if key not in loaded and _stage(key) in frozen:
+                bad[_stage(key)] = bad.get(_stage(key), 0) + 1
+    if bad:
+        listed = ", ".join(f"{stage} ({count} tensors)" for stage, count in sorted(bad.items()))
+        raise ValueError(
+            f"frozen norms over random weights in {listed}: no weights were loaded there, and a frozen norm on random "
+            "weights normalises nothing. Give weights that hold these parts (--weights FILE), or a norm that learns "
+            "(model.norm=bn; for conv5_x alone model.conv5_norm=bn; model.freeze_at=0 if the stage is frozen)"
+        )
+
+
+def _stage(key: str) -> str:
+    return _STAGES.get(key.partition(".")[0], "")
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a file under torchvision's names, and the name of the recipe that the file implies, if any.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_weights`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}")
+    content = read_file(path)
+    recipe = content.get("recipe") if isinstance(content, dict) else None
+    content = _unwrap(content)
+    tensors = {str(k): torch.as_tensor(v) for k, v in content.items() if isinstance(v, (Tensor, np.ndarray))}
+    if any(key.startswith(("res2_", "res2.")) or key == "conv1_w" for key in tensors):
+        return _from_caffe2(tensors), "detectron2"
+    return tensors, recipe if isinstance(recipe, str) else None
+
+
+def read_file(path: Path) -> Any:
+    """The content of a weights file: tensors, arrays and plain containers; nothing in it is run.
+
+    Raises:
+        ValueError: it is none of the known formats, truncated, or holds something else.
+    """
+    data = path.read_bytes()
+    try:
+        if data[:4] == b"PK\x03\x04" or (data[:2] in (b"\x80\x02", b"\x80\x03") and b"torch" in data[:512]):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if len(data) > 9 and data[8:9] == b"{":
+            return load_safetensors(data)
+        return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+    except Exception as error:  # whatever a damaged file makes the readers raise, the user gets one message
+        raise ValueError(
+            f"{path} cannot be read as weights (wanted a torch.save file of tensors, safetensors, or a Caffe2/detectron2 "
+            f"pickle of arrays; {len(data)} bytes): {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and plain containers; every other global is refused before it is looked up."""
+
+    _ALLOWED: ClassVar = {
+        ("collections", "OrderedDict"): dict,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy", "ndarray"): np.ndarray,
+        ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in ("_reconstruct", "scalar") and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return getattr(importlib.import_module("numpy._core.multiarray"), name)
+        try:
+            return self._ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file") from None
+
+
+def _unwrap(content: Any) -> dict[str, Any]:
+    """The state dict inside the usual wrappers."""
+    for key in ("model", "state_dict", "blobs"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ValueError(f"wanted a dictionary of tensors, the file holds a {type(content).__name__}")
+    return content
+
+
+_BRANCH = {"branch1": "downsample.0", "branch1.bn": "downsample.1"}
+_BRANCH |= {f"branch2{letter}": f"conv{i}" for i, letter in enumerate("abc", 1)}
+_BRANCH |= {f"branch2{letter}.bn": f"bn{i}" for i, letter in enumerate("abc", 1)}
+
+
+def _from_caffe2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Caffe2's blob names to torchvision's. Its norms are affine alone: mean 0 and, after eps, variance 1."""
+    out: dict[str, Tensor] = {}
+    for blob, tensor in blobs.items():
+        stem = re.fullmatch(r"(?:res_)?(conv1|conv1_bn|fc1000)_([wbs])", blob)
+        block = re.fullmatch(r"res(\d)_(\d+)_(branch1|branch2[abc])(_bn)?_([wbs])", blob)
+        if stem:
+            module = {"conv1": "conv1", "conv1_bn": "bn1", "fc1000": "fc"}[stem[1]]
+            kind, is_norm = stem[2], module == "bn1"
+        elif block:
+            module = f"layer{int(block[1]) - 1}.{block[2]}.{_BRANCH[block[3] + ('.bn' if block[4] else '')]}"
+            kind, is_norm = block[5], bool(block[4])
+        else:
+            continue  # momenta and other traces of training
+        if module == "conv1" and kind == "b":
+            continue  # a bias of zeros in front of the norm, present in R-50.pkl alone
+        out[f"{module}.{'bias' if kind == 'b' else 'weight'}"] = tensor
+        if is_norm and kind == "s":
+            out[f"{module}.running_mean"] = torch.zeros_like(tensor)
+            out[f"{module}.running_var"] = torch.full_like(tensor, 1.0 - 1e-5)
+    return out

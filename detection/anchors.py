@@ -1,0 +1,53 @@
+"""Anchors: boxes of several sizes and shapes at every position of a map (Faster R-CNN, section 3.1.1)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Float[Tensor, "a 4"]:
+    """The anchors of one position, centred at 0: sizes outermost, then aspect ratios.
+
+    An anchor of size s and ratio r (height / width) has area s² and sides s/√r by s·√r, not rounded.
+    """
+    size = torch.tensor(sizes, dtype=torch.float64)[:, None]
+    ratio = torch.tensor(aspect_ratios, dtype=torch.float64)[None, :]
+    width = (size * size / ratio).sqrt().flatten()
+    height = width * ratio.expand(len(sizes), -1).flatten()
+    return (torch.stack((-width, -height, width, height), dim=1) / 2).float()
+
+
+class AnchorGenerator(nn.Module):
+    """The anchors of a map.
+
+    Args:
+        sizes: square roots of the anchors' areas, in pixels.
+        aspect_ratios: height / width.
+        stride: pixels between two positions of the map.
+        offset: position of the first centre in strides; 0 as in detectron2 and torchvision.
+    """
+
+    cell: Tensor
+
+    def __init__(
+        self, sizes: Sequence[float], aspect_ratios: Sequence[float], stride: int, offset: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.stride, self.offset = stride, offset
+        self.register_buffer("cell", cell_anchors(sizes, aspect_ratios), persistent=False)
+
+    @property
+    def per_position(self) -> int:
+        """Anchors at one position (9 in the paper, 15 with the five sizes of detectron2)."""
+        return len(self.cell)
+
+    def forward(self, height: int, width: int) -> Float[Tensor, "n 4"]:
+        """All anchors of a map of height x width positions, row by row, the position's own innermost."""
+        device = self.cell.device
+        y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * self.stride
+        x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * self.stride
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        shifts = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1).reshape(-1, 1, 4)
+        return (shifts + self.cell).reshape(-1, 4)

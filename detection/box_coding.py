@@ -1,0 +1,41 @@
+"""Boxes as offsets from reference boxes, and back (Faster R-CNN, equation 2)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# exp() of a larger step is no answer to a picture: 1000/16 times the reference box (as Detectron has it)
+MAX_LOG_SCALE = math.log(1000.0 / 16)
+
+
+class BoxCoder:
+    """Encodes and decodes with weights on (x, y, w, h).
+
+    Args:
+        weights: (1, 1, 1, 1) for the RPN; (10, 10, 5, 5) for RoIs, the inverse of the deviations that Fast R-CNN
+            normalises its targets by.
+    """
+
+    def __init__(self, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> None:
+        self.weights = tuple(weights)
+
+    def encode(self, boxes: Float[Tensor, "n 4"], reference: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+        """The offsets that lead from each reference to its box; both need positive sides."""
+        size, ref_size = boxes[:, 2:] - boxes[:, :2], reference[:, 2:] - reference[:, :2]
+        centre, ref_centre = boxes[:, :2] + size / 2, reference[:, :2] + ref_size / 2
+        shift = (centre - ref_centre) / ref_size
+        scale = torch.log(size / ref_size)
+        return torch.cat((shift, scale), dim=1) * boxes.new_tensor(self.weights)
+
+    def decode(
+        self, deltas: Float[Tensor, "*batch 4"], reference: Float[Tensor, "*batch 4"]
+    ) -> Float[Tensor, "*batch 4"]:
+        """The boxes that the offsets lead to, in float32; the growth of a side is limited to 62.5 times."""
+        deltas = deltas.float() / torch.tensor(self.weights, device=deltas.device)
+        ref_size = reference[..., 2:] - reference[..., :2]
+        centre = reference[..., :2] + ref_size / 2 + deltas[..., :2] * ref_size
+        half = torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * ref_size / 2
+        return torch.cat((centre - half, centre + half), dim=-1)

@@ -1,0 +1,49 @@
+"""Boxes: float32 xyxy in absolute pixels, x2 and y2 exclusive. The leaf that every other one may import."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Boxes = Float[Tensor, "n 4"]
+
+
+def area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+    """Width times height; 0 for a box that is turned inside out."""
+    size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return size[..., 0] * size[..., 1]
+
+
+def clip(boxes: Float[Tensor, "*batch 4"], size: tuple[int, int]) -> Float[Tensor, "*batch 4"]:
+    """Boxes cut off at the edges of an image of ``size`` (height, width)."""
+    height, width = size
+    x = boxes[..., 0::2].clamp(0, width)
+    y = boxes[..., 1::2].clamp(0, height)
+    return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
+
+
+def larger_than(boxes: Float[Tensor, "*batch 4"], min_size: float) -> Bool[Tensor, "*batch"]:
+    """True where both sides are at least ``min_size`` pixels, and more than 0."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    return (size >= min_size).all(-1) & (size > 0).all(-1)
+
+
+def inside(boxes: Float[Tensor, "n 4"], size: tuple[int, int], border: float = 0.0) -> Bool[Tensor, " n"]:
+    """True for boxes that reach at most ``border`` pixels beyond an image of ``size`` (height, width)."""
+    height, width = size
+    low = (boxes[:, :2] >= -border).all(1)
+    return low & (boxes[:, 2] <= width + border) & (boxes[:, 3] <= height + border)
+
+
+def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """Intersection over union of every pair; 0 where the union is empty."""
+    size = torch.minimum(a[:, None, 2], b[:, 2]) - torch.maximum(a[:, None, 0], b[:, 0])
+    intersection = size.clamp_(min=0)
+    size = torch.minimum(a[:, None, 3], b[:, 3]) - torch.maximum(a[:, None, 1], b[:, 1])
+    intersection = intersection.mul_(size.clamp_(min=0))
+    union = (area(a)[:, None] + area(b)).sub_(intersection)
+    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+
+
+def xyxy_to_xywh(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
+    """COCO's left, top, width, height."""
+    return torch.cat((boxes[..., :2], boxes[..., 2:] - boxes[..., :2]), dim=-1)

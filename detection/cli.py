@@ -1,0 +1,108 @@
+"""The command line: ``resdet train|evaluate|predict``; the scripts of tools/ call the same functions."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detection.config_io import config_help, dump_config, load_config
+
+Command = Callable[[Sequence[str] | None], int]
+# errors that are the user's to mend, and say how
+_USER_ERRORS = (ValueError, TypeError, OSError)
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """Trains and evaluates a detector."""
+    parser = argparse.ArgumentParser(
+        prog="train_net.py",
+        description="Train Faster R-CNN from a configuration, evaluate it, and write the run's folder.",
+        epilog="configuration keys, with their defaults:\n" + config_help() if _wants_help(argv) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/")
+    parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last.pth")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val, train nothing")
+    parser.add_argument(
+        "--weights", help="a backbone's or a detector's weights: a file, torchvision://NAME, detectron2://PATH"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    parser.add_argument(
+        "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
+    )
+    args = parser.parse_intermixed_args(argv)
+    overrides = list(args.keys)
+    if args.weights and not args.eval_only:
+        overrides.append(f"model.weights={_quoted(args.weights)}")
+    config = load_config(args.config, overrides)
+    if args.print_config:
+        print(dump_config(config), end="")
+        return 0
+    output = args.output or Path("output") / Path(args.config).stem
+    from detection.engine import train as engine  # Lightning takes seconds to import; --help should not
+
+    if args.eval_only:
+        weights = Path(args.weights) if args.weights else output / "best.pth"
+        engine.evaluate_only(config, weights, output, config_name=args.config)
+    else:
+        engine.train(config, output, resume=args.resume, config_name=args.config)
+    return 0
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Judges anyone's detections."""
+    from detection.engine.judge import main  # the evaluators take a second to import
+
+    return main(argv)
+
+
+def predict(argv: Sequence[str] | None = None) -> int:
+    """Detects on pictures of one's own."""
+    from detection.engine.predict import main
+
+    return main(argv)
+
+
+_COMMANDS: dict[str, Command] = {"train": train, "evaluate": evaluate, "predict": predict}
+
+
+def run(command: Command, argv: Sequence[str] | None = None) -> int:
+    """Runs a command with logging to the screen; an error that the user can mend is one message and exit code 2."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("detection", "backbone"):
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        return command(argv)
+    except _USER_ERRORS as error:
+        if os.environ.get("RESDET_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``resdet COMMAND …``."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] not in _COMMANDS:
+        known = "\n".join(f"  {name:10} {command.__doc__}" for name, command in _COMMANDS.items())
+        wanted = bool(argv) and argv[0] in ("-h", "--help")
+        print(
+            f"usage: resdet COMMAND …\n\n{known}\n\nresdet COMMAND --help says more.",
+            file=sys.stdout if wanted else sys.stderr,
+        )
+        return 0 if wanted else 2
+    return run(_COMMANDS[argv[0]], argv[1:])
+
+
+def _wants_help(argv: Sequence[str] | None) -> bool:
+    return bool({"-h", "--help"} & set(sys.argv if argv is None else argv))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,282 @@
+"""The configuration of an experiment: typed, frozen, documented, and the only place with defaults.
+
+The defaults are today's Faster R-CNN R101-C4 (detectron2's); where the papers differ, the docstring gives their value.
+Reading them from files is config_io's.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+BackboneName = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+NormName = Literal["bn", "frozen_bn", "sync_bn", "gn", "none"]
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Anchors (Faster R-CNN, section 3.1.1).
+
+    Attributes:
+        sizes: square roots of the areas, in pixels (VOC paper: 128, 256, 512; COCO paper: also 64).
+        aspect_ratios: height / width.
+        offset: position of the first anchor's centre, in strides.
+    """
+
+    sizes: tuple[PositiveFloat, ...] = (32, 64, 128, 256, 512)
+    aspect_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
+    offset: NonNegativeFloat = 0.0
+
+
+@dataclass(frozen=True)
+class RPNConfig:
+    """Region proposal network.
+
+    Attributes:
+        channels: of the 3x3 convolution; null as the map has (detectron2), 512 in py-faster-rcnn.
+        foreground_iou: anchors at this IoU and above are objects.
+        background_iou: anchors below this IoU are background.
+        batch_per_image: anchors sampled an image.
+        foreground_fraction: at most this share of them is foreground.
+        ignore_cross_boundary: anchors across the image's edge take no part in training (the paper: true).
+        before_nms_train: best anchors decoded in training (the paper: 12000 of py-faster-rcnn).
+        after_nms_train: proposals kept in training.
+        before_nms_test: best anchors decoded in testing.
+        after_nms_test: proposals kept in testing (the paper: 300).
+        nms_iou: overlap above which the worse proposal is dropped.
+        min_size: shortest side of a proposal, in pixels (py-faster-rcnn: 16).
+        beta: of smooth L1; 0 is L1 (py-faster-rcnn: 1/9).
+        box_loss_weight: on the box loss.
+    """
+
+    channels: PositiveInt | None = None
+    foreground_iou: NonNegativeFloat = 0.7
+    background_iou: NonNegativeFloat = 0.3
+    batch_per_image: PositiveInt = 256
+    foreground_fraction: NonNegativeFloat = 0.5
+    ignore_cross_boundary: bool = False
+    before_nms_train: PositiveInt = 12000
+    after_nms_train: PositiveInt = 2000
+    before_nms_test: PositiveInt = 6000
+    after_nms_test: PositiveInt = 1000
+    nms_iou: PositiveFloat = 0.7
+    min_size: NonNegativeFloat = 0.0
+    beta: NonNegativeFloat = 0.0
+    box_loss_weight: NonNegativeFloat = 1.0
+
+
+@dataclass(frozen=True)
+class RoIConfig:
+    """RoI pooling, the conv5_x head and its detections.
+
+    Attributes:
+        pool: "align" (Mask R-CNN) or "max" (the papers).
+        resolution: bins a side (14; conv5_x halves it).
+        sampling_ratio: points a bin side of RoIAlign; 0 adapts to the region.
+        aligned: RoIAlign's half-pixel shift (detectron2: true; torchvision: false).
+        foreground_iou: regions at this IoU and above are objects.
+        background_iou: regions below it are background.
+        background_iou_low: regions below this are ignored (the paper: 0.1).
+        batch_per_image: regions sampled an image (the paper: 64 on VOC with two images, 128 in all).
+        foreground_fraction: at most this share of them is foreground.
+        append_truth: ground truth joins the proposals in training.
+        box_weights: on the offsets x, y, w, h.
+        beta: of smooth L1; 0 is L1 (the paper: 1).
+        box_loss_weight: on the box loss.
+        score_threshold: detections need a higher score.
+        nms_iou: overlap above which the worse detection of a class is dropped (py-faster-rcnn: 0.3).
+        max_detections: kept an image.
+    """
+
+    pool: Literal["align", "max"] = "align"
+    resolution: PositiveInt = 14
+    sampling_ratio: NonNegativeInt = 0
+    aligned: bool = True
+    foreground_iou: NonNegativeFloat = 0.5
+    background_iou: NonNegativeFloat = 0.5
+    background_iou_low: NonNegativeFloat = 0.0
+    batch_per_image: PositiveInt = 512
+    foreground_fraction: NonNegativeFloat = 0.25
+    append_truth: bool = True
+    box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (10.0, 10.0, 5.0, 5.0)
+    beta: NonNegativeFloat = 0.0
+    box_loss_weight: NonNegativeFloat = 1.0
+    score_threshold: NonNegativeFloat = 0.05
+    nms_iou: PositiveFloat = 0.5
+    max_detections: PositiveInt = 100
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The detector.
+
+    Attributes:
+        backbone: a network of backbone/.
+        weights: where training starts: a file, torchvision://NAME, detectron2://PATH, or null for random weights.
+        recipe: how those weights want pictures and network: torchvision, msra, detectron2 or v1_rgb.
+        norm: of the whole network; frozen_bn needs weights.
+        conv5_norm: of conv5_x alone; null as norm.
+        stride_in: where a bottleneck strides; null as the recipe says.
+        stem_pool: padding of the stem's pooling; null as the recipe says.
+        freeze_at: 1 freezes conv1, 2 also conv2_x (the papers and detectron2), 0 nothing.
+        anchors: see there.
+        rpn: see there.
+        roi: see there.
+    """
+
+    backbone: BackboneName = "resnet101"
+    weights: str | None = None
+    recipe: Literal["torchvision", "msra", "detectron2", "v1_rgb"] = "torchvision"
+    norm: NormName = "frozen_bn"
+    conv5_norm: NormName | None = None
+    stride_in: Literal["3x3", "1x1"] | None = None
+    stem_pool: Literal["pad1", "ceil"] | None = None
+    freeze_at: Literal[0, 1, 2, 3, 4, 5] = 2
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    roi: RoIConfig = field(default_factory=RoIConfig)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data, and what happens to a picture before the model sees it.
+
+    Attributes:
+        format: coco (JSON), voc (XML folders) or shapes (drawn, needs no files).
+        root: folder of the data set.
+        train: what to train on. coco: a split such as train2017, or a JSON's path under root. voc: an image set such as
+            trainval, or VOC2007/trainval+VOC2012/trainval. shapes: a number of pictures.
+        val: what to evaluate on, likewise; null evaluates nothing.
+        short_side: in pixels; several are drawn from in training, the last one is used in testing.
+        max_side: a longer side is scaled down to this (the papers: 1000).
+        flip: probability of a mirrored picture in training.
+        augment: albumentations transforms for training, each {name: {argument: value}}.
+        keep_empty: train on images without objects too (detectron2 drops them).
+        keep_difficult: train on VOC's difficult objects too (the papers do not).
+        group_by_aspect: batches hold only wide or only tall pictures, which saves padding.
+        workers: loading processes; 0 loads in the training process.
+        seed: of the drawn set.
+    """
+
+    format: Literal["coco", "voc", "shapes"] = "coco"
+    root: str = "datasets/coco"
+    train: str = "train2017"
+    val: str | None = "val2017"
+    short_side: tuple[PositiveInt, ...] = (640, 672, 704, 736, 768, 800)
+    max_side: PositiveInt = 1333
+    flip: NonNegativeFloat = 0.5
+    augment: tuple[dict[str, dict[str, Any]], ...] = ()
+    keep_empty: bool = False
+    keep_difficult: bool = False
+    group_by_aspect: bool = True
+    workers: NonNegativeInt = 4
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Optimisation, and when to look at it.
+
+    Attributes:
+        optimizer: sgd or adamw.
+        base_lr: learning rate for 16 images a step; it is scaled linearly to batch_size.
+        momentum: of SGD.
+        weight_decay: on weights; norms and biases have none where norm_decay is false.
+        norm_decay: decay norms and biases too.
+        batch_size: images a step, over all processes and accumulated parts.
+        accumulate: parts that a step's images are computed in, one after the other.
+        max_iter: steps.
+        schedule: step (divided at steps) or cosine.
+        steps: where the rate is multiplied by gamma; below 1 a fraction of max_iter.
+        gamma: see steps.
+        warmup: steps of linear warm-up; below 1 a fraction of max_iter.
+        warmup_factor: share of the rate that warm-up starts at.
+        clip_norm: the gradient's norm is limited to this; null does not.
+        precision: float32 or bf16 (autocast; boxes and losses stay in float32).
+        ema: decay of a moving average of the weights, which is then what is evaluated and saved as best; null has none.
+        eval_every: steps between evaluations; below 1 a fraction of max_iter; 0 only at the end.
+        val_loss: also compute the losses over the validation pictures at an evaluation.
+        checkpoint_every: steps between checkpoints; below 1 a fraction of max_iter.
+        early_stop: stop after this many evaluations without a better AP; null does not.
+        log_every: steps between lines of metrics.csv and metrics.jsonl.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    base_lr: PositiveFloat = 0.02
+    momentum: NonNegativeFloat = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    norm_decay: bool = True
+    batch_size: PositiveInt = 16
+    accumulate: PositiveInt = 1
+    max_iter: PositiveInt = 270000
+    schedule: Literal["step", "cosine"] = "step"
+    steps: tuple[PositiveFloat, ...] = (210000, 250000)
+    gamma: PositiveFloat = 0.1
+    warmup: NonNegativeFloat = 1000
+    warmup_factor: NonNegativeFloat = 0.001
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+    ema: PositiveFloat | None = None
+    eval_every: NonNegativeFloat = 0
+    val_loss: bool = False
+    checkpoint_every: PositiveFloat = 5000
+    early_stop: PositiveInt | None = None
+    log_every: PositiveInt = 20
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Training the trunk as a classifier on crops of drawn shapes before detection starts (shapes only).
+
+    Attributes:
+        iterations: steps; 0 has none.
+        batch_size: crops a step.
+        lr: largest learning rate of a one-cycle schedule.
+        size: side of a crop in pixels.
+    """
+
+    iterations: NonNegativeInt = 0
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 0.002
+    size: PositiveInt = 64
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment.
+
+    Attributes:
+        expects: the result that this configuration should give, and its source.
+        seed: of weights, order, augmentation and sampling.
+        model: the detector.
+        data: pictures and boxes.
+        solver: optimisation.
+        pretrain: of the trunk, on drawn crops.
+    """
+
+    expects: str = ""
+    seed: NonNegativeInt = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.solver.batch_size % self.solver.accumulate:
+            raise ValueError(
+                f"solver.batch_size={self.solver.batch_size} must be a multiple of "
+                f"solver.accumulate={self.solver.accumulate}"
+            )
+        if not self.data.short_side:
+            raise ValueError("data.short_side must name at least one size")

@@ -1,0 +1,147 @@
+"""COCO annotations: a JSON of images, annotations and categories, and the folder of its pictures."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detection.data.records import DataError, Records, Strings
+
+_LOG = logging.getLogger(__name__)
+
+
+def annotation_file(root: Path, split: str) -> Path:
+    """The JSON of a split: a path under root, or annotations/instances_SPLIT.json, or SPLIT/_annotations.coco.json.
+
+    Raises:
+        DataError: none is there; lists what was looked for and the JSON files that are.
+    """
+    tried = [
+        root / split,
+        root / "annotations" / f"instances_{split}.json",
+        root / "annotations" / f"{split}.json",
+        root / split / "_annotations.coco.json",
+        root / f"{split}.json",
+    ]
+    for path in tried:
+        if path.is_file():
+            return path
+    found = sorted(str(p.relative_to(root)) for p in [*root.glob("*.json"), *root.glob("*/*.json")])
+    raise DataError(
+        f"no COCO annotations for {split!r} under {root}: looked for {', '.join(str(p.relative_to(root)) for p in tried)}; "
+        f"JSON files there: {', '.join(found[:8]) or 'none'}"
+    )
+
+
+def image_folder(root: Path, split: str, annotations: Path, first: str) -> Path:
+    """The folder in which the JSON's first file name exists."""
+    name = annotations.stem.removeprefix("instances_")
+    tried = [root / split, root / name, root / "images" / name, root / "images", annotations.parent, root]
+    for folder in tried:
+        if (folder / first).is_file():
+            return folder
+    for folder in tried:
+        if folder.is_dir() and folder not in (root, annotations.parent):
+            return folder
+    raise DataError(
+        f"{annotations}: its pictures (the first is {first}) are in none of {', '.join(str(f) for f in tried)}"
+    )
+
+
+def read_coco(root: str | Path, split: str) -> Records:
+    """Reads one split.
+
+    Images that the JSON names and the folder lacks are left out with a warning that counts them. ``is_crowd`` is read as
+    ``iscrowd``; ids may begin at 0.
+
+    Raises:
+        DataError: no JSON, no pictures, no categories, or entries without their keys; names the file.
+    """
+    root = Path(root)
+    path = annotation_file(root, split)
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    missing = [key for key in ("images", "annotations", "categories") if not isinstance(_get(content, key), list)]
+    if missing:
+        raise DataError(f"{path}: not COCO annotations, it lacks the lists {', '.join(missing)}")
+    try:
+        return _records(root, split, path, content)
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{path}: an entry lacks or garbles {error}; wanted images with id, file_name, height, width and "
+            "annotations with image_id, category_id, bbox [x, y, w, h]"
+        ) from error
+
+
+def _get(content: Any, key: str) -> Any:
+    return content.get(key) if isinstance(content, dict) else None
+
+
+def _records(root: Path, split: str, path: Path, content: dict[str, Any]) -> Records:
+    categories = sorted(content["categories"], key=lambda c: c["id"])
+    label_of = {c["id"]: k + 1 for k, c in enumerate(categories)}
+    if not categories:
+        raise DataError(f"{path}: no classes, its list of categories is empty")
+    images = sorted(content["images"], key=lambda image: image["id"])
+    if not images:
+        raise DataError(f"{path}: no images")
+    folder = image_folder(root, split, path, images[0]["file_name"])
+    images = _present(images, folder, path)
+
+    by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in images}
+    strays = 0
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in label_of:
+            raise DataError(
+                f"{path}: an annotation has category_id {annotation['category_id']}, the categories are {list(label_of)}"
+            )
+        by_image.get(annotation["image_id"], []).append(annotation)
+        strays += annotation["image_id"] not in by_image
+    if strays:
+        _LOG.warning("%s: %d annotations belong to images that are not there", path, strays)
+    flat = [annotation for image in images for annotation in by_image[image["id"]]]
+    counts = [len(by_image[image["id"]]) for image in images]
+    xywh = np.array([a["bbox"] for a in flat], dtype=np.float64).reshape(-1, 4)
+    ids = [image["id"] for image in images]
+    return Records(
+        name=str(path),
+        classes=tuple(str(c["name"]) for c in categories),
+        category_ids=tuple(int(c["id"]) for c in categories),
+        image_ids=ids,
+        files=Strings([str(folder / image["file_name"]) for image in images]),
+        sizes=np.array([(image["height"], image["width"]) for image in images], dtype=np.int64).reshape(-1, 2),
+        offsets=np.cumsum([0, *counts], dtype=np.int64),
+        boxes=np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1),
+        labels=np.array([label_of[a["category_id"]] for a in flat], dtype=np.int64),
+        areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in flat], dtype=np.float64),
+        crowd=np.array([bool(a.get("iscrowd", a.get("is_crowd", 0))) for a in flat], dtype=bool),
+        difficult=np.zeros(len(flat), dtype=bool),
+    )
+
+
+def _present(images: list[dict[str, Any]], folder: Path, path: Path) -> list[dict[str, Any]]:
+    """The images whose file exists; one listing of the folder instead of a question a file."""
+    names = set(os.listdir(folder))
+    absent = [
+        im["file_name"] for im in images if im["file_name"] not in names and not (folder / im["file_name"]).is_file()
+    ]
+    if not absent:
+        return images
+    if len(absent) == len(images):
+        raise DataError(f"{path}: none of its {len(images)} images is in {folder} (the first is {absent[0]})")
+    _LOG.warning(
+        "%s: %d of %d images are not in %s and are left out: %s%s",
+        path,
+        len(absent),
+        len(images),
+        folder,
+        ", ".join(absent[:3]),
+        ", …" if len(absent) > 3 else "",
+    )
+    gone = set(absent)
+    return [im for im in images if im["file_name"] not in gone]

@@ -1,0 +1,255 @@
+"""What happens around the steps of a run: its metrics files, the progress line, checkpoints, evaluation."""
+
+import csv
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from detection.engine.checkpoint import save_detector
+from detection.engine.module import DetectionModule
+from detection.engine.progress import clock, progress_bar
+
+_LOG = logging.getLogger(__name__)
+LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
+_EVALUATION = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
+COLUMNS = (
+    "step",
+    "lr",
+    "loss",
+    *LOSSES,
+    "seconds",
+    "data_seconds",
+    "images_per_second",
+    "memory_mb",
+    *(f"val_{name}" for name in LOSSES),
+    *_EVALUATION,
+)
+Row = dict[str, float | int | None]
+
+
+class MetricsLog:
+    """metrics.csv and metrics.jsonl of a run, and TensorBoard's files where it is installed. One line a call.
+
+    Args:
+        folder: of the run.
+        start: the step that the run begins at; lines of a stopped run beyond it are taken out.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        rows = []
+        if start and self.jsonl.exists():
+            rows = [row for row in map(json.loads, self.jsonl.read_text().splitlines()) if row["step"] <= start]
+        self.jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with self.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        self.board = _tensorboard(folder)
+
+    def write(self, row: Row) -> None:
+        """Appends ``row``, whose keys are among COLUMNS."""
+        with self.jsonl.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        with self.csv.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
+        if self.board is not None:
+            for name, value in row.items():
+                if name != "step" and value is not None:
+                    self.board.add_scalar(name, value, row["step"])
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # an extra
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+class StepLog(L.Callback):
+    """Writes the losses and speed of every ``every``-th step.
+
+    Seconds are means over the steps since the last line; data_seconds is the part spent waiting for pictures.
+    """
+
+    def __init__(self, metrics: MetricsLog | None, every: int) -> None:
+        self.metrics, self.every = metrics, every
+        self.data, self.mark, self.step_began = 0.0, time.perf_counter(), time.perf_counter()
+        self.last_step = self.last_logged = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last_step = self.last_logged = trainer.global_step
+        self.mark = self.step_began = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.data += time.perf_counter() - self.step_began
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, DetectionModule)
+        step = trainer.global_step
+        self.step_began = time.perf_counter()
+        if step == self.last_step:
+            return
+        self.last_step = step
+        if self.metrics is None or (step % self.every and step != module.config.solver.max_iter):
+            return
+        losses = {name: float(value) for name, value in module.losses.items()}
+        steps = step - self.last_logged
+        seconds = (time.perf_counter() - self.mark) / steps
+        self.metrics.write(
+            {
+                "step": step,
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "loss": sum(losses.values()),
+                **losses,
+                "seconds": round(seconds, 4),
+                "data_seconds": round(self.data / steps, 4),
+                "images_per_second": round(module.config.solver.batch_size / seconds, 3),
+                "memory_mb": round(memory_mb(module.device)),
+            }
+        )
+        self.data, self.mark, self.last_logged = 0.0, time.perf_counter(), step
+
+
+def memory_mb(device: torch.device) -> float:
+    """Peak memory so far: of the GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class ProgressLine(L.Callback):
+    """A bar with the time left; in a log file or pipe a line now and then."""
+
+    def __init__(self, total: int, every: int) -> None:
+        self.total, self.every = total, every
+        self.bar = progress_bar()
+        self.task = self.bar.add_task("training", total=total)
+        self.began, self.first, self.last = 0.0, 0, -1
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.began, self.first = time.perf_counter(), trainer.global_step
+        if self.bar.console.is_terminal:
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, DetectionModule)
+        step = trainer.global_step
+        if step == self.last:
+            return
+        self.last = step
+        if self.bar.console.is_terminal:
+            self.bar.update(self.task, completed=step)
+        elif step % self.every == 0 or step == self.total:
+            left = (time.perf_counter() - self.began) / max(step - self.first, 1) * (self.total - step)
+            losses = "  ".join(f"{k.removeprefix('loss_')} {float(v):.3f}" for k, v in module.losses.items())
+            _LOG.info("step %d/%d  %s  time left %s", step, self.total, losses, clock(left))
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self.bar.stop()
+
+
+class Checkpoints(L.Callback):
+    """last.pth, the whole training state, every ``every`` steps and at the end."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every, self.last = folder, max(every, 1), -1
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step != self.last and step and step % self.every == 0:
+            self.save(trainer)
+        self.last = step
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Writes beside and renames, so that a file is whole or absent."""
+        part = self.folder / "last.pth.part"
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.folder / "last.pth")
+
+
+class Evaluation(L.Callback):
+    """Evaluates every ``every`` steps and at the end; keeps the best weights; stops a run that no longer gains.
+
+    Args:
+        run: the evaluation, on every rank; returns the metrics (on rank 0, elsewhere they may be empty).
+        every: steps; 0 only at the end.
+        folder: of the run.
+        metrics: where AP goes.
+        patience: evaluations without a better AP before the run stops.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[DetectionModule], Row],
+        every: int,
+        folder: Path,
+        metrics: MetricsLog | None,
+        patience: int | None,
+    ) -> None:
+        self.run, self.every, self.folder, self.metrics, self.patience = run, every, folder, metrics, patience
+        self.best, self.without_gain, self.done_at = -1.0, 0, -1
+        self.last = -1
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step != self.last and self.every and step and step % self.every == 0:
+            self._evaluate(trainer, module)
+        self.last = step
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.done_at != trainer.global_step:
+            self._evaluate(trainer, module)
+
+    def _evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, DetectionModule)
+        self.done_at = trainer.global_step
+        result = trainer.strategy.broadcast(self.run(module))
+        ap = result.get("AP")
+        if trainer.is_global_zero and self.metrics is not None:
+            self.metrics.write({"step": trainer.global_step, **{k: v for k, v in result.items() if k in COLUMNS}})
+        if ap is None or ap > self.best:
+            self.best, self.without_gain = self.best if ap is None else ap, 0
+            if trainer.is_global_zero:
+                save_detector(self.folder / "best.pth", module.detector, module.config, module.classes)
+        else:
+            self.without_gain += 1
+        if self.patience is not None and self.without_gain >= self.patience:
+            _LOG.info(
+                "stopping at step %d: no better AP than %.3f in %d evaluations",
+                trainer.global_step,
+                self.best,
+                self.without_gain,
+            )
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "without_gain": self.without_gain, "done_at": self.done_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.without_gain, self.done_at = (
+            state_dict["best"],
+            state_dict["without_gain"],
+            state_dict["done_at"],
+        )

@@ -1,0 +1,102 @@
+"""A detector over many pictures: detections in the original pictures' coordinates, as COCO results."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from detection.boxes import clip, xyxy_to_xywh
+from detection.data.loader import Batch, float_images, to_device
+from detection.data.records import Records
+
+Tick = Callable[[], None]
+
+
+def scale_back(boxes: Tensor, seen: tuple[int, int], original: tuple[int, int]) -> Tensor:
+    """Boxes [n, 4] of a picture seen at one (height, width), in the pixels of another."""
+    ratio = boxes.new_tensor([original[1] / seen[1], original[0] / seen[0]] * 2)
+    return clip(boxes * ratio, original)
+
+
+def coco_results(
+    detections: dict[str, Tensor], image_id: Any, category_ids: Sequence[int], names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """One image's detections as COCO results; with ``names``, "category_name" tells what a made-up id stands for."""
+    boxes = xyxy_to_xywh(detections["boxes"].double()).tolist()
+    rows = zip(boxes, detections["labels"].tolist(), detections["scores"].tolist(), strict=True)
+    results = []
+    for box, label, score in rows:
+        results.append({"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score})
+        if names is not None:
+            results[-1]["category_name"] = names[label - 1]
+    return results
+
+
+@torch.no_grad()
+def detect(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    records: Records,
+    device: torch.device,
+    *,
+    bf16: bool = False,
+    names: Sequence[str] | None = None,
+    tick: Tick = lambda: None,
+) -> list[dict[str, Any]]:
+    """Runs the model over this process's images and returns every process's results, each image once.
+
+    Args:
+        model: images -> detections; its mode is restored afterwards.
+        loader: batches of this process's share.
+        records: where image ids and category ids come from.
+        device: of the model.
+        bf16: run under autocast.
+        names: see :func:`coco_results`.
+        tick: called after every image.
+    """
+    was_training = model.training
+    model.eval()
+    results = []
+    try:
+        for batch in loader:
+            images = float_images(to_device(batch, device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                outputs = model(images)
+            for image, output, i, size in zip(images, outputs, batch.index, batch.sizes, strict=True):
+                output["boxes"] = scale_back(output["boxes"].float(), (image.shape[-2], image.shape[-1]), size)
+                results += coco_results(output, records.image_ids[i], records.category_ids, names)
+                tick()
+    finally:
+        model.train(was_training)
+    return _gather(results)
+
+
+@torch.no_grad()
+def validation_losses(model: Any, loader: Iterable[Batch], device: torch.device, seed: int) -> dict[str, float]:
+    """The training losses over a validation set, the norms in evaluation, samples drawn from ``seed``; means over images."""
+    was_training = model.training
+    model.eval()
+    generator = torch.Generator(device).manual_seed(seed)
+    sums: dict[str, float] = {}
+    count = 0
+    try:
+        for batch in loader:
+            batch = to_device(batch, device)
+            images = float_images(batch)
+            sizes = [(im.shape[-2], im.shape[-1]) for im in images]
+            for name, value in model.losses(model.batch(images), sizes, batch.targets, generator).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(images)
+            count += len(images)
+    finally:
+        model.train(was_training)
+    return {f"val_{name}": value / max(count, 1) for name, value in sums.items()}
+
+
+def _gather(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return results
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, results)
+    return [row for part in parts for row in part]

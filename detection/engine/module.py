@@ -1,0 +1,94 @@
+"""Training as a LightningModule: the step, the optimiser, the weights' average."""
+
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from detection.config import Config
+from detection.data.loader import Batch, float_images, to_device
+from detection.engine.checkpoint import CARD, Classes, card
+from detection.engine.schedule import make_schedule, scaled_lr
+from detection.faster_rcnn import FasterRCNN
+
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
+
+
+class DetectionModule(L.LightningModule):
+    """What happens in a step of training.
+
+    Args:
+        model: the detector.
+        config: the experiment; the solver's part is read here.
+        classes: go into every checkpoint.
+    """
+
+    def __init__(self, model: FasterRCNN, config: Config, classes: Classes) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.config, self.classes = config, classes
+        decay = config.solver.ema
+        self.average = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+        )
+        self.losses: dict[str, Tensor] = {}
+
+    @property
+    def detector(self) -> FasterRCNN:
+        """The weights to evaluate and to keep: the average where there is one."""
+        return self.model if self.average is None else cast(FasterRCNN, self.average.module)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        losses = self.model(float_images(batch), batch.targets, generator=self._generator(batch_index))
+        self.losses = {name: value.detach() for name, value in losses.items()}
+        return torch.stack(list(losses.values())).sum()
+
+    def _generator(self, batch_index: int) -> torch.Generator:
+        """Draws the samples of this step, part and rank; a resumed run draws the same."""
+        part = batch_index % self.config.solver.accumulate
+        key = (self.config.seed, self.trainer.global_step, part, self.trainer.global_rank)
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def configure_optimizers(self) -> Any:
+        solver = self.config.solver
+        groups = parameter_groups(self.model, solver.weight_decay, solver.norm_decay)
+        lr = scaled_lr(solver)
+        optimizer: torch.optim.Optimizer
+        if solver.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr, momentum=solver.momentum)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, make_schedule(solver))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CARD] = card(self.config, self.classes)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return to_device(batch, device)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: bool) -> list[dict[str, Any]]:
+    """The trainable parameters; norms' and biases apart and without decay where ``norm_decay`` is false."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if norm_decay:
+        return [{"params": trainable, "weight_decay": weight_decay}]
+    plain = {
+        id(p)
+        for m in model.modules()
+        for name, p in m.named_parameters(recurse=False)
+        if isinstance(m, NORMS) or name == "bias"
+    }
+    return [
+        {"params": [p for p in trainable if id(p) not in plain], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if id(p) in plain], "weight_decay": 0.0},
+    ]

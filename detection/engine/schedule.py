@@ -1,0 +1,54 @@
+"""The learning rate over a run. Plain numbers."""
+
+import math
+from dataclasses import dataclass
+
+from detection.config import SolverConfig
+
+REFERENCE_BATCH = 16
+
+
+def iterations(value: float, max_iter: int) -> int:
+    """A number of steps, given as such or, below 1, as a fraction of the run."""
+    return round(value * max_iter) if 0 < value < 1 else int(value)
+
+
+def scaled_lr(config: SolverConfig) -> float:
+    """The rate for the batch: ``base_lr`` is stated for 16 images a step (the linear rule of Goyal et al., 2017)."""
+    return config.base_lr * config.batch_size / REFERENCE_BATCH
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on the learning rate at each step: linear warm-up, then steps or a cosine.
+
+    Attributes:
+        max_iter: steps of the run.
+        warmup: steps of warm-up.
+        warmup_factor: factor at step 0.
+        milestones: steps at which the rate is multiplied by ``gamma``; None for a cosine to 0.
+        gamma: see milestones.
+    """
+
+    max_iter: int
+    warmup: int
+    warmup_factor: float
+    milestones: tuple[int, ...] | None
+    gamma: float
+
+    def __call__(self, step: int) -> float:
+        """The factor for the update that follows ``step`` updates."""
+        warm = 1.0
+        if step < self.warmup:
+            share = step / self.warmup
+            warm = self.warmup_factor * (1 - share) + share
+        if self.milestones is None:
+            return warm * 0.5 * (1 + math.cos(math.pi * min(step, self.max_iter) / self.max_iter))
+        return warm * self.gamma ** sum(step >= m for m in self.milestones)
+
+
+def make_schedule(config: SolverConfig) -> Schedule:
+    """The schedule of a configuration, its fractions turned into steps."""
+    n = config.max_iter
+    milestones = tuple(iterations(s, n) for s in config.steps) if config.schedule == "step" else None
+    return Schedule(n, iterations(config.warmup, n), config.warmup_factor, milestones, config.gamma)

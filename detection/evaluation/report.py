@@ -1,0 +1,103 @@
+"""From detections to every number, a table, and files. Knows COCO's forms alone, neither model nor data sets."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from detection.evaluation.coco import coco_metrics, undefined_reasons
+from detection.evaluation.voc import voc_ap
+
+VOC_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Report:
+    """All numbers of an evaluation, fractions 0..1 or None.
+
+    Attributes:
+        metrics: COCO's twelve, VOC07_mAP and VOC_mAP (at IoU 0.5), and those at further IoUs as VOC07_mAP@0.3.
+        per_class: class -> {"AP", "VOC07_AP", "VOC_AP"}.
+        reasons: metric -> why it has no value.
+    """
+
+    metrics: dict[str, float | None]
+    per_class: dict[str, dict[str, float | None]]
+    reasons: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The one object of metrics.json."""
+        out: dict[str, Any] = {**self.metrics, "per_class": self.per_class}
+        return out | ({"undefined": self.reasons} if self.reasons else {})
+
+
+def evaluate(truth: dict[str, Any], detections: list[dict[str, Any]], voc_ious: Sequence[float] = ()) -> Report:
+    """Judges COCO results against COCO-form annotations by COCO's and VOC's rules.
+
+    Args:
+        truth: annotations, as ``coco_metrics`` and ``voc_ap`` take them.
+        detections: results.
+        voc_ious: further IoUs for VOC's AP.
+    """
+    metrics, per_class_ap = coco_metrics(truth, detections)
+    reasons = undefined_reasons(metrics)
+    per_class: dict[str, dict[str, float | None]] = {name: {"AP": ap} for name, ap in per_class_ap.items()}
+    for iou in (VOC_IOU, *(i for i in voc_ious if i != VOC_IOU)):
+        suffix = "" if iou == VOC_IOU else f"@{iou:g}"
+        aps = voc_ap(truth, detections, iou)
+        for column, name in enumerate(("VOC07", "VOC")):
+            values = {c: pair[column] for c, pair in aps.items()}
+            metrics[f"{name}_mAP{suffix}"] = _mean(list(values.values()))
+            for c, value in values.items():
+                per_class[c][f"{name}_AP{suffix}"] = value
+            if metrics[f"{name}_mAP{suffix}"] is None:
+                reasons[f"{name}_mAP{suffix}"] = "no ground truth"
+    return Report(metrics, per_class, reasons)
+
+
+def table(report: Report) -> str:
+    """The report to read: all numbers, then the classes; "-" with its reason where there is none."""
+    console = Console(width=100, record=True, file=io.StringIO())
+    numbers = Table(title="evaluation (fractions of 1)", title_justify="left")
+    numbers.add_column("metric")
+    numbers.add_column("value", justify="right")
+    numbers.add_column("")
+    for name, value in report.metrics.items():
+        numbers.add_row(name, _text(value), report.reasons.get(name, ""))
+    console.print(numbers)
+    if report.per_class:
+        columns = list(next(iter(report.per_class.values())))
+        classes = Table(title="per class", title_justify="left")
+        classes.add_column("class")
+        for column in columns:
+            classes.add_column(column, justify="right")
+        for name, values in report.per_class.items():
+            classes.add_row(name, *(_text(values[c]) for c in columns))
+        console.print(classes)
+    return console.export_text()
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """metrics.json and per_class.csv in ``folder``."""
+    (folder / "metrics.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    with (folder / "per_class.csv").open("w", newline="") as file:
+        columns = list(next(iter(report.per_class.values()), {}))
+        writer = csv.writer(file)
+        writer.writerow(["class", *columns])
+        for name, values in report.per_class.items():
+            writer.writerow([name, *("" if values[c] is None else f"{values[c]:.6f}" for c in columns)])
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

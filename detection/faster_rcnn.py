@@ -1,0 +1,78 @@
+"""Faster R-CNN: one map, the RPN and the RoI head on it. Knows its parts, not how they are configured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detection.roi_head import RoIHead
+from detection.rpn import RPN
+from detection.targets import Target, check_images, check_targets
+
+
+class FasterRCNN(nn.Module):
+    """The detector (Faster R-CNN, figure 2; ResNet paper, appendix A).
+
+    Args:
+        trunk: normalised images [N, 3, H, W] -> the shared map.
+        rpn, roi_head: its two readers.
+        recipe: how the trunk's weights want their pictures; ``recipe.normalise`` takes float RGB 0..1.
+
+    ``model(images, targets)`` in training gives the losses ``loss_objectness``, ``loss_rpn_box``, ``loss_classifier``
+    and ``loss_box``; ``model(images)`` in evaluation a list of ``{"boxes", "labels", "scores"}``. Images are float
+    RGB 0..1 [3, H, W] at the size at which they are to be seen, targets and detections in their pixels, in torchvision's
+    convention.
+    """
+
+    def __init__(self, trunk: nn.Module, rpn: RPN, roi_head: RoIHead, recipe: Any) -> None:
+        super().__init__()
+        self.trunk, self.rpn, self.roi_head, self.recipe = trunk, rpn, roi_head, recipe
+
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Losses in training, detections in evaluation. ``generator`` draws the samples (default: torch's own).
+
+        Raises:
+            TypeError, ValueError: images or targets of another form; names the one.
+        """
+        check_images(images)
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        if self.training:
+            targets = list(check_targets(targets, images, self.roi_head.num_classes))
+            return self.losses(self.batch(images), sizes, targets, generator)
+        with torch.no_grad():
+            features = self.trunk(self.batch(images))
+            proposals = self.rpn.proposals(self.rpn(features), sizes)
+            return self.roi_head.detections(features, proposals, sizes)
+
+    def losses(
+        self,
+        batch: Tensor,
+        sizes: list[tuple[int, int]],
+        targets: list[Target],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The four losses of a normalised batch, in either mode of the norms (so that validation can ask for them)."""
+        features = self.trunk(batch)
+        output = self.rpn(features)
+        proposals = self.rpn.proposals(output, sizes)
+        losses = self.rpn.losses(output, sizes, targets, generator)
+        return losses | self.roi_head.losses(features, proposals, targets, generator)
+
+    def batch(self, images: Sequence[Tensor]) -> Tensor:
+        """Images normalised and, with zeros at the right and the bottom, brought to the largest one's size.
+
+        The layout is channels_last, in which convolutions run fastest on CPUs and tensor cores alike.
+        """
+        height = max(image.shape[-2] for image in images)
+        width = max(image.shape[-1] for image in images)
+        batch = torch.zeros(len(images), 3, height, width, device=images[0].device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        for slot, image in zip(batch, images, strict=True):
+            slot[:, : image.shape[-2], : image.shape[-1]] = self.recipe.normalise(image.float())
+        return batch

@@ -1,0 +1,142 @@
+"""Fast R-CNN on regions: RoI pooling, conv5_x, and the sibling class and box layers (ResNet paper, appendix A).
+
+Shapes: R regions of all images, K classes, label 0 the background.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, roi_align, roi_pool
+
+from detection.box_coding import BoxCoder
+from detection.boxes import clip
+from detection.losses import box_loss, classification_loss, normaliser
+from detection.matching import Matcher
+from detection.sampling import Sampler
+from detection.targets import Detections, Target
+
+
+class RoIPooler(nn.Module):
+    """Regions of a map to fixed size.
+
+    Args:
+        kind: "max" (Fast R-CNN's RoI max pooling) or "align" (Mask R-CNN's bilinear RoIAlign).
+        resolution: rows and columns of the result (14, halved by conv5_x).
+        stride: of the map.
+        sampling_ratio: points a bin side for "align"; 0 takes as many as the region has map cells (detectron2).
+        aligned: shift by half a pixel (detectron2's ROIAlignV2; torchvision's detectors do not).
+    """
+
+    def __init__(
+        self, kind: Literal["align", "max"], resolution: int, stride: int, sampling_ratio: int, aligned: bool
+    ) -> None:
+        super().__init__()
+        self.kind, self.resolution, self.scale = kind, resolution, 1.0 / stride
+        self.sampling_ratio, self.aligned = sampling_ratio, aligned
+
+    def forward(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Map [N, C, H, W] and boxes [r_i, 4] an image in pixels -> [R, C, resolution, resolution]."""
+        if self.kind == "max":
+            return roi_pool(features, boxes, self.resolution, self.scale)
+        return roi_align(features, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
+
+
+class RoIHead(nn.Module):
+    """Classifies and refines regions of the shared map.
+
+    Args:
+        pooler: the RoI pooling.
+        conv5: pooled regions [R, C4, S, S] -> [R, C5, s, s].
+        channels: C5.
+        num_classes: K, without the background.
+        matcher, sampler, coder: the parts that make targets.
+        append_truth: ground truth joins the proposals in training.
+        beta: of the smooth L1 loss.
+        box_loss_weight: on the box loss.
+        score_threshold: detections need a higher score (0.05).
+        nms_iou: within a class, detections that overlap a better one by more are dropped (0.5; the papers 0.3).
+        max_detections: kept an image (100).
+    """
+
+    def __init__(
+        self,
+        pooler: nn.Module,
+        conv5: nn.Module,
+        channels: int,
+        num_classes: int,
+        *,
+        matcher: Matcher,
+        sampler: Sampler,
+        coder: BoxCoder,
+        append_truth: bool,
+        beta: float,
+        box_loss_weight: float,
+        score_threshold: float,
+        nms_iou: float,
+        max_detections: int,
+    ) -> None:
+        super().__init__()
+        self.pooler, self.conv5 = pooler, conv5
+        self.classes = nn.Linear(channels, num_classes + 1)
+        self.deltas = nn.Linear(channels, num_classes * 4)
+        nn.init.normal_(self.classes.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        nn.init.zeros_(self.classes.bias)
+        nn.init.zeros_(self.deltas.bias)
+        self.num_classes = num_classes
+        self.matcher, self.sampler, self.coder = matcher, sampler, coder
+        self.append_truth, self.beta, self.box_loss_weight = append_truth, beta, box_loss_weight
+        self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
+
+    def forward(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Class logits [R, K + 1] and offsets [R, K, 4] of the regions of all images."""
+        regions = self.conv5(self.pooler(features, boxes)).mean(dim=(2, 3))
+        return self.classes(regions), self.deltas(regions).view(-1, self.num_classes, 4)
+
+    def losses(
+        self, features: Tensor, proposals: list[Tensor], targets: list[Target], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """``loss_classifier`` and ``loss_box`` over the sampled regions of all images."""
+        boxes, labels, goals = zip(
+            *(self._sample(p, t, generator) for p, t in zip(proposals, targets, strict=True)), strict=True
+        )
+        label, goal = torch.cat(labels), torch.cat(goals)
+        logits, deltas = self(features, list(boxes))
+        foreground = label.nonzero()[:, 0]
+        count = normaliser(len(label), label.device, self.training)
+        chosen = deltas[foreground, label[foreground] - 1]
+        return {
+            "loss_classifier": classification_loss(logits, label, count),
+            "loss_box": self.box_loss_weight * box_loss(chosen, goal, self.beta, count),
+        }
+
+    @torch.no_grad()
+    def _sample(
+        self, proposals: Tensor, target: Target, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sampled regions [r, 4], their labels [r], and the offsets [f, 4] of the foreground, which comes first."""
+        truth = target["boxes"]
+        if self.append_truth:
+            proposals = torch.cat((proposals, truth))
+        index, label = self.matcher(truth, proposals)
+        foreground, background = self.sampler(label, generator)
+        matched = index[foreground]
+        labels = torch.cat((target["labels"][matched], torch.zeros_like(background)))
+        goal = self.coder.encode(truth[matched], proposals[foreground])
+        return proposals[torch.cat((foreground, background))], labels, goal
+
+    def detections(self, features: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Scores, class by class NMS and the best ``max_detections`` of every image."""
+        logits, deltas = self(features, proposals)
+        scores = logits.float().softmax(dim=1)[:, 1:]
+        counts = [len(boxes) for boxes in proposals]
+        parts = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
+        return [self._select(*part) for part in parts]
+
+    def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
+        region, label = (scores > self.score_threshold).nonzero(as_tuple=True)
+        boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
+        score = scores[region, label]
+        keep = batched_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
+        return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": score[keep]}

@@ -1,0 +1,148 @@
+"""The region proposal network (Faster R-CNN, section 3.1): where may objects be?
+
+Shapes: N images, A anchors of the whole map, k anchors at a position.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from detection.anchors import AnchorGenerator
+from detection.box_coding import BoxCoder
+from detection.boxes import clip, inside, larger_than
+from detection.losses import box_loss, normaliser, objectness_loss
+from detection.matching import FOREGROUND, IGNORED, Matcher
+from detection.sampling import Sampler
+from detection.targets import Target
+
+
+@dataclass(frozen=True)
+class ProposalLimits:
+    """How many proposals leave the RPN.
+
+    Attributes:
+        before_nms: the highest-scored anchors that are decoded.
+        after_nms: boxes kept (the paper: 2000 to train, 300 to test; detectron2's C4: 2000, 1000).
+    """
+
+    before_nms: int
+    after_nms: int
+
+
+@dataclass(frozen=True)
+class RPNOutput:
+    """What the network says of every anchor: logits [N, A], offsets [N, A, 4], the anchors [A, 4] that all share."""
+
+    objectness: Tensor
+    deltas: Tensor
+    anchors: Tensor
+
+
+class RPN(nn.Module):
+    """A 3x3 convolution and two sibling 1x1 layers over the shared map.
+
+    Args:
+        in_channels: of the map.
+        anchors: generator of the map's anchors.
+        channels: of the 3x3 convolution; None keeps ``in_channels`` (detectron2), py-faster-rcnn has 512.
+        matcher, sampler, coder: the parts that make targets.
+        train_limits, test_limits: how many proposals are kept.
+        nms_iou: proposals that overlap a better one by more are dropped (0.7).
+        min_size: proposals with a shorter side, in pixels, are dropped (py-faster-rcnn 16, detectron2 0).
+        ignore_cross_boundary: anchors that cross the image's edge take no part in training (the paper; detectron2 keeps
+            them).
+        beta: of the smooth L1 loss.
+        box_loss_weight: on the box loss.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        anchors: AnchorGenerator,
+        *,
+        channels: int | None,
+        matcher: Matcher,
+        sampler: Sampler,
+        coder: BoxCoder,
+        train_limits: ProposalLimits,
+        test_limits: ProposalLimits,
+        nms_iou: float,
+        min_size: float,
+        ignore_cross_boundary: bool,
+        beta: float,
+        box_loss_weight: float,
+    ) -> None:
+        super().__init__()
+        channels = channels or in_channels
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors.per_position, 1)
+        self.deltas = nn.Conv2d(channels, anchors.per_position * 4, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these layers have one
+        self.anchors = anchors
+        self.matcher, self.sampler, self.coder = matcher, sampler, coder
+        self.train_limits, self.test_limits = train_limits, test_limits
+        self.nms_iou, self.min_size = nms_iou, min_size
+        self.ignore_cross_boundary = ignore_cross_boundary
+        self.beta, self.box_loss_weight = beta, box_loss_weight
+
+    def forward(self, features: Tensor) -> RPNOutput:
+        """The map [N, C, H, W] to the logit and the offsets of each of its A = H·W·k anchors."""
+        hidden = self.conv(features).relu_()
+        objectness, deltas = self.objectness(hidden), self.deltas(hidden)
+        n, _, height, width = objectness.shape
+        return RPNOutput(
+            objectness.permute(0, 2, 3, 1).reshape(n, -1),
+            deltas.permute(0, 2, 3, 1).reshape(n, -1, 4),  # [N, k·4, H, W]: an anchor's four are neighbours
+            self.anchors(height, width),
+        )
+
+    @torch.no_grad()
+    def proposals(self, output: RPNOutput, sizes: list[tuple[int, int]]) -> list[Tensor]:
+        """Boxes [P, 4] an image, best first: the top anchors decoded, clipped, without small ones, thinned by NMS."""
+        limits = self.train_limits if self.training else self.test_limits
+        scores, top = output.objectness.float().topk(min(limits.before_nms, output.objectness.shape[1]), dim=1)
+        deltas = output.deltas.gather(1, top[..., None].expand(-1, -1, 4))
+        boxes = self.coder.decode(deltas, output.anchors[top])
+        kept = []
+        for image_boxes, image_scores, size in zip(boxes, scores, sizes, strict=True):
+            image_boxes = clip(image_boxes, size)
+            valid = larger_than(image_boxes, self.min_size) & image_scores.isfinite()
+            image_boxes, image_scores = image_boxes[valid], image_scores[valid]
+            kept.append(image_boxes[nms(image_boxes, image_scores, self.nms_iou)[: limits.after_nms]])
+        return kept
+
+    def losses(
+        self,
+        output: RPNOutput,
+        sizes: list[tuple[int, int]],
+        targets: list[Target],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """``loss_objectness`` and ``loss_rpn_box`` over the sampled anchors of all images.
+
+        The normaliser is the quota of all images, also where an image has fewer anchors to offer (as in detectron2).
+        """
+        sampled, is_object, box_index, box_targets = [], [], [], []
+        anchors = len(output.anchors)
+        for i, (size, target) in enumerate(zip(sizes, targets, strict=True)):
+            index, label = self.matcher(target["boxes"], output.anchors)
+            if self.ignore_cross_boundary:
+                label = label.masked_fill(~inside(output.anchors, size), IGNORED)
+            foreground, background = self.sampler(label, generator)
+            sampled += [foreground + i * anchors, background + i * anchors]
+            is_object += [torch.full_like(foreground, FOREGROUND), torch.zeros_like(background)]
+            box_index.append(foreground + i * anchors)
+            if len(foreground):
+                box_targets.append(self.coder.encode(target["boxes"][index[foreground]], output.anchors[foreground]))
+        count = normaliser(self.sampler.quota * len(sizes), output.objectness.device, self.training)
+        logits = output.objectness.flatten()[torch.cat(sampled)]
+        deltas = output.deltas.flatten(0, 1)[torch.cat(box_index)]
+        goal = torch.cat(box_targets) if box_targets else deltas.detach().float()
+        return {
+            "loss_objectness": objectness_loss(logits, torch.cat(is_object), count),
+            "loss_rpn_box": self.box_loss_weight * box_loss(deltas, goal, self.beta, count),
+        }

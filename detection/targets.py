@@ -1,0 +1,60 @@
+"""What a picture's ground truth and its detections look like to the model, and the check of what comes in."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from torch import Tensor
+
+
+class Target(TypedDict):
+    """Ground truth of one image: boxes [n, 4] float32 xyxy in its pixels, labels [n] int64 in 1..K."""
+
+    boxes: Tensor
+    labels: Tensor
+
+
+class Detections(TypedDict):
+    """Answers for one image, best first: boxes [n, 4] xyxy in its pixels, labels [n] int64 in 1..K, scores [n]."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+
+
+def check_images(images: Sequence[Tensor]) -> None:
+    """Raises TypeError or ValueError unless every image is a float tensor [3, H, W]."""
+    if len(images) == 0:
+        raise ValueError("no images: wanted at least one float tensor [3, H, W]")
+    for i, image in enumerate(images):
+        if not isinstance(image, Tensor) or not image.is_floating_point():
+            kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+            raise TypeError(
+                f"image {i}: wanted a float tensor [3, H, W] with RGB in 0..1, got {kind}; divide bytes by 255"
+            )
+        if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ValueError(f"image {i}: wanted [3, H, W], got {list(image.shape)}")
+
+
+def check_targets(targets: Sequence[Target] | None, images: Sequence[Tensor], num_classes: int) -> Sequence[Target]:
+    """The targets, or TypeError/ValueError that says which image is wrong. Values are read on the CPU only: on a GPU
+    that would stop the device."""
+    if targets is None:
+        raise ValueError("training wants targets: a list of {'boxes': [n, 4], 'labels': [n]}, one an image")
+    if len(targets) != len(images):
+        raise ValueError(f"{len(images)} images but {len(targets)} targets")
+    for i, target in enumerate(targets):
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.dim() != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
+            raise ValueError(f"target {i}: wanted float boxes [n, 4], got {boxes.dtype} {list(boxes.shape)}")
+        if labels.shape != boxes.shape[:1] or labels.is_floating_point():
+            raise ValueError(f"target {i}: wanted {len(boxes)} integer labels, got {labels.dtype} {list(labels.shape)}")
+        if boxes.device.type == "cpu" and len(boxes):
+            bad = ~((boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1))
+            if bad.any():
+                raise ValueError(f"target {i}: boxes want x1 < x2 and y1 < y2, got {boxes[bad][0].tolist()}")
+            if labels.min() < 1 or labels.max() > num_classes:
+                raise ValueError(
+                    f"target {i}: labels want 1..{num_classes} (0 is the background), got "
+                    f"{int(labels.min())}..{int(labels.max())}"
+                )
+    return targets

@@ -1,0 +1,8 @@
+"""`python tools/predict.py --help`; the same as `resdet predict`."""
+
+import sys
+
+from detection.cli import predict, run
+
+if __name__ == "__main__":
+    sys.exit(run(predict))
