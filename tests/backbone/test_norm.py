@@ -1,0 +1,44 @@
+import torch
+from torch import nn
+
+from backbone.norm import FrozenBatchNorm2d, conv_norm
+
+
+def frozen(channels: int) -> FrozenBatchNorm2d:
+    norm = FrozenBatchNorm2d(channels)
+    norm.weight.uniform_(0.5, 2)
+    norm.bias.normal_()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    return norm
+
+
+def test_equals_batch_norm_in_evaluation():
+    norm, reference = frozen(6), nn.BatchNorm2d(6).eval()
+    reference.load_state_dict(norm.state_dict() | {"num_batches_tracked": torch.tensor(3)})
+    x = torch.randn(2, 6, 5, 4)
+    assert torch.equal(norm(x), reference(x))
+    assert torch.equal(norm.train()(x), norm.eval()(x))
+
+
+def test_loads_batch_norms_state():
+    norm = FrozenBatchNorm2d(4)
+    norm.load_state_dict(nn.BatchNorm2d(4).state_dict(), strict=True)
+    assert list(norm.state_dict()) == ["weight", "bias", "running_mean", "running_var"]
+    assert list(norm.parameters()) == []
+
+
+def test_affine_by_hand():
+    norm = FrozenBatchNorm2d(1, eps=0.0)
+    norm.weight.fill_(6)
+    norm.bias.fill_(1)
+    norm.running_mean.fill_(2)
+    norm.running_var.fill_(9)
+    scale, shift = norm.affine()  # (x - 2) / 3 * 6 + 1 = 2x - 3
+    assert (scale.item(), shift.item()) == (2.0, -3.0)
+
+
+def test_folding_equals_the_two_layers():
+    conv, norm = nn.Conv2d(4, 6, 3, 2, 1, bias=False), frozen(6)
+    x = torch.randn(2, 4, 9, 8)
+    torch.testing.assert_close(conv_norm(conv, norm, x), norm(conv(x)), rtol=1e-5, atol=1e-5)
