@@ -203,7 +203,8 @@ class SolverConfig:
         warmup: steps of linear warm-up; below 1 a fraction of max_iter.
         warmup_factor: share of the rate that warm-up starts at.
         clip_norm: the gradient's norm is limited to this; null does not.
-        precision: float32 or bf16 (autocast; boxes and losses stay in float32).
+        precision: float32, bf16 (autocast; boxes and losses stay in float32), or auto: bf16 where the machine multiplies
+            it natively, else float32.
         ema: decay of a moving average of the weights, which is then what is evaluated and saved as best; null has none.
         eval_every: steps between evaluations; below 1 a fraction of max_iter; 0 only at the end.
         val_loss: also compute the losses over the validation pictures at an evaluation.
@@ -226,7 +227,7 @@ class SolverConfig:
     warmup: NonNegativeFloat = 1000
     warmup_factor: NonNegativeFloat = 0.001
     clip_norm: PositiveFloat | None = None
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "auto"] = "float32"
     ema: PositiveFloat | None = None
     eval_every: NonNegativeFloat = 0
     val_loss: bool = False

@@ -113,7 +113,9 @@ def _object(element: Element, path: Path) -> VocObject:
             error if isinstance(error, DataError) else DataError(f"{path}: a corner is not a number: {error}")
         ) from error
     difficult = (element.findtext("difficult") or "0").strip()
-    return VocObject(text("name"), (x1 - 1, y1 - 1, x2, y2), difficult not in ("", "0"))
+    # corners that coincide frame nothing; the conversion must not give them a pixel
+    box = (x1 - 1 if x2 > x1 else x1, y1 - 1 if y2 > y1 else y1, x2, y2)
+    return VocObject(text("name"), box, difficult not in ("", "0"))
 
 
 def years(root: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, Prog
 from detection.engine.checkpoint import CARD, Classes, read_detector, save_detector, start_weights
 from detection.engine.inference import detect, validation_losses
 from detection.engine.module import DetectionModule
+from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
 from detection.engine.schedule import iterations, scaled_lr
 from detection.evaluation.pictures import Drawn, beside, contact_sheet, draw
@@ -95,12 +96,13 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
     solver = config.solver
     _LOG.info(describe(source.train, config.data.keep_difficult))
     _LOG.info(
-        "training on %d images, %d a step (%d processes x %d parts), %d steps; learning rate %g = base_lr %g x %d / 16",
+        "training on %d images, %d a step (%d processes x %d parts), %d steps in %s; learning rate %g = base_lr %g x %d / 16",
         len(dataset.usable()),
         solver.batch_size,
         world,
         solver.accumulate,
         solver.max_iter,
+        "bf16" if use_bf16(solver.precision) else "float32",
         scaled_lr(solver),
         solver.base_lr,
         solver.batch_size,
@@ -167,7 +169,7 @@ def make_trainer(config: Config, callbacks: list[L.Callback], world: int) -> L.T
         devices=local,
         num_nodes=max(world // local, 1),
         strategy="ddp" if world > 1 else "auto",
-        precision="bf16-mixed" if config.solver.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if use_bf16(config.solver.precision) else "32-true",
         max_steps=config.solver.max_iter,
         max_epochs=-1,
         accumulate_grad_batches=config.solver.accumulate,
@@ -215,7 +217,7 @@ class _Evaluator:
                 loader,
                 self.records,
                 device,
-                bf16=self.config.solver.precision == "bf16",
+                bf16=use_bf16(self.config.solver.precision),
                 names=None if self.config.data.format == "coco" else self.records.classes,
                 tick=lambda: bar.advance(task),
             )

@@ -101,10 +101,25 @@ def test_a_truncated_file_is_one_error(tmp_path, net, cut):
 
 def caffe2_blobs(net):
     """The network's weights under Caffe2's names, as detectron2's copies of MSRA's models have them."""
-    letters = {"conv1": "branch2a", "bn1": "branch2a_bn", "conv2": "branch2b", "bn2": "branch2b_bn",
-               "conv3": "branch2c", "bn3": "branch2c_bn", "downsample.0": "branch1", "downsample.1": "branch1_bn"}  # fmt: skip
-    blobs = {"conv1_w": net.conv1.weight, "conv1_b": torch.zeros(64), "res_conv1_bn_s": net.bn1.weight,
-             "res_conv1_bn_b": net.bn1.bias, "fc1000_w": net.fc.weight, "fc1000_b": net.fc.bias, "conv1_w_momentum": torch.ones(1)}  # fmt: skip
+    letters = {
+        "conv1": "branch2a",
+        "bn1": "branch2a_bn",
+        "conv2": "branch2b",
+        "bn2": "branch2b_bn",
+        "conv3": "branch2c",
+        "bn3": "branch2c_bn",
+        "downsample.0": "branch1",
+        "downsample.1": "branch1_bn",
+    }
+    blobs = {
+        "conv1_w": net.conv1.weight,
+        "conv1_b": torch.zeros(64),
+        "res_conv1_bn_s": net.bn1.weight,
+        "res_conv1_bn_b": net.bn1.bias,
+        "fc1000_w": net.fc.weight,
+        "fc1000_b": net.fc.bias,
+        "conv1_w_momentum": torch.ones(1),
+    }
     for stage in range(1, 5):
         for i, block in enumerate(getattr(net, f"layer{stage}")):
             for ours, theirs in letters.items():

@@ -26,15 +26,32 @@ def tiny(pool="align", **rpn_options):
     trunk = nn.Conv2d(3, 8, 16, 16)
     limits = ProposalLimits(200, 50)
     rpn = RPN(
-        8, AnchorGenerator([32, 64], [0.5, 1, 2], 16), channels=None, matcher=Matcher(0.7, 0.3, keep_best=True),
-        sampler=RandomSampler(64, 0.5), coder=BoxCoder(), train_limits=limits, test_limits=limits,
-        **{"nms_iou": 0.7, "min_size": 0.0, "ignore_cross_boundary": False, "beta": 0.0, "box_loss_weight": 1.0} | rpn_options,
-    )  # fmt: skip
+        8,
+        AnchorGenerator([32, 64], [0.5, 1, 2], 16),
+        channels=None,
+        matcher=Matcher(0.7, 0.3, keep_best=True),
+        sampler=RandomSampler(64, 0.5),
+        coder=BoxCoder(),
+        train_limits=limits,
+        test_limits=limits,
+        **{"nms_iou": 0.7, "min_size": 0.0, "ignore_cross_boundary": False, "beta": 0.0, "box_loss_weight": 1.0}
+        | rpn_options,
+    )
     head = RoIHead(
-        RoIPooler(pool, 4, 16, 0, True), nn.Conv2d(8, 16, 2, 2), 16, CLASSES, matcher=Matcher(0.5, 0.5),
-        sampler=RandomSampler(32, 0.25), coder=BoxCoder((10, 10, 5, 5)), append_truth=True, beta=0.0, box_loss_weight=1.0,
-        score_threshold=0.05, nms_iou=0.5, max_detections=10,
-    )  # fmt: skip
+        RoIPooler(pool, 4, 16, 0, True),
+        nn.Conv2d(8, 16, 2, 2),
+        16,
+        CLASSES,
+        matcher=Matcher(0.5, 0.5),
+        sampler=RandomSampler(32, 0.25),
+        coder=BoxCoder((10, 10, 5, 5)),
+        append_truth=True,
+        beta=0.0,
+        box_loss_weight=1.0,
+        score_threshold=0.05,
+        nms_iou=0.5,
+        max_detections=10,
+    )
     return FasterRCNN(trunk, rpn, head, RECIPES["torchvision"])
 
 
@@ -213,11 +230,20 @@ def twins():
     """Our detector and torchvision's with the same weights and settings. Anchors of one ratio and even sizes, since
     torchvision rounds them."""
     config = ModelConfig(
-        backbone="resnet18", norm="bn", freeze_at=0, anchors=AnchorConfig((32, 64, 128), (1.0,)),
-        rpn=RPNConfig(before_nms_train=600, after_nms_train=200, before_nms_test=600, after_nms_test=100, beta=1 / 9,
-                      batch_per_image=64),
+        backbone="resnet18",
+        norm="bn",
+        freeze_at=0,
+        anchors=AnchorConfig((32, 64, 128), (1.0,)),
+        rpn=RPNConfig(
+            before_nms_train=600,
+            after_nms_train=200,
+            before_nms_test=600,
+            after_nms_test=100,
+            beta=1 / 9,
+            batch_per_image=64,
+        ),
         roi=RoIConfig(sampling_ratio=2, aligned=False, beta=1 / 9, batch_per_image=32, score_threshold=0.0),
-    )  # fmt: skip
+    )
     ours = build_model(config, CLASSES).eval()
     nn.init.normal_(ours.rpn.objectness.weight, std=0.05)  # scores far enough apart to have one order
     nn.init.normal_(ours.rpn.deltas.weight, std=0.05)  # so that NMS has something to do
@@ -225,11 +251,21 @@ def twins():
     nn.init.normal_(ours.roi_head.classes.weight, std=0.5)
     ours.trunk.out_channels = ours.trunk.spec.channels
     theirs = TorchvisionFasterRCNN(
-        ours.trunk, min_size=192, max_size=400, rpn_anchor_generator=TorchvisionAnchors(((32, 64, 128),), ((1.0,),)),
-        box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2), box_head=MeanHead(ours.roi_head.conv5), box_predictor=Predictor(ours.roi_head),
-        rpn_pre_nms_top_n_train=600, rpn_post_nms_top_n_train=200, rpn_pre_nms_top_n_test=600, rpn_post_nms_top_n_test=100,
-        rpn_batch_size_per_image=64, box_batch_size_per_image=32, box_score_thresh=0.0,
-    ).eval()  # fmt: skip
+        ours.trunk,
+        min_size=192,
+        max_size=400,
+        rpn_anchor_generator=TorchvisionAnchors(((32, 64, 128),), ((1.0,),)),
+        box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
+        box_head=MeanHead(ours.roi_head.conv5),
+        box_predictor=Predictor(ours.roi_head),
+        rpn_pre_nms_top_n_train=600,
+        rpn_post_nms_top_n_train=200,
+        rpn_pre_nms_top_n_test=600,
+        rpn_post_nms_top_n_test=100,
+        rpn_batch_size_per_image=64,
+        box_batch_size_per_image=32,
+        box_score_thresh=0.0,
+    ).eval()
     theirs.rpn.head.conv[0][0] = ours.rpn.conv
     theirs.rpn.head.cls_logits, theirs.rpn.head.bbox_pred = ours.rpn.objectness, ours.rpn.deltas
     return ours, theirs
@@ -261,14 +297,23 @@ def test_losses_equal_torchvisions_for_the_same_samples():
             if isinstance(m, nn.BatchNorm2d):
                 m.eval()
     a, b = ours(images, targets), theirs(images, targets)
-    names = {"loss_objectness": "loss_objectness", "loss_rpn_box": "loss_rpn_box_reg",
-             "loss_classifier": "loss_classifier", "loss_box": "loss_box_reg"}  # fmt: skip
+    names = {
+        "loss_objectness": "loss_objectness",
+        "loss_rpn_box": "loss_rpn_box_reg",
+        "loss_classifier": "loss_classifier",
+        "loss_box": "loss_box_reg",
+    }
     for mine, yours in names.items():
         torch.testing.assert_close(a[mine], b[yours], rtol=1e-5, atol=1e-6)
     assert a["loss_box"] > 0
     # further down, rectifiers that flip by rounding add more than that
-    watched = [ours.rpn.conv.weight, ours.roi_head.classes.weight, ours.roi_head.deltas.weight,
-               ours.roi_head.conv5.layer4[1].conv2.weight, ours.trunk.layer3[1].conv2.weight]  # fmt: skip
+    watched = [
+        ours.rpn.conv.weight,
+        ours.roi_head.classes.weight,
+        ours.roi_head.deltas.weight,
+        ours.roi_head.conv5.layer4[1].conv2.weight,
+        ours.trunk.layer3[1].conv2.weight,
+    ]
     grads = []
     for losses in (a, b):
         ours.zero_grad()

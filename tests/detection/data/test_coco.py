@@ -1,0 +1,140 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.data.coco import read_coco
+from detection.data.records import DataError, Strings, train_objects
+
+
+def content():
+    return {
+        "images": [
+            {"id": 7, "file_name": "b.jpg", "height": 40, "width": 60},
+            {"id": 3, "file_name": "a.jpg", "height": 50, "width": 50},
+        ],
+        "annotations": [
+            {"id": 0, "image_id": 7, "category_id": 90, "bbox": [5, 6, 20, 10], "area": 123.5, "iscrowd": 0},
+            {"id": 1, "image_id": 7, "category_id": 0, "bbox": [0, 0, 60, 40], "is_crowd": 1},
+            {"id": 2, "image_id": 3, "category_id": 0, "bbox": [-5, 40, 20, 20], "area": 400},
+            {"id": 3, "image_id": 3, "category_id": 0, "bbox": [5, 5, 0, 20], "area": 0},
+        ],
+        "categories": [{"id": 90, "name": "tooth brush"}, {"id": 0, "name": "person"}],
+    }
+
+
+def write(root, tree, images=("a.jpg", "b.jpg")):
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / "val").mkdir(exist_ok=True)
+    (root / "annotations/instances_val.json").write_text(json.dumps(tree))
+    for name in images:
+        Image.new("RGB", (60, 50)).save(root / "val" / name)
+
+
+def test_ids_boxes_and_flags(tmp_path):
+    write(tmp_path, content())
+    records = read_coco(tmp_path, "val")
+    assert records.classes == ("person", "tooth brush")
+    assert records.category_ids == (0, 90)
+    assert list(records.image_ids) == [3, 7]
+    assert records.boxes.tolist() == [[-5, 40, 15, 60], [5, 5, 5, 25], [5, 6, 25, 16], [0, 0, 60, 40]]
+    assert records.labels.tolist() == [1, 1, 2, 1]
+    assert records.crowd.tolist() == [False, False, False, True]
+    assert records.areas.tolist() == [400, 0, 123.5, 2400]
+    objects = train_objects(records, keep_difficult=False)
+    assert objects.dropped == {"crowd": 1, "degenerate": 1}
+    assert objects.boxes[objects.keep].tolist() == [[0, 40, 15, 50], [5, 6, 25, 16]]
+
+
+def test_there_and_back(tmp_path):
+    write(tmp_path, content())
+    tree = read_coco(tmp_path, "val").to_coco()
+    assert {c["id"]: c["name"] for c in tree["categories"]} == {0: "person", 90: "tooth brush"}
+    assert min(a["id"] for a in tree["annotations"]) == 1  # pycocotools takes 0 for "unmatched"
+    assert tree["annotations"][2]["bbox"] == [5, 6, 20, 10]
+    assert tree["images"][0] == {"id": 3, "file_name": "a.jpg", "height": 50, "width": 50}
+
+
+@pytest.mark.parametrize(
+    ("json_path", "folder", "split"),
+    [
+        ("annotations/instances_x.json", "x", "x"),
+        ("annotations/x.json", "images", "x"),
+        ("x/_annotations.coco.json", "x", "x"),
+        ("x.json", ".", "x.json"),
+        ("annotations/instances_x.json", "images/x", "annotations/instances_x.json"),
+    ],
+)
+def test_layouts(tmp_path, json_path, folder, split):
+    for path in (tmp_path / json_path, tmp_path / folder / "a.jpg"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / json_path).write_text(json.dumps(content()))
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (60, 50)).save(tmp_path / folder / name)
+    assert len(read_coco(tmp_path, split)) == 2
+
+
+def test_missing_images_are_counted(tmp_path, caplog):
+    write(tmp_path, content(), images=["a.jpg"])
+    records = read_coco(tmp_path, "val")
+    assert list(records.image_ids) == [3]
+    assert len(records.labels) == 2
+    assert "1 of 2 images are not in" in caplog.text
+    assert "b.jpg" in caplog.text
+
+
+def test_without_any_image(tmp_path):
+    write(tmp_path, content(), images=[])
+    with pytest.raises(DataError, match="none of its 2 images"):
+        read_coco(tmp_path, "val")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("categories"), "lacks the lists categories"),
+        (lambda t: t.update(categories=[]), "no classes"),
+        (lambda t: t.update(images=[]), "no images"),
+        (lambda t: t["annotations"][0].pop("bbox"), "lacks or garbles 'bbox'"),
+        (lambda t: t["annotations"][0].update(category_id=5), "category_id 5, the categories are"),
+        (lambda t: t["images"][0].pop("height"), "lacks or garbles 'height'"),
+    ],
+)
+def test_bad_json_is_named(tmp_path, change, message):
+    tree = content()
+    change(tree)
+    write(tmp_path, tree)
+    with pytest.raises(DataError, match=message):
+        read_coco(tmp_path, "val")
+
+
+def test_not_json_and_no_such_split(tmp_path):
+    write(tmp_path, content())
+    with pytest.raises(
+        DataError, match=r"no COCO annotations for 'test'.*JSON files there: annotations/instances_val.json"
+    ):
+        read_coco(tmp_path, "test")
+    (tmp_path / "annotations/instances_val.json").write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_coco(tmp_path, "val")
+
+
+def test_strings_share_one_block():
+    strings = Strings(["a", "", "größer", "b"])
+    assert list(strings) == ["a", "", "größer", "b"]
+    assert strings[-1] == "b"
+    assert strings[1:3] == ["", "größer"]
+    with pytest.raises(IndexError):
+        strings[4]
+
+
+@pytest.mark.data
+def test_real_annotations(shared):
+    train, val = (read_coco(shared / "data/coco549", split) for split in ("train2017", "val2017"))
+    assert (len(train), len(val)) == (343, 206)
+    assert (len(train.labels), len(val.labels)) == (2974, 1786)
+    assert len(train.classes) == 80
+    assert (train.category_ids[0], train.category_ids[-1]) == (1, 90)
+    assert (int(train.crowd.sum()), int(val.crowd.sum())) == (29, 21)
+    assert [int((np.diff(r.offsets) == 0).sum()) for r in (train, val)] == [3, 2]

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.data.image import UnreadableImage, image_size, read_image
+
+PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+
+
+def write(tmp_path, image, name="a.png", **options):
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_rgb_is_kept(tmp_path):
+    assert np.array_equal(read_image(write(tmp_path, Image.fromarray(PIXELS))), PIXELS)
+
+
+def test_grey_palette_and_one_bit(tmp_path):
+    grey = Image.fromarray(PIXELS[:, :, 0])
+    assert np.array_equal(read_image(write(tmp_path, grey))[:, :, 2], PIXELS[:, :, 0])
+    palette = Image.fromarray(PIXELS).quantize(64)
+    assert np.array_equal(read_image(write(tmp_path, palette)), np.asarray(palette.convert("RGB")))
+    assert set(np.unique(read_image(write(tmp_path, Image.fromarray(PIXELS[:, :, 0] > 30))))) == {0, 255}
+
+
+def test_16_bit_keeps_its_high_byte(tmp_path):
+    values = np.array([[0, 255, 256], [32768, 65280, 65535]], dtype=np.uint16)
+    assert read_image(write(tmp_path, Image.fromarray(values)))[:, :, 0].tolist() == [[0, 0, 1], [128, 255, 255]]
+
+
+def test_alpha_lies_over_black(tmp_path):
+    rgba = np.dstack((np.full((1, 3, 3), 200, np.uint8), np.array([[0, 128, 255]], np.uint8)))
+    assert read_image(write(tmp_path, Image.fromarray(rgba)))[0, :, 0].tolist() == [0, 100, 200]
+
+
+def test_cmyk(tmp_path):
+    path = write(tmp_path, Image.new("CMYK", (5, 4), (0, 255, 255, 0)), "c.jpg")
+    assert read_image(path).shape == (4, 5, 3)
+    assert read_image(path)[0, 0, 0] > 200 > 60 > read_image(path)[0, 0, 1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_is_applied(tmp_path, orientation):
+    turned = Image.fromarray(PIXELS)
+    exif = turned.getexif()
+    exif[0x0112] = orientation
+    path = write(tmp_path, turned, exif=exif)
+    out = read_image(path)
+    assert out.shape[:2] == image_size(path) == ((4, 6) if orientation < 5 else (6, 4))
+    corner = {1: (0, 0), 2: (0, 5), 3: (3, 5), 4: (3, 0), 5: (0, 0), 6: (3, 0), 7: (3, 5), 8: (0, 5)}[orientation]
+    assert np.array_equal(out[0, 0], PIXELS[corner])
+
+
+def test_nonsense_orientation_is_ignored(tmp_path):
+    # one entry, the orientation as a LONG of 65537, as a camera was seen to write it
+    entry = b"\x01\x12\x00\x04\x00\x00\x00\x01" + (65537).to_bytes(4, "big")
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
+    path = write(tmp_path, Image.fromarray(PIXELS), "e.jpg", exif=exif)
+    assert Image.open(path).getexif()[0x0112] == 65537
+    assert read_image(path).shape == (4, 6, 3)
+    assert image_size(path) == (4, 6)
+
+
+def test_the_content_tells_the_format(tmp_path):
+    path = write(tmp_path, Image.fromarray(PIXELS))
+    assert np.array_equal(read_image(path.rename(tmp_path / "b.jpg")), PIXELS)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    path = write(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "t.jpg")
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(UnreadableImage, match=r"t.jpg cannot be read as an image: .*truncated"):
+        read_image(path)
+    (tmp_path / "n.jpg").write_text("no image")
+    with pytest.raises(UnreadableImage, match="n.jpg"):
+        read_image(tmp_path / "n.jpg")
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "absent.jpg")
+
+
+def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(UnreadableImage, match="exceeds limit of 20 pixels"):
+        read_image(write(tmp_path, Image.fromarray(PIXELS)))

@@ -1,0 +1,146 @@
+import contextlib
+import copy
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detection.evaluation.coco import NAMES, coco_metrics, undefined_reasons
+
+
+def scene(seed, images=30, classes=4, string_ids=False):
+    """Objects, and detections that are moved, doubled, missed, of a wrong class or of nothing; scores tie often."""
+    rng = np.random.default_rng(seed)
+    truth = {"images": [], "annotations": [], "categories": [{"id": 3 * c, "name": f"c{c}"} for c in range(classes)]}
+    found = []
+    for i in range(images):
+        image = f"im{i:03d}" if string_ids else 17 * i
+        truth["images"].append({"id": image, "width": 500, "height": 500})
+        for _ in range(rng.integers(0, 8)):
+            x, y = rng.uniform(0, 300, 2)
+            w, h = np.exp(rng.uniform(np.log(8), np.log(200), 2))
+            c = int(3 * rng.integers(classes))
+            truth["annotations"].append(
+                {
+                    "id": len(truth["annotations"]) + 1,
+                    "image_id": image,
+                    "category_id": c,
+                    "bbox": [x, y, w, h],
+                    "area": w * h * rng.uniform(0.5, 1),
+                    "iscrowd": int(rng.random() < 0.1),
+                }
+            )
+            for _ in range(rng.integers(0, 3)):
+                shift = rng.normal(0, 0.1, 4) * [w, h, w, h]
+                found.append(
+                    {
+                        "image_id": image,
+                        "category_id": c if rng.random() < 0.9 else 0,
+                        "bbox": [x + shift[0], y + shift[1], max(w + shift[2], 1), max(h + shift[3], 1)],
+                        "score": round(float(rng.random()), 1),
+                    }
+                )
+    rng.shuffle(found)
+    return truth, found
+
+
+def pycocotools(truth, found):
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = copy.deepcopy(truth)
+        gt.createIndex()
+        run = COCOeval(gt, gt.loadRes(copy.deepcopy(found)), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return run.stats
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("string_ids", [False, True])
+def test_equals_pycocotools(seed, string_ids):
+    truth, found = scene(seed, string_ids=string_ids)
+    ours, _ = coco_metrics(truth, found)
+    np.testing.assert_allclose([ours[n] for n in NAMES], pycocotools(truth, found), atol=1e-6)
+
+
+def test_no_detections_gives_zero():
+    truth, _ = scene(0)
+    metrics, per_class = coco_metrics(truth, [])
+    assert all(v == 0 for v in metrics.values())
+    assert all(v == 0 for v in per_class.values())
+
+
+def test_no_ground_truth_of_a_size_has_no_value_and_a_reason():
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}],
+    }
+    metrics, per_class = coco_metrics(truth, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.5}])
+    assert metrics["AP"] == 1
+    assert metrics["APs"] is metrics["ARl"] is None
+    assert per_class == {"a": 1.0, "b": None}
+    reasons = undefined_reasons(metrics)
+    assert set(reasons) == {"APs", "APl", "ARs", "ARl"}
+    assert "small" in reasons["APs"]
+
+
+def test_no_ground_truth_at_all():
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    for found in ([], [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]):
+        metrics, per_class = coco_metrics(truth, found)
+        assert set(metrics.values()) == {None}
+        assert per_class == {"a": None}
+
+
+def test_detections_on_unknown_images_do_not_count():
+    truth, found = scene(1)
+    extra = [{"image_id": 10**6, "category_id": 0, "bbox": [0, 0, 9, 9], "score": 1.0}]
+    assert coco_metrics(truth, found + extra) == coco_metrics(truth, found)
+
+
+KNOWN = [
+    0.504581,
+    0.696973,
+    0.572982,
+    0.585626,
+    0.519400,
+    0.501398,
+    0.386813,
+    0.593680,
+    0.595353,
+    0.639811,
+    0.566421,
+    0.564291,
+]
+KNOWN_NO_CROWD = [
+    0.503647,
+    0.696973,
+    0.571667,
+    0.593252,
+    0.557991,
+    0.489363,
+    0.386813,
+    0.593680,
+    0.595353,
+    0.654764,
+    0.603130,
+    0.553744,
+]
+
+
+@pytest.mark.data
+def test_answers_known_from_elsewhere(shared):
+    folder = shared / "data/evaluation/coco"
+    truth = json.loads((folder / "instances_val2014_100.json").read_text())
+    found = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    metrics, _ = coco_metrics(truth, found)
+    np.testing.assert_allclose([metrics[n] for n in NAMES], KNOWN, atol=1e-6)
+    truth = json.loads((folder / "no_crowd/gts/sampled_gts_bbox_area.json").read_text())
+    found = json.loads((folder / "no_crowd/dets/sampled_bbox_results.json").read_text())["annotations"]
+    metrics, _ = coco_metrics(truth, found)
+    np.testing.assert_allclose([metrics[n] for n in NAMES], KNOWN_NO_CROWD, atol=1e-6)

@@ -1,0 +1,72 @@
+import csv
+import json
+
+import numpy as np
+
+from detection.evaluation.pictures import Drawn, beside, contact_sheet, draw
+from detection.evaluation.report import evaluate, table, write_report
+
+TRUTH = {
+    "images": [{"id": 1}],
+    "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}],
+}
+FOUND = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 45], "score": 0.5}]
+
+
+def test_every_number_is_named_and_none_is_minus_one(tmp_path):
+    report = evaluate(TRUTH, FOUND, voc_ious=[0.95])
+    write_report(report, tmp_path)
+    tree = json.loads((tmp_path / "metrics.json").read_text())
+    wanted = {
+        "AP",
+        "AP50",
+        "AP75",
+        "APs",
+        "APm",
+        "APl",
+        "AR1",
+        "AR10",
+        "AR100",
+        "ARs",
+        "ARm",
+        "ARl",
+        "VOC07_mAP",
+        "VOC_mAP",
+        "per_class",
+    }
+    assert wanted <= set(tree)
+    assert tree["APs"] is None
+    assert tree["VOC_mAP"] == 1
+    assert tree["VOC_mAP@0.95"] == 0
+    assert tree["per_class"]["b"] == {
+        "AP": None,
+        "VOC07_AP": None,
+        "VOC_AP": None,
+        "VOC07_AP@0.95": None,
+        "VOC_AP@0.95": None,
+    }
+    assert "small" in tree["undefined"]["APs"]
+    assert "-1" not in (tmp_path / "metrics.json").read_text()
+    rows = list(csv.DictReader((tmp_path / "per_class.csv").open()))
+    assert [r["class"] for r in rows] == ["a", "b"]
+    assert rows[1]["AP"] == ""
+
+
+def test_table_has_three_decimals_and_reasons():
+    text = table(evaluate(TRUTH, FOUND))
+    assert "0.900" not in text.split("AP50")[0].split("AP ")[0]
+    assert "│ AP50      │ 1.000 │" in text
+    assert "no ground truth of size small" in text
+    assert "-1" not in text
+
+
+def test_drawing():
+    picture = np.zeros((60, 80, 3), np.uint8)
+    drawn = draw(picture, Drawn([[10, 10, 40, 50]], [2], [0.75]), ["a", "b"])
+    assert drawn.shape == picture.shape
+    assert drawn[30, 10].any()
+    assert not picture.any()
+    pair = beside(picture, drawn, ("truth", "found"))
+    assert pair.shape[1] == 2 * 80 + 8
+    assert contact_sheet([pair, picture, drawn], columns=2).ndim == 3
