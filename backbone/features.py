@@ -9,7 +9,8 @@ class FeatureSpec:
 
     Attributes:
         channels: channels of the map.
-        stride: input pixels per step of the map; an input of H rows gives ceil(H / stride) rows.
+        stride: input pixels per step of the map; an input of H rows gives ceil(H / stride) rows (a row less or more
+            at sizes that the stride does not divide, where the stem pools by Caffe's rule).
     """
 
     channels: int

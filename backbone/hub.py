@@ -10,12 +10,18 @@ import os
 import re
 import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
 _TIMEOUT = 20  # seconds without a byte before a host counts as unreachable
+
+
+def recipe_of(name: str) -> str:
+    """The recipe that weights of this name were trained with."""
+    return name.partition("://")[0]
 
 
 def is_name(weights: str) -> bool:
@@ -63,7 +69,7 @@ def fetch(name: str) -> Path:
         ConnectionError: the address cannot be reached; says what to do.
     """
     url = address(name)
-    path = cache_folder() / name.replace("://", "/").partition("/")[0] / url.rsplit("/", 1)[-1]
+    path = cache_folder() / name.partition("://")[0] / urllib.parse.urlparse(url).path.lstrip("/")
     if not path.exists():
         _download(name, url, path)
     _check(url, path)

@@ -9,7 +9,6 @@ from torch import Tensor
 from backbone.blocks import StrideIn
 
 StemPool = Literal["pad1", "ceil"]
-RecipeName = Literal["torchvision", "msra", "detectron2", "v1_rgb"]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from backbone.blocks import Bottleneck
 from backbone.norm import FrozenBatchNorm2d
 from backbone.recipe import RECIPES, Recipe
 
+# how files of torch.save began before it wrote zip archives: a pickled magic number
+_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STAGES = {
     "conv1": "conv1",
     "bn1": "conv1",
@@ -79,6 +81,11 @@ def load_weights(net: nn.Module | Sequence[nn.Module], path: str | Path, recipe:
     """
     parts = [net] if isinstance(net, nn.Module) else list(net)
     source, own_recipe = read_weights(path)
+    if recipe and own_recipe and recipe != own_recipe:
+        raise ValueError(
+            f"{path} holds weights of recipe {own_recipe!r}, and recipe {recipe!r} was asked for; leave it out or say "
+            f"{own_recipe!r} (model.recipe={own_recipe})"
+        )
     name = recipe or own_recipe or "torchvision"
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: wanted one of {', '.join(RECIPES)}")
@@ -144,14 +151,15 @@ def require_loaded(parts: nn.Module | Sequence[nn.Module], loaded: Collection[st
     bad: dict[str, int] = {}
     for part in parts:
         frozen = {_stage(name) for name, m in part.named_modules() if isinstance(m, FrozenBatchNorm2d)}
+        frozen |= {_stage(name) for name, p in part.named_parameters() if not p.requires_grad}
         for key in part.state_dict():
             if key not in loaded and _stage(key) in frozen:
                 bad[_stage(key)] = bad.get(_stage(key), 0) + 1
     if bad:
         listed = ", ".join(f"{stage} ({count} tensors)" for stage, count in sorted(bad.items()))
         raise ValueError(
-            f"frozen norms over random weights in {listed}: no weights were loaded there, and a frozen norm on random "
-            "weights normalises nothing. Give weights that hold these parts (--weights FILE), or a norm that learns "
+            f"frozen norms over random weights in {listed}: no weights were loaded there, and what is frozen cannot learn "
+            "them. Give weights that hold these parts (--weights FILE), or a norm that learns "
             "(model.norm=bn; for conv5_x alone model.conv5_norm=bn; model.freeze_at=0 if the stage is frozen)"
         )
 
@@ -174,9 +182,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
         raise FileNotFoundError(f"no weights file {path}")
     content = read_file(path)
     recipe = content.get("recipe") if isinstance(content, dict) else None
-    content = _unwrap(content)
+    content = _unwrap(content, path)
     tensors = {str(k): torch.as_tensor(v) for k, v in content.items() if isinstance(v, (Tensor, np.ndarray))}
-    if any(key.startswith(("res2_", "res2.")) or key == "conv1_w" for key in tensors):
+    if any(key.startswith("res2_") or key == "conv1_w" for key in tensors):
         return _from_caffe2(tensors), "detectron2"
     return tensors, recipe if isinstance(recipe, str) else None
 
@@ -189,7 +197,7 @@ def read_file(path: Path) -> Any:
     """
     data = path.read_bytes()
     try:
-        if data[:4] == b"PK\x03\x04" or (data[:2] in (b"\x80\x02", b"\x80\x03") and b"torch" in data[:512]):
+        if data[:4] == b"PK\x03\x04" or data.startswith(_OLD_TORCH):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if len(data) > 9 and data[8:9] == b"{":
             return load_safetensors(data)
@@ -220,13 +228,13 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file") from None
 
 
-def _unwrap(content: Any) -> dict[str, Any]:
+def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     """The state dict inside the usual wrappers."""
     for key in ("model", "state_dict", "blobs"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ValueError(f"wanted a dictionary of tensors, the file holds a {type(content).__name__}")
+        raise ValueError(f"{path}: wanted a dictionary of tensors, the file holds a {type(content).__name__}")
     return content
 
 

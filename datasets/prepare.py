@@ -102,7 +102,8 @@ def main() -> int:
 
 def prepare(archive: Archive, root: Path, archives: Path) -> None:
     """One archive unpacked under root, unless what it makes is there."""
-    if (root / archive.makes).exists():
+    done = root / f".{archive.name}.unpacked"  # written last: what an archive makes exists long before it is whole
+    if done.exists() and (root / archive.makes).exists():
         print(f"{archive.makes}: there already")
         return
     path = archives / archive.name
@@ -120,6 +121,7 @@ def prepare(archive: Archive, root: Path, archives: Path) -> None:
                 # the archives hold VOCdevkit/VOC2007/…; root is VOCdevkit itself
                 member.name = member.name.removeprefix("VOCdevkit/")
                 file.extract(member, root, filter="data")  # refuses what would leave root
+    done.touch()
 
 
 def fetch(archive: Archive, path: Path) -> None:
@@ -139,6 +141,11 @@ def fetch(archive: Archive, path: Path) -> None:
                 while block := response.read(1 << 20):
                     file.write(block)
                     bar.advance(task, len(block))
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing lies beyond what is here: the file was whole when an earlier try stopped
+            part.replace(path)
+            return
+        raise ConnectionError(f"{archive.url}: {error}") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ConnectionError(
             f"{archive.url} cannot be reached ({getattr(error, 'reason', error)}). Call again when it can: what "

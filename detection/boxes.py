@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Boxes = Float[Tensor, "n 4"]
-
 
 def area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     """Width times height; 0 for a box that is turned inside out."""
@@ -27,11 +25,11 @@ def larger_than(boxes: Float[Tensor, "*batch 4"], min_size: float) -> Bool[Tenso
     return (size >= min_size).all(-1) & (size > 0).all(-1)
 
 
-def inside(boxes: Float[Tensor, "n 4"], size: tuple[int, int], border: float = 0.0) -> Bool[Tensor, " n"]:
-    """True for boxes that reach at most ``border`` pixels beyond an image of ``size`` (height, width)."""
+def inside(boxes: Float[Tensor, "n 4"], size: tuple[int, int]) -> Bool[Tensor, " n"]:
+    """True for boxes that do not cross the edge of an image of ``size`` (height, width)."""
     height, width = size
-    low = (boxes[:, :2] >= -border).all(1)
-    return low & (boxes[:, 2] <= width + border) & (boxes[:, 3] <= height + border)
+    low = (boxes[:, :2] >= 0).all(1)
+    return low & (boxes[:, 2] <= width) & (boxes[:, 3] <= height)
 
 
 def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:

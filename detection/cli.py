@@ -10,14 +10,13 @@ from pathlib import Path
 from detection.config_io import config_help, dump_config, load_config
 
 Command = Callable[[Sequence[str] | None], int]
-# errors that are the user's to mend, and say how
+# errors that are the user's to mend, and say how; RESDET_TRACEBACK=1 shows where they come from, log.txt always
 _USER_ERRORS = (ValueError, TypeError, OSError)
 
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Trains and evaluates a detector."""
     parser = argparse.ArgumentParser(
-        prog="train_net.py",
         description="Train Faster R-CNN from a configuration, evaluate it, and write the run's folder.",
         epilog="configuration keys, with their defaults:\n" + config_help() if _wants_help(argv) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,7 +46,7 @@ def train(argv: Sequence[str] | None = None) -> int:
 
     if args.eval_only:
         weights = Path(args.weights) if args.weights else output / "best.pth"
-        engine.evaluate_only(config, weights, output, config_name=args.config)
+        engine.evaluate_only(config, weights, output, [k for k in args.keys if k.startswith("model.")], args.config)
     else:
         engine.train(config, output, resume=args.resume, config_name=args.config)
     return 0
@@ -74,16 +73,21 @@ def run(command: Command, argv: Sequence[str] | None = None) -> int:
     """Runs a command with logging to the screen; an error that the user can mend is one message and exit code 2."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     for name in ("detection", "backbone"):
         logging.getLogger(name).addHandler(handler)
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(logging.DEBUG)
     try:
         return command(argv)
     except _USER_ERRORS as error:
         if os.environ.get("RESDET_TRACEBACK"):
             raise
+        logging.getLogger("detection").debug("the error's traceback", exc_info=True)  # for log.txt
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        for name in ("detection", "backbone"):
+            logging.getLogger(name).removeHandler(handler)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,9 +5,13 @@ Reading them from files is config_io's.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+Share = Annotated[float, Field(ge=0, le=1)]
+# YAML reads data.train=2007 as a number
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 BackboneName = Literal[
     "resnet18",
@@ -61,16 +65,16 @@ class RPNConfig:
     """
 
     channels: PositiveInt | None = None
-    foreground_iou: NonNegativeFloat = 0.7
-    background_iou: NonNegativeFloat = 0.3
+    foreground_iou: Share = 0.7
+    background_iou: Share = 0.3
     batch_per_image: PositiveInt = 256
-    foreground_fraction: NonNegativeFloat = 0.5
+    foreground_fraction: Share = 0.5
     ignore_cross_boundary: bool = False
     before_nms_train: PositiveInt = 12000
     after_nms_train: PositiveInt = 2000
     before_nms_test: PositiveInt = 6000
     after_nms_test: PositiveInt = 1000
-    nms_iou: PositiveFloat = 0.7
+    nms_iou: Share = 0.7
     min_size: NonNegativeFloat = 0.0
     beta: NonNegativeFloat = 0.0
     box_loss_weight: NonNegativeFloat = 1.0
@@ -103,17 +107,17 @@ class RoIConfig:
     resolution: PositiveInt = 14
     sampling_ratio: NonNegativeInt = 0
     aligned: bool = True
-    foreground_iou: NonNegativeFloat = 0.5
-    background_iou: NonNegativeFloat = 0.5
-    background_iou_low: NonNegativeFloat = 0.0
+    foreground_iou: Share = 0.5
+    background_iou: Share = 0.5
+    background_iou_low: Share = 0.0
     batch_per_image: PositiveInt = 512
-    foreground_fraction: NonNegativeFloat = 0.25
+    foreground_fraction: Share = 0.25
     append_truth: bool = True
     box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (10.0, 10.0, 5.0, 5.0)
     beta: NonNegativeFloat = 0.0
     box_loss_weight: NonNegativeFloat = 1.0
-    score_threshold: NonNegativeFloat = 0.05
-    nms_iou: PositiveFloat = 0.5
+    score_threshold: Share = 0.05
+    nms_iou: Share = 0.5
     max_detections: PositiveInt = 100
 
 
@@ -171,11 +175,11 @@ class DataConfig:
 
     format: Literal["coco", "voc", "shapes"] = "coco"
     root: str = "datasets/coco"
-    train: str = "train2017"
-    val: str | None = "val2017"
+    train: Name = "train2017"
+    val: Name | None = "val2017"
     short_side: tuple[PositiveInt, ...] = (640, 672, 704, 736, 768, 800)
     max_side: PositiveInt = 1333
-    flip: NonNegativeFloat = 0.5
+    flip: Share = 0.5
     augment: tuple[dict[str, dict[str, Any]], ...] = ()
     keep_empty: bool = False
     keep_difficult: bool = False
@@ -215,7 +219,7 @@ class SolverConfig:
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     base_lr: PositiveFloat = 0.02
-    momentum: NonNegativeFloat = 0.9
+    momentum: Share = 0.9
     weight_decay: NonNegativeFloat = 1e-4
     norm_decay: bool = True
     batch_size: PositiveInt = 16
@@ -223,12 +227,12 @@ class SolverConfig:
     max_iter: PositiveInt = 270000
     schedule: Literal["step", "cosine"] = "step"
     steps: tuple[PositiveFloat, ...] = (210000, 250000)
-    gamma: PositiveFloat = 0.1
+    gamma: Share = 0.1
     warmup: NonNegativeFloat = 1000
-    warmup_factor: NonNegativeFloat = 0.001
+    warmup_factor: Share = 0.001
     clip_norm: PositiveFloat | None = None
     precision: Literal["float32", "bf16", "auto"] = "float32"
-    ema: PositiveFloat | None = None
+    ema: Share | None = None
     eval_every: NonNegativeFloat = 0
     val_loss: bool = False
     checkpoint_every: PositiveFloat = 5000
@@ -242,15 +246,17 @@ class PretrainConfig:
 
     Attributes:
         iterations: steps; 0 has none.
-        batch_size: crops a step.
+        batch_size: crops of the smallest size a step; as many pixels of the others.
         lr: largest learning rate of a one-cycle schedule.
-        size: side of a crop in pixels.
+        sizes: sides of the crops in pixels, smallest first.
+        crops: how many of the smallest are drawn; each is seen turned, mirrored and in other colours.
     """
 
     iterations: NonNegativeInt = 0
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 128
     lr: PositiveFloat = 0.002
-    size: PositiveInt = 64
+    sizes: tuple[PositiveInt, ...] = (32, 64, 128)
+    crops: PositiveInt = 8000
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Configurations from files and command lines: bases, overrides, checks with the nearest name, printing, help."""
 
+import copy
 import dataclasses
 import difflib
 import io
@@ -28,13 +29,22 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
         ValueError: unknown keys (with the nearest name), values of another type or out of range.
     """
     path = find_config(name)
-    tree = _read(path)
-    for override in overrides:
-        key, found, value = override.partition("=")
+    return config_from_dict(override(_read(path), overrides), str(path))
+
+
+def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested dictionaries with "key=value" entries changed.
+
+    Raises:
+        ValueError: not key=value, or a value that is not YAML.
+    """
+    tree = copy.deepcopy(tree)
+    for entry in overrides:
+        key, found, value = entry.partition("=")
         if not found:
-            raise ValueError(f"wanted key=value, got {override!r}")
+            raise ValueError(f"wanted key=value, got {entry!r}")
         _set(tree, key.strip(), _parse_yaml(value, f"the value of {key}"))
-    return config_from_dict(tree, str(path))
+    return tree
 
 
 def config_from_dict(tree: dict[str, Any], where: str = "configuration") -> Config:

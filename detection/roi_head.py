@@ -38,7 +38,8 @@ class RoIPooler(nn.Module):
     def forward(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
         """Map [N, C, H, W] and boxes [r_i, 4] an image in pixels -> [R, C, resolution, resolution]."""
         if self.kind == "max":
-            return roi_pool(features, boxes, self.resolution, self.scale)
+            # unlike roi_align, it does not take care of autocast itself
+            return roi_pool(features.float(), boxes, self.resolution, self.scale).to(features.dtype)
         return roi_align(features, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
 
 

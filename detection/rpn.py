@@ -115,6 +115,17 @@ class RPN(nn.Module):
             kept.append(image_boxes[nms(image_boxes, image_scores, self.nms_iou)[: limits.after_nms]])
         return kept
 
+    def _match(self, truth: Tensor, anchors: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Object and label of every anchor. Where anchors across the edge are ignored, an object's best anchor is the best
+        of the others, so that an object at the edge has one too."""
+        if not self.ignore_cross_boundary:
+            return self.matcher(truth, anchors)
+        kept = inside(anchors, size).nonzero()[:, 0]
+        index = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+        label = torch.full_like(index, IGNORED, dtype=torch.int8)
+        index[kept], label[kept] = self.matcher(truth, anchors[kept])
+        return index, label
+
     def losses(
         self,
         output: RPNOutput,
@@ -129,9 +140,7 @@ class RPN(nn.Module):
         sampled, is_object, box_index, box_targets = [], [], [], []
         anchors = len(output.anchors)
         for i, (size, target) in enumerate(zip(sizes, targets, strict=True)):
-            index, label = self.matcher(target["boxes"], output.anchors)
-            if self.ignore_cross_boundary:
-                label = label.masked_fill(~inside(output.anchors, size), IGNORED)
+            index, label = self._match(target["boxes"], output.anchors, size)
             foreground, background = self.sampler(label, generator)
             sampled += [foreground + i * anchors, background + i * anchors]
             is_object += [torch.full_like(foreground, FOREGROUND), torch.zeros_like(background)]

@@ -26,7 +26,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from detection import build_model
+from detection.build import build_model
 from detection.config import ModelConfig, RoIConfig, RPNConfig
 
 CLASSES = 80
@@ -187,9 +187,8 @@ def main() -> int:
         median = statistics.median(seconds[name])
         print(f"| {name} | {median:.3f} | {args.batch / median:.3f} | {pipe.recv():.0f} |")
     pairs = [b / a for a, b in zip(seconds["resdet"], seconds["torchvision"], strict=True)]
-    print(
-        f"\ntorchvision / resdet, pair by pair: median {statistics.median(pairs):.2f} (from {min(pairs):.2f} to {max(pairs):.2f})"
-    )
+    low, middle, high = min(pairs), statistics.median(pairs), max(pairs)
+    print(f"\ntorchvision / resdet, pair by pair: median {middle:.2f} (from {low:.2f} to {high:.2f})")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from detection.data.image import image_size
 from detection.data.records import DataError, Records, Strings
 
 _LOG = logging.getLogger(__name__)
@@ -36,19 +37,20 @@ def annotation_file(root: Path, split: str) -> Path:
     )
 
 
-def image_folder(root: Path, split: str, annotations: Path, first: str) -> Path:
-    """The folder in which the JSON's first file name exists."""
+def image_folder(root: Path, split: str, annotations: Path, names: list[str]) -> Path:
+    """The folder that holds most of the first names of a JSON.
+
+    Raises:
+        DataError: none holds any; lists the folders.
+    """
     name = annotations.stem.removeprefix("instances_")
     tried = [root / split, root / name, root / "images" / name, root / "images", annotations.parent, root]
-    for folder in tried:
-        if (folder / first).is_file():
-            return folder
-    for folder in tried:
-        if folder.is_dir() and folder not in (root, annotations.parent):
-            return folder
-    raise DataError(
-        f"{annotations}: its pictures (the first is {first}) are in none of {', '.join(str(f) for f in tried)}"
-    )
+    held = {folder: sum((folder / n).is_file() for n in names) for folder in tried}
+    best = max(held, key=lambda folder: held[folder])
+    if not held[best]:
+        places = ", ".join(str(f) for f in dict.fromkeys(tried))
+        raise DataError(f"{annotations}: its pictures (the first is {names[0]}) are in none of {places}")
+    return best
 
 
 def read_coco(root: str | Path, split: str) -> Records:
@@ -71,7 +73,9 @@ def read_coco(root: str | Path, split: str) -> Records:
         raise DataError(f"{path}: not COCO annotations, it lacks the lists {', '.join(missing)}")
     try:
         return _records(root, split, path, content)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{path}: an entry lacks or garbles {error}; wanted images with id, file_name, height, width and "
             "annotations with image_id, category_id, bbox [x, y, w, h]"
@@ -90,7 +94,7 @@ def _records(root: Path, split: str, path: Path, content: dict[str, Any]) -> Rec
     images = sorted(content["images"], key=lambda image: image["id"])
     if not images:
         raise DataError(f"{path}: no images")
-    folder = image_folder(root, split, path, images[0]["file_name"])
+    folder = image_folder(root, split, path, [image["file_name"] for image in images[:50]])
     images = _present(images, folder, path)
 
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in images}
@@ -114,7 +118,7 @@ def _records(root: Path, split: str, path: Path, content: dict[str, Any]) -> Rec
         category_ids=tuple(int(c["id"]) for c in categories),
         image_ids=ids,
         files=Strings([str(folder / image["file_name"]) for image in images]),
-        sizes=np.array([(image["height"], image["width"]) for image in images], dtype=np.int64).reshape(-1, 2),
+        sizes=np.array([_size(image, folder) for image in images], dtype=np.int64).reshape(-1, 2),
         offsets=np.cumsum([0, *counts], dtype=np.int64),
         boxes=np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1),
         labels=np.array([label_of[a["category_id"]] for a in flat], dtype=np.int64),
@@ -145,3 +149,9 @@ def _present(images: list[dict[str, Any]], folder: Path, path: Path) -> list[dic
     )
     gone = set(absent)
     return [im for im in images if im["file_name"] not in gone]
+
+
+def _size(image: dict[str, Any], folder: Path) -> tuple[int, int]:
+    """Height and width as stated, or the picture's own where the JSON lacks them."""
+    height, width = image.get("height") or 0, image.get("width") or 0
+    return (int(height), int(width)) if height > 0 and width > 0 else image_size(folder / image["file_name"])

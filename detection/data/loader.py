@@ -1,5 +1,6 @@
 """From records to batches: one sample, the endless order of training, and the loaders."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from detection.config import DataConfig
 from detection.data import transforms
-from detection.data.records import Records, train_objects
+from detection.data.image import UnreadableImage
+from detection.data.records import DataError, Records, train_objects
 
+_LOG = logging.getLogger(__name__)
 ReadPicture = Callable[[str], NDArray[np.uint8]]
 
 
@@ -26,24 +29,32 @@ class Batch:
         targets: {"boxes", "labels"} each, in those pixels.
         index: the images' positions in their records.
         sizes: original (height, width) each, to which detections are scaled back.
+        readable: False for a file that could not be decoded; its image is black and answers nothing.
     """
 
     images: list[Tensor]
     targets: list[dict[str, Tensor]]
     index: list[int]
     sizes: list[tuple[int, int]]
+    readable: list[bool]
 
     def pin_memory(self) -> "Batch":
         """Called by a DataLoader that pins memory."""
         images = [image.pin_memory() for image in self.images]
-        return Batch(images, [{k: v.pin_memory() for k, v in t.items()} for t in self.targets], self.index, self.sizes)
+        return Batch(
+            images,
+            [{k: v.pin_memory() for k, v in t.items()} for t in self.targets],
+            self.index,
+            self.sizes,
+            self.readable,
+        )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on ``device``."""
     images = [image.to(device, non_blocking=True) for image in batch.images]
     targets = [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in batch.targets]
-    return Batch(images, targets, batch.index, batch.sizes)
+    return Batch(images, targets, batch.index, batch.sizes, batch.readable)
 
 
 def float_images(batch: Batch) -> list[Tensor]:
@@ -51,10 +62,13 @@ def float_images(batch: Batch) -> list[Tensor]:
     return [image.float().div_(255) for image in batch.images]
 
 
-def collate(samples: list[tuple[Tensor, dict[str, Tensor], int, tuple[int, int]]]) -> Batch:
+Sample = tuple[Tensor, dict[str, Tensor], int, tuple[int, int], bool]
+
+
+def collate(samples: list[Sample]) -> Batch:
     """Samples side by side; nothing is padded here."""
-    images, targets, index, sizes = zip(*samples, strict=True)
-    return Batch(list(images), list(targets), list(index), list(sizes))
+    images, targets, index, sizes, readable = zip(*samples, strict=True)
+    return Batch(list(images), list(targets), list(index), list(sizes), list(readable))
 
 
 class TrainSet(Dataset[Any]):
@@ -72,10 +86,10 @@ class TrainSet(Dataset[Any]):
         self.objects = train_objects(records, config.keep_difficult)
         self.augment = transforms.Augment(config.augment) if config.augment else None
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor], int, tuple[int, int]]:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         i, position = key
         rng = np.random.default_rng((self.seed, position))
-        picture = self.read(self.records.files[i])
+        i, picture = self._read(i)
         image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
         where = self.records.objects(i)
         keep = self.objects.keep[where]
@@ -88,7 +102,17 @@ class TrainSet(Dataset[Any]):
         if rng.random() < self.config.flip:
             image, boxes = transforms.flip(image, boxes)
         boxes, labels = transforms.valid(boxes, labels, (image.shape[-2], image.shape[-1]))
-        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, picture.shape[:2]
+        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, picture.shape[:2], True
+
+    def _read(self, i: int) -> tuple[int, NDArray[np.uint8]]:
+        """The picture of image i, or where that is damaged, of the next one that is not: one bad file must not end a run."""
+        for k in range(len(self.records)):
+            substitute = (i + k) % len(self.records)
+            try:
+                return substitute, self.read(self.records.files[substitute])
+            except (UnreadableImage, OSError) as error:
+                _LOG.warning("left out of training, the next picture takes its place: %s", error)
+        raise DataError(f"{self.records.name}: none of its {len(self.records)} pictures can be read")
 
     def usable(self) -> NDArray[np.int64]:
         """The images that training draws from: all, or those with an object left."""
@@ -108,8 +132,12 @@ class EvalSet(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, dict[str, Tensor], int, tuple[int, int]]:
-        picture = self.read(self.records.files[i])
+    def __getitem__(self, i: int) -> Sample:
+        try:
+            picture, readable = self.read(self.records.files[i]), True
+        except (UnreadableImage, OSError) as error:
+            _LOG.warning("counts as without detections: %s", error)
+            picture, readable = np.zeros((*self.records.sizes[i], 3), dtype=np.uint8), False
         where = self.records.objects(i)
         keep = self.objects.keep[where]
         boxes, labels = transforms.valid(
@@ -119,7 +147,7 @@ class EvalSet(Dataset[Any]):
         )
         image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
         image, boxes = transforms.resize(image, boxes, self.config.short_side[-1], self.config.max_side)
-        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, picture.shape[:2]
+        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, picture.shape[:2], readable
 
 
 class TrainOrder:

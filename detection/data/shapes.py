@@ -21,8 +21,10 @@ _EMPTY_SHARE = 0.08
 _MAX_OBJECTS = 7
 _MAX_COVER = 0.35  # share of an object's box that later ones may hide
 _SUPERSAMPLING = 3
+_MIN_CONTRAST = 90.0  # between a thing and what it lies on, as a distance of RGB colours
 
 Array = NDArray[np.float64]
+Canvas = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -138,18 +140,22 @@ def draw_scene(scene: Scene, seed: int, index: int) -> NDArray[np.uint8]:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
-def draw_crop(rng: Generator, label: int, side: int) -> NDArray[np.uint8]:
-    """One object (or with label 0 none) of random size near the middle of a cluttered square, RGB [side, side, 3]."""
+def draw_crop(rng: Generator, label: int, side: int) -> tuple[NDArray[np.uint8], float]:
+    """One object (or with label 0 none) of random size about the middle of a cluttered square.
+
+    Returns:
+        RGB [side, side, 3], and the side in pixels of a square about its middle that frames the object as a proposal does.
+    """
     canvas = _texture(rng, side, side)
     for _ in range(rng.integers(1, 5)):
         _paint(canvas, _blob(rng, (side, side)), rng)
+    longest = math.exp(rng.uniform(math.log(0.35 * side), math.log(0.9 * side)))
     if label:
-        shape = draw_shape(rng, label, math.exp(rng.uniform(math.log(SIZE_RANGE[0]), math.log(side))))
-        slack = side - shape.outline.max(axis=0)
-        _paint(canvas, shape.outline + slack * rng.uniform(0.2, 0.8, 2), rng)
+        outline = draw_shape(rng, label, longest).outline
+        _paint(canvas, outline - outline.max(axis=0) / 2 + side / 2 + rng.uniform(-0.05, 0.05, 2) * longest, rng)
     else:
         _paint(canvas, _blob(rng, (side, side)), rng)
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+    return np.clip(canvas, 0, 255).astype(np.uint8), longest * rng.uniform(0.9, 1.2)
 
 
 def _blob(rng: Generator, size: tuple[int, int]) -> Array:
@@ -163,22 +169,27 @@ def _blob(rng: Generator, size: tuple[int, int]) -> Array:
     return centre + radius[:, None] * np.stack((np.cos(angle), np.sin(angle)), axis=1)
 
 
-def _texture(rng: Generator, height: int, width: int) -> Array:
-    """[height, width, 3]: a colour with slow changes towards a second one, sometimes stripes, and grain."""
-    first, second = rng.uniform(20, 235, (2, 3))
-    second = first + (second - first) * rng.uniform(0.2, 0.8)
+def _texture(rng: Generator, height: int, width: int, under: Canvas | None = None) -> Canvas:
+    """[height, width, 3]: a colour with slow changes towards a second one, sometimes stripes, and grain. The colour keeps
+    its distance from the mean of what is ``under`` it, so that an outline can be seen."""
+    first, second = rng.uniform(20, 235, (2, 3)).astype(np.float32)
+    if under is not None:
+        below = under.mean(axis=(0, 1))
+        while np.linalg.norm(first - below) < _MIN_CONTRAST:
+            first = rng.uniform(20, 235, 3).astype(np.float32)
+    change = (second - first) * np.float32(rng.uniform(0.1, 0.35))
     coarse = rng.integers(0, 256, (4, 4), dtype=np.uint8)
-    mix = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float64) / 255
-    if rng.random() < 0.5:
-        x, y = np.arange(width), np.arange(height)[:, None]
+    mix = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    if rng.random() < 0.3:
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
         angle, period = rng.uniform(0, math.pi), rng.uniform(5, 30)
         stripes = np.sin((x * math.cos(angle) + y * math.sin(angle)) * (2 * math.pi / period))
         mix = mix * 0.5 + 0.25 + 0.25 * stripes
-    grain = rng.normal(0, rng.uniform(2, 10), (height, width, 1))
-    return first + mix[:, :, None] * (second - first) + grain
+    grain = rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(rng.uniform(1, 5))
+    return (mix[:, :, None] * change + (first + grain)).astype(np.float32, copy=False)
 
 
-def _paint(canvas: Array, outline: Array, rng: Generator) -> None:
+def _paint(canvas: Canvas, outline: Array, rng: Generator) -> None:
     """Fills an outline with a texture of its own, its edge smoothed over a pixel."""
     height, width = canvas.shape[:2]
     x1, y1 = np.maximum(np.floor(outline.min(axis=0)).astype(int), 0)
@@ -190,9 +201,9 @@ def _paint(canvas: Array, outline: Array, rng: Generator) -> None:
     # a vertex at pixel coordinate c lies between samples c·scale - 1/2 and + 1/2
     points = ((outline - (x1, y1)) * scale - 0.5).ravel().tolist()
     ImageDraw.Draw(mask).polygon(points, fill=255)
-    cover = np.asarray(mask.reduce(scale), dtype=np.float64)[:, :, None] / 255
+    cover = np.asarray(mask.reduce(scale), dtype=np.float32)[:, :, None] / 255
     patch = canvas[y1:y2, x1:x2]
-    patch += cover * (_texture(rng, y2 - y1, x2 - x1) - patch)
+    patch += cover * (_texture(rng, y2 - y1, x2 - x1, under=patch) - patch)
 
 
 def picture_name(seed: int, index: int) -> str:

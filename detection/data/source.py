@@ -51,7 +51,7 @@ def open_source(config: DataConfig, *, train: bool = True, config_name: str = ""
             shapes_records(_count(config.val, "val"), config.seed + 1_000_003) if config.val else None,
             read_picture,
         )
-    root = Path(config.root)
+    root = Path(config.root).expanduser()
     if not root.is_dir() or (config.format == "voc" and not years(root)):
         raise DataError(_missing(config, config_name))
     if config.format == "coco":
@@ -110,6 +110,7 @@ def _count(text: str | None, key: str) -> int:
 
 def _missing(config: DataConfig, config_name: str) -> str:
     name = config_name or "the configuration"
+    dataset = "coco2014" if config.format == "coco" and "2014" in config.train else config.format
     layout = (
         "annotations/instances_SPLIT.json and SPLIT/ with the pictures"
         if config.format == "coco"
@@ -117,7 +118,7 @@ def _missing(config: DataConfig, config_name: str) -> str:
     )
     return (
         f"no data: {name} expects {config.format.upper()} under {config.root} (seen from {Path.cwd()}), with {layout}.\n"
-        f"  to fetch it there:   python datasets/prepare.py {config.format} --root {config.root}\n"
+        f"  to fetch it there:   python datasets/prepare.py {dataset} --root {config.root}\n"
         f"  your own folder:     data.format={config.format} data.root=FOLDER data.train=SPLIT data.val=SPLIT\n"
         f"  without any data:    python tools/train_net.py --config quickstart.yaml"
     )

@@ -23,7 +23,7 @@ def resized(height: int, width: int, short_side: int, max_side: int) -> tuple[in
     if max(new_h, new_w) > max_side:
         scale = max_side / max(new_h, new_w)
         new_h, new_w = new_h * scale, new_w * scale
-    return int(new_h + 0.5), int(new_w + 0.5)
+    return max(int(new_h + 0.5), 1), max(int(new_w + 0.5), 1)
 
 
 def resize(image: Tensor, boxes: Tensor, short_side: int, max_side: int) -> tuple[Tensor, Tensor]:

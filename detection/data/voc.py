@@ -148,8 +148,8 @@ def _image_sets(root: Path, split: str) -> list[tuple[Path, Path]]:
 
 def _read_year(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, int], list[VocObject]]]:
     """Name, file, size and objects of a set's images."""
-    names = [line.split()[0] for line in image_set.read_text().splitlines() if line.strip()]
     pictures = {Path(f).stem: f for f in sorted(os.listdir(year / "JPEGImages")) if f.lower().endswith(SUFFIXES)}
+    names = _names(image_set, set(pictures))
     no_image = [n for n in names if n not in pictures]
     no_xml = [n for n in names if n in pictures and not (year / "Annotations" / f"{n}.xml").is_file()]
     for reason, absent in (("image", no_image), ("XML", no_xml)):
@@ -180,6 +180,17 @@ def _read_year(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, i
         return [row for row in pool.map(read, kept) if row is not None]
 
 
+def _names(image_set: Path, known: set[str]) -> list[str]:
+    """The names that an image set lists: whole lines where they are known (names may hold blanks, or carry an extension),
+    else their first word (a class's own sets have a second)."""
+    names = []
+    for line in image_set.read_text().splitlines():
+        if text := line.strip():
+            whole = (text, Path(text).stem)
+            names.append(next((name for name in whole if name in known), text.split()[0]))
+    return names
+
+
 def voc_truth(folder: Path, split: str | None = None) -> dict[str, Any]:
     """The annotations of a VOC folder in COCO's form with "difficult", image ids being the XML files' stems. Pictures need
     not be there.
@@ -200,15 +211,20 @@ def voc_truth(folder: Path, split: str | None = None) -> dict[str, Any]:
             ]
         )
     else:
-        files = [
-            year / "Annotations" / f"{line.split()[0]}.xml"
-            for year, image_set in _image_sets(folder, split)
-            for line in image_set.read_text().splitlines()
-            if line.strip()
-        ]
+        files = []
+        for year, image_set in _image_sets(folder, split):
+            there = {path.stem: path for path in (year / "Annotations").glob("*.xml")}
+            names = _names(image_set, set(there))
+            files += [there[name] for name in names if name in there]
+            if absent := [name for name in names if name not in there]:
+                _LOG.warning(
+                    "%s: %d of %d names have no XML and are left out: %s", image_set, len(absent), len(names), absent[0]
+                )
     if not files:
         raise DataError(f"{folder}: no VOC annotations (Annotations/*.xml, there or in year folders)")
     objects = {path.stem: read_xml(path) for path in files}
+    if len(objects) < len(files):
+        raise DataError(f"{folder}: image names stand twice in its years; name one image set, or one year's folder")
     category_of = {name: i for i, name in enumerate(sorted({o.name for found in objects.values() for o in found}), 1)}
     annotations: list[dict[str, Any]] = []
     for image, found in objects.items():

@@ -66,6 +66,11 @@ class MetricsLog:
                 if name != "step" and value is not None:
                     self.board.add_scalar(name, value, row["step"])
 
+    def close(self) -> None:
+        """Writes out what TensorBoard's writer still holds."""
+        if self.board is not None:
+            self.board.flush()
+
 
 def _tensorboard(folder: Path) -> Any:
     try:
@@ -76,29 +81,33 @@ def _tensorboard(folder: Path) -> Any:
 
 
 class StepLog(L.Callback):
-    """Writes the losses and speed of every ``every``-th step.
+    """Writes the losses and speed of every ``every``-th step; the first of the callbacks.
 
-    Seconds are means over the steps since the last line; data_seconds is the part spent waiting for pictures.
+    Seconds are means over the steps since the last line, without evaluations and checkpoints; data_seconds is the part
+    spent waiting for pictures. Losses are those of this process's images of the step.
     """
 
     def __init__(self, metrics: MetricsLog | None, every: int) -> None:
         self.metrics, self.every = metrics, every
-        self.data, self.mark, self.step_began = 0.0, time.perf_counter(), time.perf_counter()
+        self.data = self.work = self.began = 0.0
         self.last_step = self.last_logged = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, DetectionModule)
         self.last_step = self.last_logged = trainer.global_step
-        self.mark = self.step_began = time.perf_counter()
+        module.step_done = time.perf_counter()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        self.data += time.perf_counter() - self.step_began
+        assert isinstance(module, DetectionModule)
+        self.began = time.perf_counter()
+        self.data += self.began - module.step_done
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, DetectionModule)
+        self.work += time.perf_counter() - self.began
         step = trainer.global_step
-        self.step_began = time.perf_counter()
         if step == self.last_step:
             return
         self.last_step = step
@@ -106,20 +115,23 @@ class StepLog(L.Callback):
             return
         losses = {name: float(value) for name, value in module.losses.items()}
         steps = step - self.last_logged
-        seconds = (time.perf_counter() - self.mark) / steps
-        self.metrics.write(
-            {
-                "step": step,
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "loss": sum(losses.values()),
-                **losses,
-                "seconds": round(seconds, 4),
-                "data_seconds": round(self.data / steps, 4),
-                "images_per_second": round(module.config.solver.batch_size / seconds, 3),
-                "memory_mb": round(memory_mb(module.device)),
-            }
-        )
-        self.data, self.mark, self.last_logged = 0.0, time.perf_counter(), step
+        seconds = (self.work + self.data) / steps
+        row: Row = {
+            "step": step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "loss": sum(losses.values()),
+            **losses,
+            "seconds": round(seconds, 4),
+            "data_seconds": round(self.data / steps, 4),
+            "images_per_second": round(module.config.solver.batch_size / seconds, 3),
+            "memory_mb": round(memory_mb(module.device)),
+        }
+        self.metrics.write(row)
+        self.data, self.work, self.last_logged = 0.0, 0.0, step
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
 
 
 def memory_mb(device: torch.device) -> float:
@@ -140,6 +152,7 @@ class ProgressLine(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.began, self.first = time.perf_counter(), trainer.global_step
+        self.last = trainer.global_step
         if self.bar.console.is_terminal:
             self.bar.start()
 
@@ -163,16 +176,19 @@ class ProgressLine(L.Callback):
 
 
 class Checkpoints(L.Callback):
-    """last.pth, the whole training state, every ``every`` steps and at the end."""
+    """last.pth, the whole training state, every ``every`` steps and at the end of training, before the evaluation there."""
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every, self.last = folder, max(every, 1), -1
+        self.folder, self.every, self.last = folder, max(every, 1), 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step != self.last and step and step % self.every == 0:
+        if step != self.last and step % self.every == 0:
             self.save(trainer)
         self.last = step
 
@@ -191,11 +207,12 @@ class Evaluation(L.Callback):
     """Evaluates every ``every`` steps and at the end; keeps the best weights; stops a run that no longer gains.
 
     Args:
-        run: the evaluation, on every rank; returns the metrics (on rank 0, elsewhere they may be empty).
+        run: the evaluation, on every rank; the metrics of rank 0 count.
         every: steps; 0 only at the end.
         folder: of the run.
         metrics: where AP goes.
         patience: evaluations without a better AP before the run stops.
+        checkpoints: saves again after each evaluation, so that a resumed run knows the best AP.
     """
 
     def __init__(
@@ -205,27 +222,33 @@ class Evaluation(L.Callback):
         folder: Path,
         metrics: MetricsLog | None,
         patience: int | None,
+        checkpoints: Checkpoints,
     ) -> None:
         self.run, self.every, self.folder, self.metrics, self.patience = run, every, folder, metrics, patience
+        self.checkpoints = checkpoints
         self.best, self.without_gain, self.done_at = -1.0, 0, -1
-        self.last = -1
+        self.last = 0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step != self.last and self.every and step and step % self.every == 0:
-            self._evaluate(trainer, module)
+        if step != self.last and self.every and step % self.every == 0:
+            self.evaluate(trainer, module)
         self.last = step
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.done_at != trainer.global_step:
-            self._evaluate(trainer, module)
+            self.evaluate(trainer, module)
 
-    def _evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Evaluates the weights as they are."""
         assert isinstance(module, DetectionModule)
-        self.done_at = trainer.global_step
         result = trainer.strategy.broadcast(self.run(module))
+        self.done_at = trainer.global_step
         ap = result.get("AP")
         if trainer.is_global_zero and self.metrics is not None:
             self.metrics.write({"step": trainer.global_step, **{k: v for k, v in result.items() if k in COLUMNS}})
@@ -235,6 +258,7 @@ class Evaluation(L.Callback):
                 save_detector(self.folder / "best.pth", module.detector, module.config, module.classes)
         else:
             self.without_gain += 1
+        self.checkpoints.save(trainer)
         if self.patience is not None and self.without_gain >= self.patience:
             _LOG.info(
                 "stopping at step %d: no better AP than %.3f in %d evaluations",
@@ -248,8 +272,5 @@ class Evaluation(L.Callback):
         return {"best": self.best, "without_gain": self.without_gain, "done_at": self.done_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.without_gain, self.done_at = (
-            state_dict["best"],
-            state_dict["without_gain"],
-            state_dict["done_at"],
-        )
+        self.best, self.without_gain = state_dict["best"], state_dict["without_gain"]
+        self.done_at = state_dict["done_at"]

@@ -1,6 +1,7 @@
 """Detectors and starting weights from and to files. Tensors and plain types only, so that reading runs nothing."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 from backbone import LoadReport, require_loaded
 from backbone import load_weights as load_backbone_weights
-from backbone.hub import fetch, is_name
+from backbone.hub import fetch, is_name, recipe_of
 from backbone.weights import read_file
 from detection.build import build_model
 from detection.config import Config, ModelConfig
-from detection.config_io import config_from_dict, config_to_dict
+from detection.config_io import config_from_dict, config_to_dict, override
 from detection.faster_rcnn import FasterRCNN
 
 _LOG = logging.getLogger(__name__)
@@ -69,8 +70,8 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, tuple[str, ...]]:
     return model, classes.names
 
 
-def read_detector(path: str | Path) -> tuple[FasterRCNN, Config, Classes]:
-    """As :func:`load_detector`, with the configuration and the category ids."""
+def read_detector(path: str | Path, overrides: Sequence[str] = ()) -> tuple[FasterRCNN, Config, Classes]:
+    """As :func:`load_detector`, with the configuration and the category ids. ``overrides`` change keys of the former."""
     content = _read(path)
     if not is_detector(content):
         raise ValueError(
@@ -78,7 +79,7 @@ def read_detector(path: str | Path) -> tuple[FasterRCNN, Config, Classes]:
             "of training"
         )
     about = content[CARD]
-    config = config_from_dict(about["config"], str(path))
+    config = config_from_dict(override(about["config"], overrides), str(path))
     classes = Classes(tuple(about["classes"]), tuple(about["category_ids"]))
     model = build_model(config.model, len(classes.names))
     _load_strictly(model, _state(content), str(path))
@@ -111,10 +112,20 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
     if config.weights is None:
         require_loaded(parts, ())
         return None
-    path = fetch(config.weights) if is_name(config.weights) else Path(config.weights)
+    path, implied = Path(config.weights), None
+    if is_name(config.weights):
+        path, implied = fetch(config.weights), recipe_of(config.weights)
     content = _read(path)
     if is_detector(content):
-        theirs = Classes(tuple(content[CARD]["classes"]), tuple(content[CARD]["category_ids"]))
+        about = content[CARD]
+        implied = about["config"]["model"]["recipe"]
+    if implied is not None and implied != config.recipe:
+        raise ValueError(
+            f"{config.weights} was trained with recipe {implied!r}, the configuration says {config.recipe!r}; "
+            f"set model.recipe={implied}"
+        )
+    if is_detector(content):
+        theirs = Classes(tuple(about["classes"]), tuple(about["category_ids"]))
         classes.check(theirs, "the data", str(path))
         _load_strictly(model, _state(content), str(path))
         return None

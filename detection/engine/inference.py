@@ -24,7 +24,7 @@ def coco_results(
     detections: dict[str, Tensor], image_id: Any, category_ids: Sequence[int], names: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """One image's detections as COCO results; with ``names``, "category_name" tells what a made-up id stands for."""
-    boxes = xyxy_to_xywh(detections["boxes"].double()).tolist()
+    boxes = xyxy_to_xywh(detections["boxes"].cpu().double()).tolist()
     rows = zip(boxes, detections["labels"].tolist(), detections["scores"].tolist(), strict=True)
     results = []
     for box, label, score in rows:
@@ -64,9 +64,11 @@ def detect(
             images = float_images(to_device(batch, device))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 outputs = model(images)
-            for image, output, i, size in zip(images, outputs, batch.index, batch.sizes, strict=True):
+            rows = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
+            for image, output, i, size, readable in rows:
                 output["boxes"] = scale_back(output["boxes"].float(), (image.shape[-2], image.shape[-1]), size)
-                results += coco_results(output, records.image_ids[i], records.category_ids, names)
+                if readable:
+                    results += coco_results(output, records.image_ids[i], records.category_ids, names)
                 tick()
     finally:
         model.train(was_training)
@@ -74,24 +76,27 @@ def detect(
 
 
 @torch.no_grad()
-def validation_losses(model: Any, loader: Iterable[Batch], device: torch.device, seed: int) -> dict[str, float]:
-    """The training losses over a validation set, the norms in evaluation, samples drawn from ``seed``; means over images."""
+def validation_losses(
+    model: Any, loader: Iterable[Batch], device: torch.device, seed: int, *, bf16: bool = False
+) -> dict[str, float]:
+    """The training losses over a validation set, the norms in evaluation, samples drawn from ``seed``; means over the
+    images of all processes."""
     was_training = model.training
     model.eval()
     generator = torch.Generator(device).manual_seed(seed)
-    sums: dict[str, float] = {}
-    count = 0
+    rows: list[dict[str, Any]] = []
     try:
         for batch in loader:
             batch = to_device(batch, device)
             images = float_images(batch)
             sizes = [(im.shape[-2], im.shape[-1]) for im in images]
-            for name, value in model.losses(model.batch(images), sizes, batch.targets, generator).items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(images)
-            count += len(images)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                losses = model.losses(model.batch(images), sizes, batch.targets, generator)
+            rows += [{name: float(value) for name, value in losses.items()}] * len(images)
     finally:
         model.train(was_training)
-    return {f"val_{name}": value / max(count, 1) for name, value in sums.items()}
+    rows = _gather(rows)
+    return {f"val_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
 
 
 def _gather(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

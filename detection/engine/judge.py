@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder for metrics.json and per_class.csv")
     args = parser.parse_args(argv)
     truth = voc_truth(args.truth, args.set) if args.truth.is_dir() else read_truth(args.truth)
-    report = evaluate(truth, read_detections(args.detections, truth, by_name=args.truth.is_dir()), args.voc_iou)
+    detections = read_detections(args.detections, truth, by_name=args.truth.is_dir())
+    without = len(truth["images"]) - len({d["image_id"] for d in detections})
+    if args.truth.is_dir() and args.set is None and without:
+        _LOG.warning(
+            "judged on all %d images of %s, %d of them without a detection (--set NAME judges on one image set)",
+            len(truth["images"]),
+            args.truth,
+            without,
+        )
+    report = evaluate(truth, detections, args.voc_iou)
     print(table(report), end="")
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -102,31 +112,39 @@ def read_detections(path: Path, truth: dict[str, Any], *, by_name: bool) -> list
         raise DataError(f"{path}: wanted a COCO results list, or a dictionary with annotations")
     image_of = _image_map(content, truth, by_name)
     category_of = _category_map(content, truth, path)
-    results, strays = [], 0
+    results, strays, others = [], 0, Counter[str]()
     for i, row in enumerate(rows):
         try:
             key = _stem(row["image_id"]) if by_name and isinstance(content, list) else row["image_id"]
             image = image_of.get(key)
-            category = category_of[row["category_name"]] if "category_name" in row else category_of[row["category_id"]]
+            label = row["category_name"] if "category_name" in row else row["category_id"]
             x, y, w, h = (float(v) for v in row["bbox"])
             score = float(row["score"])
         except KeyError as error:
-            if error.args[0] in ("image_id", "category_id", "bbox", "score"):
-                raise DataError(
-                    f"{path}: detection {i} lacks {error}; wanted image_id, category_id, bbox [x, y, w, h], score"
-                ) from error
             raise DataError(
-                f"{path}: detection {i} has category {error}, which the truth lacks; its categories are "
-                f"{', '.join(c['name'] for c in truth['categories'])}"
+                f"{path}: detection {i} lacks {error}; wanted image_id, category_id, bbox [x, y, w, h], score"
             ) from error
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"{path}: detection {i} is garbled ({error}); wanted image_id, category_id, bbox [x, y, w, h], score"
             ) from error
+        if label not in category_of:
+            others[str(label)] += 1
+            continue
         if image is None:
             strays += 1
             continue
-        results.append({"image_id": image, "category_id": category, "bbox": [x, y, w, h], "score": score})
+        results.append({"image_id": image, "category_id": category_of[label], "bbox": [x, y, w, h], "score": score})
+    if others:
+        names = ", ".join(c["name"] for c in truth["categories"])
+        if sum(others.values()) == len(rows):
+            raise DataError(f"{path}: no class in common; its categories are {', '.join(others)}, the truth's {names}")
+        _LOG.warning(
+            "%s: %d detections are of classes that the truth lacks (%s); they do not count",
+            path,
+            sum(others.values()),
+            ", ".join(others),
+        )
     if strays:
         _LOG.warning(
             "%s: %d of %d detections are on images that the truth does not list; they do not count",
@@ -143,17 +161,20 @@ def read_detections(path: Path, truth: dict[str, Any], *, by_name: bool) -> list
 
 
 def _image_map(content: Any, truth: dict[str, Any], by_name: bool) -> dict[Any, Any]:
-    """image id of the detections -> image id of the truth."""
-    ids = {im["id"]: im["id"] for im in truth["images"]}
-    names = {_stem(im["file_name"]): im["id"] for im in truth["images"] if "file_name" in im}
-    if (
-        isinstance(content, dict)
-        and all("file_name" in im for im in content.get("images", []))
-        and content.get("images")
-        and names
-    ):
-        return {im["id"]: names.get(_stem(im["file_name"])) for im in content["images"]}
-    return names if by_name else ids
+    """image id of the detections -> image id of the truth; by whole file name where that is known, else by its stem."""
+    listed = content.get("images") if isinstance(content, dict) else None
+    named = {im["file_name"]: im["id"] for im in truth["images"] if "file_name" in im}
+    stems = {_stem(name): image for name, image in named.items()}
+    if listed and named and all("file_name" in im for im in listed):
+        matched = {im["id"]: named.get(im["file_name"], stems.get(_stem(im["file_name"]))) for im in listed}
+        known = [image for image in matched.values() if image is not None]
+        if len(set(known)) < len(known):
+            raise DataError(
+                "file names of the detections do not tell images apart: several have one stem, as cam1/1.jpg and "
+                "cam2/1.jpg; give the images the truth's whole names"
+            )
+        return matched
+    return stems if by_name else {im["id"]: im["id"] for im in truth["images"]}
 
 
 def _category_map(content: Any, truth: dict[str, Any], path: Path) -> dict[Any, Any]:

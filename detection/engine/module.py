@@ -1,5 +1,6 @@
 """Training as a LightningModule: the step, the optimiser, the weights' average."""
 
+import time
 from typing import Any, cast
 
 import lightning as L
@@ -34,7 +35,10 @@ class DetectionModule(L.LightningModule):
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         )
+        if self.average is not None:
+            self.average.requires_grad_(False)  # DDP would wait for its gradients
         self.losses: dict[str, Tensor] = {}
+        self.step_done = time.perf_counter()
 
     @property
     def detector(self) -> FasterRCNN:
@@ -43,7 +47,9 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         losses = self.model(float_images(batch), batch.targets, generator=self._generator(batch_index))
-        self.losses = {name: value.detach() for name, value in losses.items()}
+        parts = self.config.solver.accumulate
+        before = self.losses if batch_index % parts else {}
+        self.losses = {name: before.get(name, 0) + value.detach() / parts for name, value in losses.items()}
         return torch.stack(list(losses.values())).sum()
 
     def _generator(self, batch_index: int) -> torch.Generator:
@@ -52,6 +58,9 @@ class DetectionModule(L.LightningModule):
         key = (self.config.seed, self.trainer.global_step, part, self.trainer.global_rank)
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
         return torch.Generator(self.device).manual_seed(seed)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.step_done = time.perf_counter()  # after all callbacks: what follows is waiting for pictures
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

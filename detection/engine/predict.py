@@ -42,13 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size wants at least 1, got {args.batch_size}")
-    files = find_images(args.inputs)
+    files = find_images(args.inputs, leave_out=args.output)
     model, config, classes = read_detector(args.weights)
     model = model.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     args.output.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     unreadable: list[str] = []
+    taken: set[str] = set()
     with progress_bar() as bar:
         task = bar.add_task("detecting", total=len(files))
         for chunk in _chunks(files, args.batch_size):
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     annotations.append(
                         {"id": len(annotations) + 1, **row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
                     )
-                _write_picture(picture, detections, classes.names, args.threshold, _free_name(args.output, file))
+                _write_picture(picture, detections, classes.names, args.threshold, _free_name(args.output, file, taken))
             bar.advance(task, len(chunk))
     categories = [{"id": i, "name": n} for i, n in zip(classes.category_ids, classes.names, strict=True)]
     (args.output / "detections.json").write_text(
@@ -97,8 +98,8 @@ def detect_pictures(model: FasterRCNN, pictures: Sequence[Picture], short_side: 
     return list(found)
 
 
-def find_images(inputs: Sequence[Path]) -> list[Path]:
-    """The files among the inputs, and the images in the folders among them, sorted.
+def find_images(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
+    """The files among the inputs, and the images in the folders among them, sorted, without those in ``leave_out``.
 
     Raises:
         FileNotFoundError: an input is not there.
@@ -107,7 +108,8 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            files += sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+            files += [f for f in found if leave_out is None or leave_out.resolve() not in f.resolve().parents]
         elif path.exists():
             files.append(path)
         else:
@@ -122,12 +124,13 @@ def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
         yield files[i : i + size]
 
 
-def _free_name(folder: Path, file: Path) -> Path:
-    """A name for the file's picture that nothing in the folder has: images of one name come from different folders."""
-    path, number = folder / f"{file.stem}.jpg", 2
-    while path.exists():
-        path, number = folder / f"{file.stem}-{number}.jpg", number + 1
-    return path
+def _free_name(folder: Path, file: Path, taken: set[str]) -> Path:
+    """A name for the file's picture that no other picture of this run has: images of one name come from many folders."""
+    name, number = file.stem, 2
+    while name in taken:
+        name, number = f"{file.stem}-{number}", number + 1
+    taken.add(name)
+    return folder / f"{name}.jpg"
 
 
 def _write_picture(picture: Picture, detections: Any, classes: Sequence[str], threshold: float, path: Path) -> None:

@@ -29,6 +29,8 @@ def draw(picture: Picture, drawn: Drawn, classes: Sequence[str]) -> Picture:
     font = ImageFont.load_default(size=max(10, round(max(picture.shape[:2]) / 40)))
     for k in reversed(range(len(drawn.boxes))):
         box, label = [float(v) for v in drawn.boxes[k]], drawn.labels[k]
+        if not (box[0] <= box[2] and box[1] <= box[3]):
+            continue  # turned inside out, or not a number: there is nothing to draw
         colour = _COLOURS[(label - 1) % len(_COLOURS)]
         canvas.rectangle(box, outline=colour, width=width)
         text = classes[label - 1] + (f" {drawn.scores[k]:.2f}" if drawn.scores is not None else "")

@@ -41,16 +41,16 @@ def test_offline_names_the_address_and_the_way_out(cache, monkeypatch):
 
 
 def test_a_cached_file_is_checked_by_its_published_hash(cache):
-    path = cache / "torchvision" / "resnet18-f37072fd.pth"
-    path.parent.mkdir()
+    path = cache / "torchvision" / "models" / "resnet18-f37072fd.pth"
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"not the weights")
     with pytest.raises(ValueError, match=r"does not begin with f37072fd"):
         hub.fetch("torchvision://resnet18")
 
 
 def test_an_unpublished_hash_is_kept_and_held_to(cache):
-    path = cache / "detectron2" / "R-50.pkl"
-    path.parent.mkdir()
+    path = cache / "detectron2/detectron2/ImageNetPretrained/MSRA/R-50.pkl"
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"first")
     assert hub.fetch("detectron2://ImageNetPretrained/MSRA/R-50.pkl") == path
     assert (path.parent / "R-50.pkl.sha256").read_text().strip() == hashlib.sha256(b"first").hexdigest()

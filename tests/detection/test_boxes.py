@@ -38,7 +38,6 @@ def test_by_hand():
     assert larger_than(b, 0).tolist() == [True, True, True, False]
     assert larger_than(b, 10.5).tolist() == [False] * 4
     assert inside(b, (10, 15)).tolist() == [False, False, True, True]
-    assert inside(b, (10, 15), border=5).tolist() == [True, True, True, True]
     assert xyxy_to_xywh(b[:1]).tolist() == [[5, 5, 10, 10]]
 
 

@@ -84,9 +84,17 @@ def test_missing_images_are_counted(tmp_path, caplog):
     assert "b.jpg" in caplog.text
 
 
+@pytest.mark.parametrize("size", [{}, {"height": 0, "width": 0}, {"height": None, "width": None}])
+def test_a_size_that_is_not_stated_is_the_pictures(tmp_path, size):
+    tree = content()
+    tree["images"][0] = {"id": 7, "file_name": "b.jpg", **size}
+    write(tmp_path, tree)
+    assert read_coco(tmp_path, "val").sizes.tolist() == [[50, 50], [50, 60]]
+
+
 def test_without_any_image(tmp_path):
     write(tmp_path, content(), images=[])
-    with pytest.raises(DataError, match="none of its 2 images"):
+    with pytest.raises(DataError, match=r"its pictures \(the first is a.jpg\) are in none of"):
         read_coco(tmp_path, "val")
 
 
@@ -98,7 +106,9 @@ def test_without_any_image(tmp_path):
         (lambda t: t.update(images=[]), "no images"),
         (lambda t: t["annotations"][0].pop("bbox"), "lacks or garbles 'bbox'"),
         (lambda t: t["annotations"][0].update(category_id=5), "category_id 5, the categories are"),
-        (lambda t: t["images"][0].pop("height"), "lacks or garbles 'height'"),
+        (lambda t: t["images"][0].pop("file_name"), "lacks or garbles 'file_name'"),
+        (lambda t: t["annotations"][0].update(bbox=[1, 2]), "instances_val.json: an entry lacks or garbles"),
+        (lambda t: t["annotations"][0].update(bbox=None), "instances_val.json: an entry lacks or garbles"),
     ],
 )
 def test_bad_json_is_named(tmp_path, change, message):

@@ -73,7 +73,7 @@ def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(UnreadableImage, match=r"t.jpg cannot be read as an image: .*truncated"):
         read_image(path)
     (tmp_path / "n.jpg").write_text("no image")
-    with pytest.raises(UnreadableImage, match="n.jpg"):
+    with pytest.raises(UnreadableImage, match=r"n\.jpg"):
         read_image(tmp_path / "n.jpg")
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "absent.jpg")
@@ -81,5 +81,5 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(UnreadableImage, match="exceeds limit of 20 pixels"):
+    with pytest.raises(UnreadableImage, match="exceeds limit"):
         read_image(write(tmp_path, Image.fromarray(PIXELS)))

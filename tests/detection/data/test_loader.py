@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from detection.config import DataConfig
+from detection.data.image import UnreadableImage
 from detection.data.loader import EvalSet, TrainOrder, TrainSet, eval_loader, train_loader
+from detection.data.records import DataError
 from detection.data.shapes import read_picture, shapes_records
 
 CONFIG = DataConfig(format="shapes", train="12", val="6", short_side=(64, 96), max_side=200, workers=0)
@@ -52,7 +54,7 @@ def test_a_sample_depends_on_seed_and_position_alone():
     assert torch.equal(first[0], again[0])
     different = [dataset[3, p] for p in range(12)]
     assert len({tuple(s[0].shape) for s in different}) > 1
-    for image, target, index, size in different:
+    for image, target, index, size, _ in different:
         assert image.dtype == torch.uint8
         assert index == 3
         assert size == tuple(dataset.records.sizes[3])
@@ -88,6 +90,31 @@ def test_evaluation_sees_each_image_once_over_all_ranks():
 
 
 def test_evaluation_uses_the_last_size():
-    image, _, _, size = EvalSet(shapes_records(3, 0), read_picture, CONFIG)[0]
+    image, _, _, size, _ = EvalSet(shapes_records(3, 0), read_picture, CONFIG)[0]
     assert min(image.shape[-2:]) == 96
     assert min(size) > 96
+
+
+def broken(names):
+    def read(name):
+        if name in names:
+            raise UnreadableImage(f"{name} cannot be read as an image: truncated")
+        return read_picture(name)
+
+    return read
+
+
+def test_a_damaged_picture_is_replaced_in_training_and_named(caplog):
+    records = shapes_records(6, 0)
+    dataset = TrainSet(records, broken({records.files[2]}), CONFIG, 0)
+    assert dataset[2, 0][2] == 3
+    assert f"{records.files[2]} cannot be read" in caplog.text
+    with pytest.raises(DataError, match="none of its 6 pictures"):
+        _ = TrainSet(records, broken(set(records.files)), CONFIG, 0)[0, 0]
+
+
+def test_a_damaged_picture_has_no_detections(caplog):
+    records = shapes_records(3, 0)
+    dataset = EvalSet(records, broken({records.files[1]}), CONFIG)
+    assert [batch.readable for batch in eval_loader(dataset)] == [[True], [False], [True]]
+    assert "counts as without detections" in caplog.text

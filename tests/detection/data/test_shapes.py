@@ -93,7 +93,8 @@ def neighbours(x, y, test_x, test_y, k=15):
 
 def test_crops():
     rng = np.random.default_rng(0)
-    crop = draw_crop(rng, 2, 48)
+    crop, extent = draw_crop(rng, 2, 48)
     assert crop.shape == (48, 48, 3)
     assert crop.dtype == np.uint8
-    assert draw_crop(rng, 0, 48).std() > 0
+    assert 0.3 * 48 < extent < 1.1 * 48
+    assert draw_crop(rng, 0, 48)[0].std() > 0

@@ -93,7 +93,10 @@ def test_a_list_against_voc_by_name(tmp_path, name):
     [
         (lambda d: d[0].pop("score"), "detection 0 lacks 'score'"),
         (lambda d: d[1].update(bbox=[1, 2]), "detection 1 is garbled"),
-        (lambda d: d[0].update(category_id=3), "category 3, which the truth lacks; its categories are cat, dog"),
+        (
+            lambda d: [r.update(category_id=3) for r in d],
+            "no class in common; its categories are 3, the truth's cat, dog",
+        ),
         (lambda d: [r.update(image_id=1) for r in d], "no detection is on an image of the truth"),
     ],
 )
@@ -109,6 +112,24 @@ def test_some_strays_are_counted(tmp_path, caplog):
     write(tmp_path / "d.json", [*FOUND, {**FOUND[0], "image_id": 77}])
     assert len(read_detections(tmp_path / "d.json", read_truth(write_path(tmp_path, TRUTH)), by_name=False)) == 2
     assert "1 of 3 detections are on images that the truth does not list" in caplog.text
+
+
+def test_classes_that_the_truth_lacks_are_counted(tmp_path, caplog):
+    write(tmp_path / "d.json", [*FOUND, {**FOUND[0], "category_id": 8}])
+    assert len(read_detections(tmp_path / "d.json", read_truth(write_path(tmp_path, TRUTH)), by_name=False)) == 2
+    assert "1 detections are of classes that the truth lacks (8)" in caplog.text
+
+
+def test_equal_stems_are_told_apart_or_refused(tmp_path):
+    truth = {**TRUTH, "images": [{"id": 5, "file_name": "x/1.jpg"}, {"id": 9, "file_name": "y/1.jpg"}]}
+    found = {"categories": TRUTH["categories"], "annotations": FOUND}
+    write(tmp_path / "d.json", {**found, "images": truth["images"]})
+    assert len(read_detections(tmp_path / "d.json", truth, by_name=False)) == 2
+    write(
+        tmp_path / "d.json", {**found, "images": [{"id": 5, "file_name": "1.jpg"}, {"id": 9, "file_name": "z/1.jpg"}]}
+    )
+    with pytest.raises(ValueError, match="do not tell images apart"):
+        read_detections(tmp_path / "d.json", truth, by_name=False)
 
 
 def test_bad_truth_is_named(tmp_path):
