@@ -7,7 +7,7 @@ demo: .venv/.installed
 	$(BIN)/python tools/train_net.py --config quickstart.yaml
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not data" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not data" -n 2
 
 # real images and weights: RESDET_SHARED names the folder that holds data/ and weights/
 test-data: .venv/.dev

@@ -80,7 +80,8 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         if records is not None:
             _LOG.info(describe(records, config.data.keep_difficult))
     if checkpoint is None and config.pretrain.iterations:
-        parts = (model.trunk, model.roi_head.pooler, model.roi_head.conv5)
+        head = model.roi_head
+        parts = (model.trunk, head.pooler, head.conv5, head.classes)
         bf16 = use_bf16(config.solver.precision)
         pretrain_on_crops(*parts, config.pretrain, config.data, config.seed, model.recipe, bf16)
     report = _fit(model, dataset, source, config, classes, output, checkpoint, start)

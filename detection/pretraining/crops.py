@@ -59,14 +59,15 @@ def frames(extents: Tensor, side: int) -> list[Tensor]:
 def pretrain_on_crops(
     trunk: nn.Module,
     pooler: nn.Module,
-    conv5: Any,
+    conv5: nn.Module,
+    classes: nn.Linear,
     config: PretrainConfig,
     data: DataConfig,
     seed: int,
     recipe: Any,
     bf16: bool,
 ) -> float:
-    """Trains ``trunk`` and ``conv5`` in place with a linear classifier on top, which is then thrown away.
+    """Trains ``trunk``, ``conv5`` and the layer ``classes`` in place; its label 0 is clutter, as a detector's is background.
 
     Returns:
         Accuracy over the last tenth of the steps.
@@ -83,8 +84,7 @@ def pretrain_on_crops(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pools = [_pool(config, side, seed, data.workers, device) for side in config.sizes]
     _LOG.info("pretraining on crops of %s pixels (drawn in %.0f s)", config.sizes, time.perf_counter() - began)
-    classifier = nn.Linear(conv5.spec.channels, len(CLASSES) + 1)
-    net = nn.ModuleList([trunk, pooler, conv5, classifier])
+    net = nn.ModuleList([trunk, pooler, conv5, classes])
     net = net.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     parameters = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=0.02)
@@ -102,7 +102,7 @@ def pretrain_on_crops(
         batch = recipe.normalise(batch).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             regions = pooler(trunk(batch), frames(extents[chosen], side))
-            logits = classifier(conv5(regions).mean(dim=(2, 3)))
+            logits = classes(conv5(regions).mean(dim=(2, 3)))
         loss = F.cross_entropy(logits.float(), label)
         optimizer.zero_grad()
         loss.backward()
@@ -121,7 +121,7 @@ def _pool(config: PretrainConfig, side: int, seed: int, workers: int, device: to
 
 
 def _choose(step: int, config: PretrainConfig, generator: torch.Generator) -> int:
-    """Which size a step has: the smallest alone for the first third, where most is learned for the least, then any."""
-    if step <= config.iterations // 3:
+    """Which size a step has: the smallest alone for the first quarter, where most is learned for the least, then any."""
+    if step <= config.iterations // 4:
         return 0
     return int(torch.randint(len(config.sizes), (1,), generator=generator))
