@@ -62,7 +62,11 @@ def histogram(picture, box):
 
 
 def test_colours_do_not_tell_the_class():
-    """A classifier on the colour histograms of the true boxes gets no more than chance and a tenth."""
+    """A classifier on the colour histograms of the true boxes gets no more than chance and a tenth.
+
+    Histograms with their bins sorted, which tell how much of a box one colour fills and not which, are another matter: a
+    square fills more of its box than a star, and that is outline.
+    """
     records = shapes_records(700, seed=5)
     features, labels = [], []
     for i in range(len(records)):
@@ -73,9 +77,6 @@ def test_colours_do_not_tell_the_class():
     x, y = np.array(features), np.array(labels)
     half = len(x) // 2
     accuracies = [ridge(x[:half], y[:half], x[half:], y[half:]), neighbours(x[:half], y[:half], x[half:], y[half:])]
-    # sorted bins: what share of the box its commonest colours fill, whichever they are
-    x = np.sort(x, axis=1)
-    accuracies += [ridge(x[:half], y[:half], x[half:], y[half:]), neighbours(x[:half], y[:half], x[half:], y[half:])]
     assert max(accuracies) <= 1 / len(CLASSES) + 0.10, accuracies
 
 
