@@ -37,7 +37,7 @@ ALLOWED = {
     "tools": {"cli", "config", "build"},  # the latter two for the benchmark
     "datasets": {"data"},
 }
-MAY_IMPORT_BACKBONE = {"detection/build.py", "detection/engine/checkpoint.py", "detection/engine/train.py"}
+MAY_IMPORT_BACKBONE = {"detection/build.py", "detection/engine/checkpoint.py"}
 
 
 def room(module: str) -> str | None:

@@ -231,6 +231,9 @@ class Evaluation(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last = trainer.global_step
+        if self.every and self.last and self.last % self.every == 0 and self.done_at != self.last:
+            # the run stopped between this step's checkpoint and its evaluation
+            self.evaluate(trainer, module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

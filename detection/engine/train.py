@@ -14,7 +14,6 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from backbone import require_loaded
 from detection.build import build_model
 from detection.config import Config
 from detection.config_io import config_from_dict, dump_config
@@ -80,10 +79,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         if records is not None:
             _LOG.info(describe(records, config.data.keep_difficult))
     if checkpoint is None and config.pretrain.iterations:
-        head = model.roi_head
-        parts = (model.trunk, head.pooler, head.conv5, head.classes)
-        bf16 = use_bf16(config.solver.precision)
-        pretrain_on_crops(*parts, config.pretrain, config.data, config.seed, model.recipe, bf16)
+        _pretrain(model, config, len(classes.names))
     report = _fit(model, dataset, source, config, classes, output, checkpoint, start)
     run_log.close()
     return report
@@ -99,7 +95,25 @@ def _start(model: FasterRCNN, config: Config, classes: Classes) -> None:
             f"the trunk is to be trained on drawn crops (pretrain.iterations={config.pretrain.iterations}) and to start "
             f"from {config.model.weights}: set pretrain.iterations=0, or leave the weights out"
         )
-    require_loaded((model.trunk, model.roi_head.conv5), ())
+
+
+def _pretrain(model: FasterRCNN, config: Config, num_classes: int) -> None:
+    """Fills ``model`` from a twin whose norms learn and which is trained on crops: what frozen norms then hold was
+    measured, as with weights from ImageNet."""
+    learning = dataclasses.replace(config.model, norm="bn", conv5_norm="bn", freeze_at=0)
+    twin = build_model(learning, num_classes)
+    head, bf16 = twin.roi_head, use_bf16(config.solver.precision)
+    pretrain_on_crops(
+        twin.trunk, head.pooler, head.conv5, head.classes, config.pretrain, config.data, config.seed, twin.recipe, bf16
+    )
+    state = {k: v for k, v in twin.state_dict().items() if not k.endswith("num_batches_tracked")}
+    rest = model.load_state_dict(state, strict=False)
+    lost = [k for k in (*rest.missing_keys, *rest.unexpected_keys) if not k.endswith("num_batches_tracked")]
+    if lost:
+        raise ValueError(
+            f"pretraining on crops trains batch norms, and the model has others: {', '.join(lost[:3])}; "
+            "set model.norm and model.conv5_norm to bn or frozen_bn"
+        )
 
 
 def _fit(

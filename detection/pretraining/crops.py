@@ -17,6 +17,7 @@ from detection.data.shapes import CLASSES, draw_crop
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 100
+_STATISTICS_BATCHES = 15
 
 
 class Crops(Dataset[tuple[Tensor, int, float]]):
@@ -112,7 +113,24 @@ def pretrain_on_crops(
         if step % tenth == 0:
             accuracy, seconds = float(torch.stack(correct[-tenth:]).mean()), time.perf_counter() - began
             _LOG.info("pretraining: step %d/%d  accuracy %.3f  %.0f s", step, config.iterations, accuracy, seconds)
+    recompute_statistics(trunk, pools, recipe, config.batch_size * config.sizes[0] ** 2)
     return float(torch.stack(correct[-tenth:]).mean())
+
+
+@torch.no_grad()
+def recompute_statistics(trunk: nn.Module, pools: Sequence[Sequence[Tensor]], recipe: Any, batch_pixels: int) -> None:
+    """Measures the trunk's norms anew for its final weights, as means over many batches, before they are fixed (ResNet
+    paper, appendix A): the running averages of training lag behind the weights."""
+    norms = [m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative
+    trunk.train()
+    for images, *_ in pools:
+        count = max(batch_pixels // images.shape[-1] ** 2, 1)
+        for first in range(0, min(_STATISTICS_BATCHES * count, len(images)), count):
+            batch = recipe.normalise(images[first : first + count].float().div_(255))
+            trunk(batch.contiguous(memory_format=torch.channels_last))
 
 
 def _pool(config: PretrainConfig, side: int, seed: int, workers: int, device: torch.device) -> Sequence[Tensor]:

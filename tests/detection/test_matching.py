@@ -62,5 +62,5 @@ def test_a_crowd_in_pieces_equals_the_whole(monkeypatch):
 
 
 def test_thresholds_must_be_in_order():
-    with pytest.raises(ValueError, match=r"0.3, 0.7"):
+    with pytest.raises(ValueError, match=r"got 0.0, 0.7, 0.3"):
         Matcher(0.3, 0.7)

@@ -23,6 +23,7 @@ SMALL = [
     "data.max_side=80",
     "data.workers=0",
     "pretrain.iterations=0",
+    "model.norm=bn",
     "solver.batch_size=2",
     "solver.max_iter=4",
     "solver.log_every=1",
@@ -173,7 +174,7 @@ def test_the_last_checkpoint_is_there_before_the_last_evaluation(tmp_path, monke
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["model.norm=frozen_bn", "pretrain.iterations=5"], "frozen norms over random weights"),
+        (["model.norm=frozen_bn"], "frozen norms over random weights"),
         (["model.weights=some.pth", "pretrain.iterations=5"], "leave the weights out"),
         (["model.weights=nowhere.pth"], "no weights file"),
     ],
@@ -257,6 +258,20 @@ def test_two_processes_train_and_evaluate(tmp_path):
 def test_frozen_norms_on_random_weights_are_refused(tmp_path, capsys):
     assert go(tmp_path, keys=["model.norm=frozen_bn"]) == 2
     assert "frozen norms over random weights in conv1" in capsys.readouterr().err
+
+
+def test_pretraining_fills_frozen_norms(tmp_path):
+    keys = [
+        "model.norm=frozen_bn",
+        "pretrain.iterations=4",
+        "pretrain.crops=40",
+        "pretrain.sizes=[32, 64]",
+        "solver.max_iter=1",
+    ]
+    assert go(tmp_path, keys=keys) == 0
+    model, _ = load_detector(tmp_path / "best.pth")
+    assert model.trunk.layer1[0].bn1.running_mean.abs().sum() > 0
+    assert go(tmp_path / "gn", keys=["model.norm=gn", "pretrain.iterations=1", "pretrain.crops=10"]) == 2
 
 
 def test_fine_tuning_from_a_detector(finished, tmp_path, capsys):
