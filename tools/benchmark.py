@@ -87,6 +87,18 @@ def torchvisions(args: argparse.Namespace) -> nn.Module:
     return model
 
 
+def tame(model: nn.Module) -> nn.Module:
+    """Random weights under norms that never saw data let activations grow until few proposals survive. Damped branches
+    and proposals that are the anchors give both detectors their full number of regions."""
+    for name, buffer in model.named_buffers():
+        if name.endswith("bn3.weight"):
+            buffer.fill_(0.2)
+    for name, parameter in model.named_parameters():
+        if name in ("rpn.deltas.weight", "rpn.head.bbox_pred.weight"):
+            nn.init.zeros_(parameter)
+    return model
+
+
 BUILDERS = {"resdet": ours, "torchvision": torchvisions}
 
 
@@ -123,7 +135,7 @@ def worker(pipe: Connection, name: str, args: argparse.Namespace) -> None:
     """Builds one detector; each message is answered by the seconds of a step; None by the peak memory in MB."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    step = make_step(BUILDERS[name](args).to(device), args, device)
+    step = make_step(tame(BUILDERS[name](args)).to(device), args, device)
     while pipe.recv() is not None:
         began = time.perf_counter()
         step()
