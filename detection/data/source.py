@@ -8,7 +8,7 @@ from detection.config import DataConfig
 from detection.data.coco import annotation_file, read_coco
 from detection.data.image import read_image
 from detection.data.loader import ReadPicture
-from detection.data.records import DataError, Records, train_objects
+from detection.data.records import DataError, Records, TrainObjects
 from detection.data.shapes import read_picture, shapes_records
 from detection.data.voc import read_voc, years
 
@@ -75,9 +75,8 @@ def open_source(config: DataConfig, *, train: bool = True, config_name: str = ""
     return Source(training, validation, read_image)
 
 
-def describe(records: Records, keep_difficult: bool) -> str:
+def describe(records: Records, objects: TrainObjects) -> str:
     """What the log says of a set: images, objects, and what training leaves out and why."""
-    objects = train_objects(records, keep_difficult)
     empty = int((records.offsets[1:] == records.offsets[:-1]).sum())
     text = f"{records.name}: {len(records)} images ({empty} without objects), "
     text += f"{len(records.labels)} objects of {len(records.classes)} classes"

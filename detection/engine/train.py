@@ -75,9 +75,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         set_aside(output, RUN_FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
-    for records in (source.train, source.val):
-        if records is not None:
-            _LOG.info(describe(records, config.data.keep_difficult))
+    _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))
     report = _fit(model, dataset, source, config, classes, output, checkpoint, start)
@@ -149,6 +147,7 @@ def _fit(
     evaluator = evaluation = None
     if source.val is not None:
         evaluator = Evaluator(config, source, output)
+        _LOG.info(describe(source.val, evaluator.dataset.objects))
         every = iterations(solver.eval_every, n)
         evaluation = Evaluation(evaluator, every, output, metrics, solver.early_stop, checkpoints)
         callbacks.append(evaluation)
