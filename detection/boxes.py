@@ -39,7 +39,7 @@ def iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"
     size = torch.minimum(a[:, None, 3], b[:, 3]) - torch.maximum(a[:, None, 1], b[:, 1])
     intersection = intersection.mul_(size.clamp_(min=0))
     union = (area(a)[:, None] + area(b)).sub_(intersection)
-    return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
+    return intersection.div_(union).nan_to_num_(nan=0.0)  # 0 / 0 alone: a bound on the union would lose tiny boxes
 
 
 def xyxy_to_xywh(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
