@@ -242,21 +242,30 @@ class SolverConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Training the trunk as a classifier on crops of drawn shapes before detection starts (shapes only).
+    """Training the detector on mosaics of drawn crops, one object each, before it sees pictures (shapes only).
 
     Attributes:
         iterations: steps; 0 has none.
-        batch_size: crops of the smallest size a step; as many pixels of the others.
-        lr: largest learning rate of a one-cycle schedule.
-        sizes: sides of the crops in pixels, smallest first.
+        batch_size: mosaics a step.
+        mosaic: their side in pixels, about: as many crops as come nearest.
+        sizes: sides of the crops in pixels, smallest first. Not multiples of the stride, so that objects lie at every
+            offset from its grid.
         crops: how many of the smallest are drawn; each is seen turned, mirrored and in other colours.
+        lr: largest learning rate of a one-cycle schedule.
+        rois: sampled a mosaic for the RoI head (in place of model.roi.batch_per_image).
+        foreground_fraction: of them. Mostly objects: which class is harder to learn than where.
+        box_loss_weight: of the RoI head, for the same reason below 1.
     """
 
     iterations: NonNegativeInt = 0
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = 2
+    mosaic: PositiveInt = 256
+    sizes: tuple[PositiveInt, ...] = (36, 68, 132)
+    crops: PositiveInt = 6000
     lr: PositiveFloat = 0.002
-    sizes: tuple[PositiveInt, ...] = (32, 64, 128)
-    crops: PositiveInt = 8000
+    rois: PositiveInt = 80
+    foreground_fraction: Share = 0.7
+    box_loss_weight: NonNegativeFloat = 0.25
 
 
 @dataclass(frozen=True)
@@ -269,7 +278,7 @@ class Config:
         model: the detector.
         data: pictures and boxes.
         solver: optimisation.
-        pretrain: of the trunk, on drawn crops.
+        pretrain: on drawn crops.
     """
 
     expects: str = ""

@@ -19,7 +19,7 @@ ALLOWED = {
     "build": {"backbone", "config", "faster_rcnn", "parts", "leaves"},
     "data": {"data", "config", "leaves"},
     "evaluation": {"evaluation"},
-    "pretraining": {"pretraining", "config", "data"},
+    "pretraining": {"pretraining", "config", "data", "faster_rcnn", "leaves"},
     "engine": {
         "engine",
         "backbone",

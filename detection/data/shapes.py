@@ -133,18 +133,18 @@ def draw_scene(scene: Scene, seed: int, index: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng((seed, index, 1))
     canvas = _texture(rng, *scene.size)
     area = scene.size[0] * scene.size[1]
-    for _ in range(rng.integers(area // 6000, area // 2500)):
+    for _ in range(rng.integers(area // 12000, area // 5000)):
         _paint(canvas, _blob(rng, scene.size), rng)
     for shape in scene.shapes:
         _paint(canvas, shape.outline, rng)
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
-def draw_crop(rng: Generator, label: int, side: int) -> tuple[NDArray[np.uint8], float]:
+def draw_crop(rng: Generator, label: int, side: int) -> tuple[NDArray[np.uint8], Array]:
     """One object (or with label 0 none) of random size about the middle of a cluttered square.
 
     Returns:
-        RGB [side, side, 3], and the side in pixels of a square about its middle that frames the object as a proposal does.
+        RGB [side, side, 3], and the object's box xyxy in pixels (with label 0 a square about the middle).
     """
     canvas = _texture(rng, side, side)
     for _ in range(rng.integers(1, 5)):
@@ -152,10 +152,13 @@ def draw_crop(rng: Generator, label: int, side: int) -> tuple[NDArray[np.uint8],
     longest = math.exp(rng.uniform(math.log(0.35 * side), math.log(0.9 * side)))
     if label:
         outline = draw_shape(rng, label, longest).outline
-        _paint(canvas, outline - outline.max(axis=0) / 2 + side / 2 + rng.uniform(-0.05, 0.05, 2) * longest, rng)
+        outline += side / 2 - outline.max(axis=0) / 2 + rng.uniform(-0.05, 0.05, 2) * longest
+        _paint(canvas, outline, rng)
+        box = np.concatenate((outline.min(axis=0), outline.max(axis=0)))
     else:
         _paint(canvas, _blob(rng, (side, side)), rng)
-    return np.clip(canvas, 0, 255).astype(np.uint8), longest * rng.uniform(0.9, 1.2)
+        box = np.array((-longest, -longest, longest, longest)) / 2 + side / 2
+    return np.clip(canvas, 0, 255).astype(np.uint8), box
 
 
 def _blob(rng: Generator, size: tuple[int, int]) -> Array:

@@ -90,7 +90,7 @@ def _start(model: FasterRCNN, config: Config, classes: Classes) -> None:
         return
     if config.model.weights is not None:
         raise ValueError(
-            f"the trunk is to be trained on drawn crops (pretrain.iterations={config.pretrain.iterations}) and to start "
+            f"the detector is to be trained on drawn crops (pretrain.iterations={config.pretrain.iterations}) and to start "
             f"from {config.model.weights}: set pretrain.iterations=0, or leave the weights out"
         )
 
@@ -98,12 +98,15 @@ def _start(model: FasterRCNN, config: Config, classes: Classes) -> None:
 def _pretrain(model: FasterRCNN, config: Config, num_classes: int) -> None:
     """Fills ``model`` from a twin whose norms learn and which is trained on crops: what frozen norms then hold was
     measured, as with weights from ImageNet."""
-    learning = dataclasses.replace(config.model, norm="bn", conv5_norm="bn", freeze_at=0)
-    twin = build_model(learning, num_classes)
-    head, bf16 = twin.roi_head, use_bf16(config.solver.precision)
-    pretrain_on_crops(
-        twin.trunk, head.pooler, head.conv5, head.classes, config.pretrain, config.data, config.seed, twin.recipe, bf16
+    pretrain = config.pretrain
+    roi = dataclasses.replace(
+        config.model.roi,
+        batch_per_image=pretrain.rois,
+        foreground_fraction=pretrain.foreground_fraction,
+        box_loss_weight=pretrain.box_loss_weight,
     )
+    twin = build_model(dataclasses.replace(config.model, norm="bn", conv5_norm="bn", freeze_at=0, roi=roi), num_classes)
+    pretrain_on_crops(twin, config.pretrain, config.data, config.seed, use_bf16(config.solver.precision))
     state = {k: v for k, v in twin.state_dict().items() if not k.endswith("num_batches_tracked")}
     rest = model.load_state_dict(state, strict=False)
     lost = [k for k in (*rest.missing_keys, *rest.unexpected_keys) if not k.endswith("num_batches_tracked")]

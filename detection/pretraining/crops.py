@@ -1,77 +1,77 @@
-"""The trunk and conv5_x as a classifier of drawn crops, before they detect: what ImageNet does for the papers, in
-miniature. Crops of several sizes go through RoI pooling, so that conv5_x meets what it will meet in the detector."""
+"""The detector on mosaics of drawn crops, one object each, before it sees pictures: what ImageNet does for the papers, in
+miniature. A mosaic has many more objects a pixel than a picture, so that the trunk learns outlines in minutes."""
 
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from detection.config import DataConfig, PretrainConfig
 from detection.data.shapes import CLASSES, draw_crop
+from detection.faster_rcnn import FasterRCNN
+from detection.targets import Target
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 100
-_STATISTICS_BATCHES = 15
+_STATISTICS_BATCHES = 45
+_WEIGHT_DECAY = 0.02
+_CLIP_NORM = 5.0
 
 
-class Crops(Dataset[tuple[Tensor, int, float]]):
+class Crops(Dataset[tuple[Tensor, int, Tensor]]):
     """Drawn crops, each of its number alone: image uint8 [3, side, side], label (0 is clutter without an object), and the
-    side of the square that frames the object."""
+    object's box xyxy [4] in pixels."""
 
     def __init__(self, side: int, seed: int) -> None:
         self.side, self.seed = side, seed
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int, float]:
+    def __getitem__(self, i: int) -> tuple[Tensor, int, Tensor]:
         rng = np.random.default_rng((self.seed, self.side, i))
         label = int(rng.integers(len(CLASSES) + 1))
-        image, extent = draw_crop(rng, label, self.side)
-        return torch.from_numpy(image).permute(2, 0, 1), label, extent
+        image, box = draw_crop(rng, label, self.side)
+        return torch.from_numpy(image).permute(2, 0, 1), label, torch.from_numpy(box).float()
 
 
 def draw_crops(count: int, side: int, seed: int, workers: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``count`` crops: uint8 [count, 3, side, side], labels [count] and extents [count]."""
+    """``count`` crops: uint8 [count, 3, side, side], labels [count] and boxes [count, 4]."""
     chunks = [list(range(i, min(i + _CHUNK, count))) for i in range(0, count, _CHUNK)]
     loader = DataLoader(Crops(side, seed), batch_sampler=chunks, num_workers=workers)
-    images, labels, extents = zip(*loader, strict=True)
-    return torch.cat(images), torch.cat(labels), torch.cat(extents).float()
+    images, labels, boxes = zip(*loader, strict=True)
+    return torch.cat(images), torch.cat(labels), torch.cat(boxes)
 
 
-def vary(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch [n, 3, s, s] turned by a multiple of 90°, mirrored, its colours exchanged and inverted: 96 ways that keep
-    every outline's class and its frame about the middle."""
+def vary(images: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A batch [n, 3, s, s] and its boxes [n, 4], turned by a multiple of 90° and mirrored, its colours exchanged and
+    inverted: 96 ways that keep every outline's class."""
     turn, mirror, invert = (int(torch.randint(k, (1,), generator=generator)) for k in (4, 2, 2))
-    images = images.rot90(turn, (2, 3))[:, torch.randperm(3, generator=generator)]
-    images = images.flip(3) if mirror else images
-    return 255 - images if invert else images
+    side = images.shape[-1]
+    images = images[:, torch.randperm(3, generator=generator)]
+    for _ in range(turn):  # counter-clockwise: (x, y) -> (y, side - x)
+        images, (x1, y1, x2, y2) = images.rot90(1, (2, 3)), boxes.unbind(1)
+        boxes = torch.stack((y1, side - x2, y2, side - x1), dim=1)
+    if mirror:
+        images, (x1, y1, x2, y2) = images.flip(3), boxes.unbind(1)
+        boxes = torch.stack((side - x2, y1, side - x1, y2), dim=1)
+    return (255 - images if invert else images), boxes
 
 
-def frames(extents: Tensor, side: int) -> list[Tensor]:
-    """Squares of these sides about the middle of crops, cut at their edges: a box [1, 4] each."""
-    low, high = (side - extents) / 2, (side + extents) / 2
-    return list(torch.stack((low, low, high, high), dim=1).clamp(0, side)[:, None])
+def mosaics(images: Tensor, labels: Tensor, boxes: Tensor, across: int) -> tuple[Tensor, list[Target]]:
+    """Crops [m·across², 3, s, s], row by row, as ``m`` squares [m, 3, across·s, across·s] with their objects."""
+    side, tiles = images.shape[-1], across * across
+    joined = images.view(-1, across, across, 3, side, side).permute(0, 3, 1, 4, 2, 5)
+    place = torch.arange(tiles, device=boxes.device)
+    corner = torch.stack((place % across, place // across), dim=1).repeat(1, 2) * side
+    labels, boxes = labels.view(-1, tiles), boxes.view(-1, tiles, 4) + corner
+    targets: list[Target] = [{"boxes": b[n > 0], "labels": n[n > 0]} for b, n in zip(boxes, labels, strict=True)]
+    return joined.reshape(len(targets), 3, across * side, across * side), targets
 
 
-def pretrain_on_crops(
-    trunk: nn.Module,
-    pooler: nn.Module,
-    conv5: nn.Module,
-    classes: nn.Linear,
-    config: PretrainConfig,
-    data: DataConfig,
-    seed: int,
-    recipe: Any,
-    bf16: bool,
-) -> float:
-    """Trains ``trunk``, ``conv5`` and the layer ``classes`` in place; its label 0 is clutter, as a detector's is background.
-
-    Returns:
-        Accuracy over the last tenth of the steps.
+def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfig, seed: int, bf16: bool) -> None:
+    """Trains a detector in place.
 
     Raises:
         ValueError: the data are not the drawn ones.
@@ -85,52 +85,43 @@ def pretrain_on_crops(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pools = [_pool(config, side, seed, data.workers, device) for side in config.sizes]
     _LOG.info("pretraining on crops of %s pixels (drawn in %.0f s)", config.sizes, time.perf_counter() - began)
-    net = nn.ModuleList([trunk, pooler, conv5, classes])
-    net = net.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=0.02)
+    model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.iterations, pct_start=0.2)
     generator = torch.Generator().manual_seed(seed)
-    tenth = max(config.iterations // 10, 1)
-    correct: list[Tensor] = []
-    for step in range(1, config.iterations + 1):
-        images, labels, extents = pools[_choose(step, config, generator)]
-        side = images.shape[-1]
-        # as many pixels whatever the size
-        count = max(config.batch_size * config.sizes[0] ** 2 // side**2, 1)
-        chosen = torch.randint(len(images), (count,), generator=generator)
-        batch, label = vary(images[chosen], generator).float().div_(255), labels[chosen]
-        batch = recipe.normalise(batch).contiguous(memory_format=torch.channels_last)
+
+    def losses(pool: Sequence[Tensor]) -> dict[str, Tensor]:
+        across = max(round(config.mosaic / pool[0].shape[-1]), 1)
+        chosen = torch.randint(len(pool[0]), (config.batch_size * across**2,), generator=generator).to(device)
+        images, labels, boxes = (t[chosen] for t in pool)
+        images, boxes = vary(images, boxes, generator)
+        images, targets = mosaics(images, labels, boxes, across)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            regions = pooler(trunk(batch), frames(extents[chosen], side))
-            logits = classes(conv5(regions).mean(dim=(2, 3)))
-        loss = F.cross_entropy(logits.float(), label)
+            return model(list(images.float() / 255), targets)
+
+    tenth = max(config.iterations // 10, 1)
+    recent: list[dict[str, Tensor]] = []
+    for step in range(1, config.iterations + 1):
+        parts = losses(pools[_choose(step, config, generator)])
         optimizer.zero_grad()
-        loss.backward()
+        torch.stack(list(parts.values())).sum().backward()
+        nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
         optimizer.step()
         schedule.step()
-        correct.append((logits.argmax(1) == label).float().mean().detach())
+        recent.append({k: v.detach() for k, v in parts.items()})
         if step % tenth == 0:
-            accuracy, seconds = float(torch.stack(correct[-tenth:]).mean()), time.perf_counter() - began
-            _LOG.info("pretraining: step %d/%d  accuracy %.3f  %.0f s", step, config.iterations, accuracy, seconds)
-    recompute_statistics(trunk, pools, recipe, config.batch_size * config.sizes[0] ** 2)
-    return float(torch.stack(correct[-tenth:]).mean())
-
-
-@torch.no_grad()
-def recompute_statistics(trunk: nn.Module, pools: Sequence[Sequence[Tensor]], recipe: Any, batch_pixels: int) -> None:
-    """Measures the trunk's norms anew for its final weights, as means over many batches, before they are fixed (ResNet
-    paper, appendix A): the running averages of training lag behind the weights."""
-    norms = [m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d)]
+            mean = {k: float(torch.stack([r[k] for r in recent]).mean()) for k in parts}
+            text = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in mean.items())
+            _LOG.info("pretraining: step %d/%d  %s  %.0f s", step, config.iterations, text, time.perf_counter() - began)
+            recent.clear()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # cumulative
-    trunk.train()
-    for images, *_ in pools:
-        count = max(batch_pixels // images.shape[-1] ** 2, 1)
-        for first in range(0, min(_STATISTICS_BATCHES * count, len(images)), count):
-            batch = recipe.normalise(images[first : first + count].float().div_(255))
-            trunk(batch.contiguous(memory_format=torch.channels_last))
+        norm.momentum = None  # a mean of all, for the running averages lag behind the weights
+    with torch.no_grad():
+        for i in range(_STATISTICS_BATCHES):
+            losses(pools[i % len(pools)])
 
 
 def _pool(config: PretrainConfig, side: int, seed: int, workers: int, device: torch.device) -> Sequence[Tensor]:

@@ -94,8 +94,11 @@ def neighbours(x, y, test_x, test_y, k=15):
 
 def test_crops():
     rng = np.random.default_rng(0)
-    crop, extent = draw_crop(rng, 2, 48)
-    assert crop.shape == (48, 48, 3)
-    assert crop.dtype == np.uint8
-    assert 0.3 * 48 < extent < 1.1 * 48
+    for _ in range(20):
+        crop, box = draw_crop(rng, 2, 48)
+        assert crop.shape == (48, 48, 3)
+        assert crop.dtype == np.uint8
+        assert 0.3 * 48 < (box[2:] - box[:2]).max() < 0.95 * 48
+        assert (box >= 0).all()
+        assert (box <= 48).all()
     assert draw_crop(rng, 0, 48)[0].std() > 0

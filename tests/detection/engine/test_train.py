@@ -24,6 +24,7 @@ SMALL = [
     "data.workers=0",
     "pretrain.iterations=0",
     "model.norm=bn",
+    "model.freeze_at=0",
     "solver.batch_size=2",
     "solver.max_iter=4",
     "solver.log_every=1",
