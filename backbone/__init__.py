@@ -8,6 +8,9 @@ from backbone.norm import FrozenBatchNorm2d
 from backbone.recipe import RECIPES, Recipe
 from backbone.resnet import (
     ResNet,
+    cifar_resnet,
+    plain18,
+    plain34,
     resnet18,
     resnet34,
     resnet50,
@@ -29,7 +32,10 @@ __all__ = [
     "LoadReport",
     "Recipe",
     "ResNet",
+    "cifar_resnet",
     "load_weights",
+    "plain18",
+    "plain34",
     "require_loaded",
     "resnet18",
     "resnet34",

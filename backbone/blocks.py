@@ -1,12 +1,14 @@
-"""The two residual blocks of the paper (figure 5) with the projection shortcut, B. Knows norms, not networks."""
+"""The two residual blocks of the paper (figure 5) with its shortcuts A, B and C, or none. Knows norms, not networks."""
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone.norm import NormFactory, conv_norm
 
 StrideIn = Literal["3x3", "1x1"]
+Shortcut = Literal["B", "A", "C", "none"]
 
 
 def conv(
@@ -18,65 +20,100 @@ def conv(
     return nn.Conv2d(cin, cout, kernel, stride, padding, dilation, groups, bias=bias)
 
 
-def shortcut(cin: int, cout: int, stride: int, norm: NormFactory) -> nn.Sequential | None:
-    """Option B of the paper: a 1x1 projection where the size changes, else None for the identity."""
-    if stride == 1 and cin == cout:
+class ZeroPad(nn.Module):
+    """Option A of the paper: every ``stride``-th point, and zeros for the channels that are new; no parameters."""
+
+    def __init__(self, cin: int, cout: int, stride: int) -> None:
+        super().__init__()
+        if cout < cin:
+            raise ValueError(f"shortcut A adds channels, and cannot go from {cin} to {cout}; take B")
+        self.added, self.stride = cout - cin, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
+
+    def extra_repr(self) -> str:
+        return f"added={self.added}, stride={self.stride}"
+
+
+def make_shortcut(kind: Shortcut, cin: int, cout: int, stride: int, norm: NormFactory) -> nn.Module | None:
+    """The module beside the residual function, None for the identity (section 3.3): A pads with zeros and B projects (1x1)
+    where the size changes; C always projects."""
+    if kind == "none" or (kind != "C" and stride == 1 and cin == cout):
         return None
+    if kind == "A":
+        return ZeroPad(cin, cout, stride)
     return nn.Sequential(conv(cin, cout, 1, norm, stride), norm(cout))
 
 
 class Block(nn.Module):
-    """What both blocks share: ``relu(branch(x) + shortcut(x))``. ``downsample`` is torchvision's name for the shortcut."""
+    """What both blocks share: ``relu(branch(x) + shortcut(x))``. ``downsample`` is torchvision's name for the shortcut.
+
+    Args:
+        cin: input channels.
+        width: the stage's; the output has ``expansion`` times as many channels.
+        mid: channels of a bottleneck's 3x3 convolution; a basic block has none but ``width``.
+        stride: of the block.
+        dilation: of the 3x3 convolutions (torchvision refuses it for basic blocks; the definition is the bottleneck's).
+        groups: of a bottleneck's 3x3 convolution (ResNeXt).
+        stride_in: "1x1" as in the paper and MSRA's weights, "3x3" as torchvision trains ("v1.5"); a basic block has only
+            3x3 convolutions, and strides in the first.
+        shortcut: A, B or C of the paper, or "none" for its plain nets: ``relu(branch(x))``.
+        norm: channels -> norm layer.
+    """
 
     expansion: int
+    norms: tuple[str, ...]  # names of the branch's norms, in order
     relu: nn.ReLU
-    downsample: nn.Sequential | None
+    downsample: nn.Module | None
+    plain: bool
 
     def branch(self, x: Tensor) -> Tensor:
         """The residual function F(x) up to and with its last norm."""
         raise TypeError(f"{type(self).__name__} must define branch(x)")
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.plain:
+            return self.relu(self.branch(x))
         identity = x
-        if self.downsample is not None:
+        if isinstance(self.downsample, nn.Sequential):
             projection, norm = self.downsample
             identity = conv_norm(projection, norm, x)  # type: ignore[arg-type]  # Sequential yields plain Modules
+        elif self.downsample is not None:
+            identity = self.downsample(x)
         out = self.branch(x)
         out += identity
         return self.relu(out)
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions; the stride sits in the first.
+    """Two 3x3 convolutions, as :class:`Block` says.
 
-    Args:
-        cin: input channels.
-        width: channels of both convolutions and of the output.
-        stride: of the block.
-        dilation: of the 3x3 convolutions (torchvision refuses it here; the definition is the bottleneck's).
-        groups, width_per_group: must be 1 and 64: the paper's widening is the bottleneck's alone.
-        stride_in: accepted for one signature with Bottleneck; a basic block has only 3x3 convolutions.
-        norm: channels -> norm layer.
+    Raises:
+        ValueError: groups or a width for the middle: those are the bottleneck's alone.
     """
 
     expansion = 1
+    norms = ("bn1", "bn2")
 
     def __init__(
         self,
         cin: int,
         width: int,
+        mid: int,
         *,
         stride: int,
         dilation: int,
         groups: int,
-        width_per_group: int,
         stride_in: StrideIn,
+        shortcut: Shortcut,
         norm: NormFactory,
     ) -> None:
         super().__init__()
-        if groups != 1 or width_per_group != 64:
+        if groups != 1 or mid != width:
             raise ValueError(
-                f"a BasicBlock has groups=1 and width_per_group=64, got {groups} and {width_per_group}; "
+                f"a BasicBlock has groups=1 and one width, got groups={groups} and {mid} within {width} channels; "
                 "take a network of bottlenecks (50 layers and more)"
             )
         self.conv1 = conv(cin, width, 3, norm, stride, dilation)
@@ -84,7 +121,8 @@ class BasicBlock(Block):
         self.conv2 = conv(width, width, 3, norm, 1, dilation)
         self.bn2 = norm(width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(cin, width, stride, norm)
+        self.downsample = make_shortcut(shortcut, cin, width, stride, norm)
+        self.plain = shortcut == "none"
 
     def branch(self, x: Tensor) -> Tensor:
         out = self.relu(conv_norm(self.conv1, self.bn1, x))
@@ -92,34 +130,25 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3, 1x1 with four times the width going out.
-
-    Args:
-        cin: input channels.
-        width: the stage's base width (64, 128, 256, 512); the output has 4 x width channels.
-        stride: of the block.
-        dilation: of the 3x3 convolution.
-        groups, width_per_group: ResNeXt's cardinality and wide networks; 1 and 64 give the paper's.
-        stride_in: "1x1" as in the paper and MSRA's weights, "3x3" as torchvision trains ("v1.5").
-        norm: channels -> norm layer.
-    """
+    """1x1, 3x3, 1x1 with four times the width going out, as :class:`Block` says."""
 
     expansion = 4
+    norms = ("bn1", "bn2", "bn3")
 
     def __init__(
         self,
         cin: int,
         width: int,
+        mid: int,
         *,
         stride: int,
         dilation: int,
         groups: int,
-        width_per_group: int,
         stride_in: StrideIn,
+        shortcut: Shortcut,
         norm: NormFactory,
     ) -> None:
         super().__init__()
-        mid = int(width * (width_per_group / 64.0)) * groups
         cout = width * self.expansion
         stride_1x1, stride_3x3 = (stride, 1) if stride_in == "1x1" else (1, stride)
         self.conv1 = conv(cin, mid, 1, norm, stride_1x1)
@@ -129,7 +158,8 @@ class Bottleneck(Block):
         self.conv3 = conv(mid, cout, 1, norm)
         self.bn3 = norm(cout)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(cin, cout, stride, norm)
+        self.downsample = make_shortcut(shortcut, cin, cout, stride, norm)
+        self.plain = shortcut == "none"
 
     def branch(self, x: Tensor) -> Tensor:
         out = self.relu(conv_norm(self.conv1, self.bn1, x))

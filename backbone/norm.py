@@ -1,7 +1,6 @@
 """Normalisation layers: a frozen batch norm, its folding into a convolution, and norms by name. Knows torch alone."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -70,7 +69,7 @@ _FACTORIES: dict[str, NormFactory] = {
     "bn": nn.BatchNorm2d,
     "frozen_bn": FrozenBatchNorm2d,
     "sync_bn": nn.SyncBatchNorm,
-    "gn": partial(nn.GroupNorm, 32),
+    "gn": lambda channels: nn.GroupNorm(min(32, channels), channels),
     "none": lambda channels: nn.Identity(),
 }
 

@@ -64,22 +64,22 @@ def evaluate(truth: dict[str, Any], detections: list[dict[str, Any]], voc_ious: 
 def table(report: Report) -> str:
     """The report to read: all numbers, then the classes; "-" with its reason where there is none."""
     console = Console(width=100, record=True, file=io.StringIO())
-    numbers = Table(title="evaluation (fractions of 1)", title_justify="left")
-    numbers.add_column("metric")
+    numbers = Table("metric")
     numbers.add_column("value", justify="right")
-    numbers.add_column("")
+    if report.reasons:
+        numbers.add_column("why none")
     for name, value in report.metrics.items():
-        numbers.add_row(name, _text(value), report.reasons.get(name, ""))
-    console.print(numbers)
+        numbers.add_row(name, _text(value), *([report.reasons.get(name, "")] if report.reasons else []))
+    # a title of the table would be broken into lines of its width
+    console.print("evaluation (fractions of 1)", numbers, sep="\n")
     if report.per_class:
         columns = list(next(iter(report.per_class.values())))
-        classes = Table(title="per class", title_justify="left")
-        classes.add_column("class")
+        classes = Table("class")
         for column in columns:
             classes.add_column(column, justify="right")
         for name, values in report.per_class.items():
             classes.add_row(name, *(_text(values[c]) for c in columns))
-        console.print(classes)
+        console.print("per class", classes, sep="\n")
     return console.export_text()
 
 
