@@ -5,6 +5,7 @@ Key names are torchvision's (conv1, bn1, layer1..layer4, fc), so its weights loa
 layer1, conv5_x is layer4.
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -274,6 +275,7 @@ _TABLE: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
     "wide_resnet50_2": (Bottleneck, (3, 4, 6, 3), 1, 128),
     "wide_resnet101_2": (Bottleneck, (3, 4, 23, 3), 1, 128),
 }
+_CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 _PLAIN = {"plain18": "resnet18", "plain34": "resnet34"}
 
 
@@ -320,6 +322,26 @@ def cifar_resnet(depth: int, plain: bool = False, num_classes: int = 10, **optio
 
 FACTORIES: dict[str, Callable[..., ResNet]] = {name: _factory(name) for name in _TABLE}
 FACTORIES |= {name: _plain_factory(name, residual) for name, residual in _PLAIN.items()}
+_CIFAR = {f"cifar_{kind}{depth}": (depth, kind == "plain") for kind in ("resnet", "plain") for depth in _CIFAR_DEPTHS}
+NAMES = (*FACTORIES, *_CIFAR)
+
+
+def network(name: str, **options: Any) -> ResNet:
+    """The network of a name: those of torchvision, plain18, plain34, cifar_resnet20 to cifar_plain1202.
+
+    Raises:
+        ValueError: no such network; names the nearest.
+    """
+    if name in _CIFAR:
+        depth, plain = _CIFAR[name]
+        return cifar_resnet(depth, plain, **options)
+    if name not in FACTORIES:
+        near = difflib.get_close_matches(name, NAMES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"no network {name!r}; {hint}There are {', '.join(NAMES)}")
+    return FACTORIES[name](**options)
+
+
 resnet18 = FACTORIES["resnet18"]
 resnet34 = FACTORIES["resnet34"]
 resnet50 = FACTORIES["resnet50"]

@@ -164,6 +164,20 @@ def require_loaded(parts: nn.Module | Sequence[nn.Module], loaded: Collection[st
         )
 
 
+def require_complete(report: LoadReport) -> None:
+    """Refuses a network of which a part was not loaded.
+
+    Raises:
+        ValueError: names tensors that are missing or of another shape.
+    """
+    lacking = (*report.missing, *report.mismatched)
+    if lacking:
+        raise ValueError(
+            f"the weights do not fill this network: {len(lacking)} tensors are missing or of another shape "
+            f"({', '.join(lacking[:4])}{', …' if len(lacking) > 4 else ''}); is it the network that they were trained with?"
+        )
+
+
 def _stage(key: str) -> str:
     return _STAGES.get(key.partition(".")[0], "")
 

@@ -1,4 +1,4 @@
-"""The command line: ``resdet train|evaluate|predict``; the scripts of tools/ call the same functions."""
+"""The command line: ``resdet train|evaluate|predict|classify|inspect``; the scripts of tools/ call the same functions."""
 
 import argparse
 import logging
@@ -66,7 +66,27 @@ def predict(argv: Sequence[str] | None = None) -> int:
     return main(argv)
 
 
-_COMMANDS: dict[str, Command] = {"train": train, "evaluate": evaluate, "predict": predict}
+def classify(argv: Sequence[str] | None = None) -> int:
+    """Names what is on pictures with a classifier."""
+    from detection.pretraining.classify import main
+
+    return main(argv)
+
+
+def inspect(argv: Sequence[str] | None = None) -> int:
+    """Prints a network's map sizes, receptive fields, parameters and multiply-adds."""
+    from detection.pretraining.inspection import main
+
+    return main(argv)
+
+
+_COMMANDS: dict[str, Command] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "classify": classify,
+    "inspect": inspect,
+}
 
 
 def run(command: Command, argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ ALLOWED = {
     "build": {"backbone", "config", "faster_rcnn", "parts", "leaves"},
     "data": {"data", "config", "leaves"},
     "evaluation": {"evaluation"},
-    "pretraining": {"pretraining", "config", "data", "faster_rcnn", "leaves"},
+    "pretraining": {"pretraining", "backbone", "config", "data", "faster_rcnn", "leaves"},
     "engine": {
         "engine",
         "backbone",
@@ -32,12 +32,17 @@ ALLOWED = {
         "faster_rcnn",
         "leaves",
     },
-    "cli": {"config_io", "engine"},
+    "cli": {"config_io", "engine", "pretraining"},
     "detection": {"build", "config", "config_io", "engine", "faster_rcnn"},
     "tools": {"cli", "config", "build"},  # the latter two for the benchmark
     "datasets": {"data"},
 }
-MAY_IMPORT_BACKBONE = {"detection/build.py", "detection/engine/checkpoint.py"}
+MAY_IMPORT_BACKBONE = {
+    "detection/build.py",
+    "detection/engine/checkpoint.py",
+    "detection/pretraining/classify.py",
+    "detection/pretraining/inspection.py",
+}
 
 
 def room(module: str) -> str | None:
@@ -105,6 +110,8 @@ INSIDE_FUNCTIONS = {
     "detection.engine",
     "detection.engine.judge",
     "detection.engine.predict",
+    "detection.pretraining.classify",
+    "detection.pretraining.inspection",
 }
 
 

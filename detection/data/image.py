@@ -1,6 +1,7 @@
 """From an image file to RGB bytes: any mode, turned as its EXIF says, or one clear error."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,27 @@ def image_size(path: str | Path) -> tuple[int, int]:
     except Exception as error:
         raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
     return (width, height) if turned else (height, width)
+
+
+def find_images(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
+    """The files among the inputs, and the images in the folders among them, sorted, without those in ``leave_out``.
+
+    Raises:
+        FileNotFoundError: an input is not there.
+        ValueError: no image at all.
+    """
+    files: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+            files += [f for f in found if leave_out is None or leave_out.resolve() not in f.resolve().parents]
+        elif path.exists():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"no file or folder {path}")
+    if not files:
+        raise ValueError(f"no images ({', '.join(SUFFIXES)}) in {', '.join(map(str, inputs))}")
+    return files
 
 
 def _turn(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from detection.data import transforms
-from detection.data.image import SUFFIXES, read_image
+from detection.data.image import find_images, read_image
 from detection.engine.checkpoint import read_detector
 from detection.engine.inference import coco_results, scale_back
 from detection.engine.progress import progress_bar
@@ -96,27 +96,6 @@ def detect_pictures(model: FasterRCNN, pictures: Sequence[Picture], short_side: 
     for image, picture, detections in zip(seen, pictures, found, strict=True):
         detections["boxes"] = scale_back(detections["boxes"], (image.shape[-2], image.shape[-1]), picture.shape[:2])
     return list(found)
-
-
-def find_images(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
-    """The files among the inputs, and the images in the folders among them, sorted, without those in ``leave_out``.
-
-    Raises:
-        FileNotFoundError: an input is not there.
-        ValueError: no image at all.
-    """
-    files: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
-            files += [f for f in found if leave_out is None or leave_out.resolve() not in f.resolve().parents]
-        elif path.exists():
-            files.append(path)
-        else:
-            raise FileNotFoundError(f"no file or folder {path}")
-    if not files:
-        raise ValueError(f"no images ({', '.join(SUFFIXES)}) in {', '.join(map(str, inputs))}")
-    return files
 
 
 def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:

@@ -1,0 +1,8 @@
+"""`python tools/inspect_backbone.py --help`; the same as `resdet inspect`."""
+
+import sys
+
+from detection.cli import inspect, run
+
+if __name__ == "__main__":
+    sys.exit(run(inspect))
