@@ -19,11 +19,10 @@ ALLOWED = {
     "build": {"backbone", "config", "faster_rcnn", "parts", "leaves"},
     "data": {"data", "config", "leaves"},
     "evaluation": {"evaluation"},
-    "pretraining": {"pretraining", "backbone", "config", "data", "faster_rcnn", "leaves"},
+    "pretraining": {"pretraining", "backbone", "engine", "config", "config_io", "data"},
     "engine": {
         "engine",
         "backbone",
-        "pretraining",
         "build",
         "config",
         "config_io",

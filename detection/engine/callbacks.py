@@ -1,4 +1,5 @@
-"""What happens around the steps of a run: its metrics files, the progress line, checkpoints, evaluation."""
+"""What happens around the steps of a run, a detector's or a classifier's: its metrics files, the progress line, checkpoints,
+evaluation."""
 
 import csv
 import json
@@ -6,32 +7,18 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from detection.engine.checkpoint import save_detector
-from detection.engine.module import DetectionModule
+from detection.engine.module import TrainingModule
 from detection.engine.progress import clock, progress_bar
 
 _LOG = logging.getLogger(__name__)
-LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
-_EVALUATION = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
-COLUMNS = (
-    "step",
-    "lr",
-    "loss",
-    *LOSSES,
-    "seconds",
-    "data_seconds",
-    "images_per_second",
-    "memory_mb",
-    *(f"val_{name}" for name in LOSSES),
-    *_EVALUATION,
-)
+_SPEED = ("seconds", "data_seconds", "images_per_second", "memory_mb")
 Row = dict[str, float | int | None]
 
 
@@ -41,26 +28,30 @@ class MetricsLog:
     Args:
         folder: of the run.
         start: the step that the run begins at; lines of a stopped run beyond it are taken out.
+        losses: their names.
+        metrics: names of what evaluations give.
     """
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, start: int, losses: Sequence[str], metrics: Sequence[str]) -> None:
+        self.columns = ("step", "lr", "loss", *losses, *_SPEED, *metrics)
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
         rows = []
         if start and self.jsonl.exists():
             rows = [row for row in map(json.loads, self.jsonl.read_text().splitlines()) if row["step"] <= start]
         self.jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
         with self.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
         self.board = _tensorboard(folder)
 
     def write(self, row: Row) -> None:
-        """Appends ``row``, whose keys are among COLUMNS."""
+        """Appends what ``row`` has of the columns."""
+        row = {k: v for k, v in row.items() if k in self.columns}
         with self.jsonl.open("a") as file:
             file.write(json.dumps(row) + "\n")
         with self.csv.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+            csv.DictWriter(file, self.columns).writerow(row)
         if self.board is not None:
             for name, value in row.items():
                 if name != "step" and value is not None:
@@ -93,25 +84,25 @@ class StepLog(L.Callback):
         self.last_step = self.last_logged = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, DetectionModule)
+        assert isinstance(module, TrainingModule)
         self.last_step = self.last_logged = trainer.global_step
         module.step_done = time.perf_counter()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        assert isinstance(module, DetectionModule)
+        assert isinstance(module, TrainingModule)
         self.began = time.perf_counter()
         self.data += self.began - module.step_done
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(module, DetectionModule)
+        assert isinstance(module, TrainingModule)
         self.work += time.perf_counter() - self.began
         step = trainer.global_step
         if step == self.last_step:
             return
         self.last_step = step
-        if self.metrics is None or (step % self.every and step != module.config.solver.max_iter):
+        if self.metrics is None or (step % self.every and step != module.solver.max_iter):
             return
         losses = {name: float(value) for name, value in module.losses.items()}
         steps = step - self.last_logged
@@ -123,7 +114,7 @@ class StepLog(L.Callback):
             **losses,
             "seconds": round(seconds, 4),
             "data_seconds": round(self.data / steps, 4),
-            "images_per_second": round(module.config.solver.batch_size / seconds, 3),
+            "images_per_second": round(module.solver.batch_size / seconds, 3),
             "memory_mb": round(memory_mb(module.device)),
         }
         self.metrics.write(row)
@@ -159,7 +150,7 @@ class ProgressLine(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(module, DetectionModule)
+        assert isinstance(module, TrainingModule)
         step = trainer.global_step
         if step == self.last:
             return
@@ -208,23 +199,32 @@ class Evaluation(L.Callback):
 
     Args:
         run: the evaluation, on every rank; the metrics of rank 0 count.
+        best_by: the metric by which weights are the best; larger is better.
         every: steps; 0 only at the end.
         folder: of the run.
-        metrics: where AP goes.
-        patience: evaluations without a better AP before the run stops.
-        checkpoints: saves again after each evaluation, so that a resumed run knows the best AP.
+        metrics: where the numbers go.
+        patience: evaluations without a better one before the run stops.
+        checkpoints: saves again after each evaluation, so that a resumed run knows the best.
     """
 
     def __init__(
         self,
-        run: Callable[[DetectionModule], Row],
+        run: Callable[[Any], Row],
+        best_by: str,
         every: int,
         folder: Path,
         metrics: MetricsLog | None,
         patience: int | None,
         checkpoints: Checkpoints,
     ) -> None:
-        self.run, self.every, self.folder, self.metrics, self.patience = run, every, folder, metrics, patience
+        self.run, self.best_by, self.every, self.folder, self.metrics, self.patience = (
+            run,
+            best_by,
+            every,
+            folder,
+            metrics,
+            patience,
+        )
         self.checkpoints = checkpoints
         self.best, self.without_gain, self.done_at = -1.0, 0, -1
         self.last = 0
@@ -249,23 +249,24 @@ class Evaluation(L.Callback):
 
     def evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Evaluates the weights as they are."""
-        assert isinstance(module, DetectionModule)
+        assert isinstance(module, TrainingModule)
         result = trainer.strategy.broadcast(self.run(module))
         self.done_at = trainer.global_step
-        ap = result.get("AP")
+        value = result.get(self.best_by)
         if trainer.is_global_zero and self.metrics is not None:
-            self.metrics.write({"step": trainer.global_step, **{k: v for k, v in result.items() if k in COLUMNS}})
-        if ap is None or ap > self.best:
-            self.best, self.without_gain = self.best if ap is None else ap, 0
+            self.metrics.write({"step": trainer.global_step, **result})
+        if value is None or value > self.best:
+            self.best, self.without_gain = self.best if value is None else value, 0
             if trainer.is_global_zero:
-                save_detector(self.folder / "best.pth", module.detector, module.config, module.classes)
+                module.save_weights(self.folder / "best.pth")
         else:
             self.without_gain += 1
         self.checkpoints.save(trainer)
         if self.patience is not None and self.without_gain >= self.patience:
             _LOG.info(
-                "stopping at step %d: no better AP than %.3f in %d evaluations",
+                "stopping at step %d: no better %s than %.3f in %d evaluations",
                 trainer.global_step,
+                self.best_by,
                 self.best,
                 self.without_gain,
             )

@@ -1,6 +1,7 @@
-"""Training as a LightningModule: the step, the optimiser, the weights' average."""
+"""Training as a LightningModule: the step, the optimiser, the weights' average; then a detector's."""
 
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -9,29 +10,29 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from detection.config import Config
+from detection.config import Config, SolverConfig
 from detection.data.loader import Batch, float_images, to_device
-from detection.engine.checkpoint import CARD, Classes, card
+from detection.engine.checkpoint import CARD, Classes, card, save_detector
 from detection.engine.schedule import make_schedule, scaled_lr
 from detection.faster_rcnn import FasterRCNN
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
 
 
-class DetectionModule(L.LightningModule):
-    """What happens in a step of training.
+class TrainingModule(L.LightningModule):
+    """What happens in a step of training, whatever is trained.
 
     Args:
-        model: the detector.
-        config: the experiment; the solver's part is read here.
-        classes: go into every checkpoint.
+        model: what learns.
+        solver: how.
+        seed: of the samples that losses draw.
     """
 
-    def __init__(self, model: FasterRCNN, config: Config, classes: Classes) -> None:
+    def __init__(self, model: nn.Module, solver: SolverConfig, seed: int) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self.config, self.classes = config, classes
-        decay = config.solver.ema
+        self.solver, self.seed = solver, seed
+        decay = solver.ema
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         )
@@ -40,22 +41,30 @@ class DetectionModule(L.LightningModule):
         self.losses: dict[str, Tensor] = {}
         self.step_done = time.perf_counter()
 
-    @property
-    def detector(self) -> FasterRCNN:
-        """The weights to evaluate and to keep: the average where there is one."""
-        return self.model if self.average is None else cast(FasterRCNN, self.average.module)
+    def compute_losses(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of a batch, which are summed; ``generator`` draws what they sample."""
+        raise TypeError(f"{type(self).__name__} must define compute_losses(batch, generator)")
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        losses = self.model(float_images(batch), batch.targets, generator=self._generator(batch_index))
-        parts = self.config.solver.accumulate
+    def save_weights(self, path: Path) -> None:
+        """The weights to keep, with what a file says of itself."""
+        raise TypeError(f"{type(self).__name__} must define save_weights(path)")
+
+    @property
+    def kept(self) -> nn.Module:
+        """The weights to evaluate and to keep: the average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        losses = self.compute_losses(batch, self._generator(batch_index))
+        parts = self.solver.accumulate
         before = self.losses if batch_index % parts else {}
         self.losses = {name: before.get(name, 0) + value.detach() / parts for name, value in losses.items()}
         return torch.stack(list(losses.values())).sum()
 
     def _generator(self, batch_index: int) -> torch.Generator:
         """Draws the samples of this step, part and rank; a resumed run draws the same."""
-        part = batch_index % self.config.solver.accumulate
-        key = (self.config.seed, self.trainer.global_step, part, self.trainer.global_rank)
+        part = batch_index % self.solver.accumulate
+        key = (self.seed, self.trainer.global_step, part, self.trainer.global_rank)
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
         return torch.Generator(self.device).manual_seed(seed)
 
@@ -68,7 +77,7 @@ class DetectionModule(L.LightningModule):
             self.average.update_parameters(self.model)
 
     def configure_optimizers(self) -> Any:
-        solver = self.config.solver
+        solver = self.solver
         groups = parameter_groups(self.model, solver.weight_decay, solver.norm_decay)
         lr = scaled_lr(solver)
         optimizer: torch.optim.Optimizer
@@ -78,6 +87,32 @@ class DetectionModule(L.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, make_schedule(solver))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class DetectionModule(TrainingModule):
+    """A detector's training.
+
+    Args:
+        model: the detector.
+        config: the experiment; the solver's part is read here.
+        classes: go into every checkpoint.
+    """
+
+    def __init__(self, model: FasterRCNN, config: Config, classes: Classes) -> None:
+        super().__init__(model, config.solver, config.seed)
+        self.config, self.classes = config, classes
+
+    @property
+    def detector(self) -> FasterRCNN:
+        """The weights to evaluate and to keep."""
+        return cast(FasterRCNN, self.kept)
+
+    def compute_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = self.model(float_images(batch), batch.targets, generator=generator)
+        return losses
+
+    def save_weights(self, path: Path) -> None:
+        save_detector(path, self.detector, self.config, self.classes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CARD] = card(self.config, self.classes)

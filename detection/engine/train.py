@@ -15,24 +15,26 @@ import torch
 import torch.distributed as dist
 
 from detection.build import build_model
-from detection.config import Config
+from detection.config import Config, SolverConfig
 from detection.config_io import config_from_dict, dump_config
 from detection.data.loader import EvalSet, TrainSet, eval_loader, train_loader
 from detection.data.source import Source, describe, open_source
 from detection.data.voc import read_voc
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
-from detection.engine.checkpoint import CARD, Classes, read_detector, save_detector, start_weights
+from detection.engine.checkpoint import CARD, Classes, read_detector, start_weights
 from detection.engine.inference import detect, validation_losses
 from detection.engine.module import DetectionModule
+from detection.engine.mosaics import pretrain_on_crops
 from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
 from detection.engine.run_folder import EVALUATION_FILES, RUN_FILES, RunLog, set_aside, write_pictures
 from detection.engine.schedule import iterations, scaled_lr
 from detection.evaluation.report import Report, evaluate, table, write_report
 from detection.faster_rcnn import FasterRCNN
-from detection.pretraining.crops import pretrain_on_crops
 
 _LOG = logging.getLogger(__name__)
+_LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
+_METRICS = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
 # what may differ in a resumed run: it changes what is looked at, not what is computed
 _MAY_CHANGE = {"eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every"}
 
@@ -142,7 +144,9 @@ def _fit(
         solver.base_lr,
         solver.batch_size,
     )
-    metrics = MetricsLog(output, start) if rank == 0 else None
+    metrics = (
+        MetricsLog(output, start, _LOSSES, (*(f"val_{name}" for name in _LOSSES), *_METRICS)) if rank == 0 else None
+    )
     checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, n))
     callbacks: list[L.Callback] = [StepLog(metrics, solver.log_every), checkpoints]
     if rank == 0:
@@ -152,9 +156,9 @@ def _fit(
         evaluator = Evaluator(config, source, output)
         _LOG.info(describe(source.val, evaluator.dataset.objects))
         every = iterations(solver.eval_every, n)
-        evaluation = Evaluation(evaluator, every, output, metrics, solver.early_stop, checkpoints)
+        evaluation = Evaluation(evaluator, "AP", every, output, metrics, solver.early_stop, checkpoints)
         callbacks.append(evaluation)
-    trainer = make_trainer(config, callbacks, world)
+    trainer = make_trainer(solver, callbacks, world)
     loader = train_loader(
         dataset,
         solver.batch_size,
@@ -175,7 +179,7 @@ def _fit(
         # a run that stopped between its last step and its last evaluation
         evaluation.evaluate(trainer, module)
     if evaluator is None and rank == 0:
-        save_detector(output / "best.pth", module.detector, config, classes)
+        module.save_weights(output / "best.pth")
     _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - began, output)
     return evaluator.report if evaluator is not None else None
 
@@ -220,19 +224,19 @@ def evaluate_only(
     return evaluator.report
 
 
-def make_trainer(config: Config, callbacks: list[L.Callback], world: int) -> L.Trainer:
-    """Lightning's Trainer for a configuration, under torchrun where that started us."""
+def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], world: int) -> L.Trainer:
+    """Lightning's Trainer, under torchrun where that started us."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return L.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=local,
         num_nodes=max(world // local, 1),
         strategy="ddp" if world > 1 else "auto",
-        precision="bf16-mixed" if use_bf16(config.solver.precision) else "32-true",
-        max_steps=config.solver.max_iter,
+        precision="bf16-mixed" if use_bf16(solver.precision) else "32-true",
+        max_steps=solver.max_iter,
         max_epochs=-1,
-        accumulate_grad_batches=config.solver.accumulate,
-        gradient_clip_val=config.solver.clip_norm,
+        accumulate_grad_batches=solver.accumulate,
+        gradient_clip_val=solver.clip_norm,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from detection.pretraining.crops import draw_crops, mosaics, vary
+from detection.engine.mosaics import draw_crops, mosaics, vary
 
 
 def marked(boxes, side):
