@@ -1,4 +1,5 @@
-"""The command line: ``resdet train|evaluate|predict|classify|inspect``; the scripts of tools/ call the same functions."""
+"""The command line: ``resdet train|evaluate|predict|train-classifier|classify|inspect``; the scripts of tools/ call the same
+functions."""
 
 import argparse
 import logging
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detection.config_io import config_help, dump_config, load_config
+from detection.config_io import config_help, dump_config, load, load_config
 
 Command = Callable[[Sequence[str] | None], int]
 # errors that are the user's to mend, and say how; RESDET_TRACEBACK=1 shows where they come from, log.txt always
@@ -52,6 +53,36 @@ def train(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def train_classifier(argv: Sequence[str] | None = None) -> int:
+    """Trains and evaluates a classifier, whose network can be a detector's trunk."""
+    from detection.pretraining.config import ClassifierConfig
+
+    parser = argparse.ArgumentParser(
+        description="Train a residual network as a classifier; its best.pth goes to --weights of a detector's training.",
+        epilog="configuration keys, with their defaults:\n" + config_help(ClassifierConfig)
+        if _wants_help(argv)
+        else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/classifiers/")
+    parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last.pth")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    parser.add_argument(
+        "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
+    )
+    args = parser.parse_intermixed_args(argv)
+    config = load(ClassifierConfig, args.config, args.keys, "classifiers")
+    if args.print_config:
+        print(dump_config(config), end="")
+        return 0
+    from detection.pretraining.train import train as run_training  # Lightning takes seconds to import
+
+    run_training(config, args.output or Path("output") / Path(args.config).stem, resume=args.resume)
+    return 0
+
+
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Judges anyone's detections."""
     from detection.engine.judge import main  # the evaluators take a second to import
@@ -84,6 +115,7 @@ _COMMANDS: dict[str, Command] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "train-classifier": train_classifier,
     "classify": classify,
     "inspect": inspect,
 }
@@ -114,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``resdet COMMAND …``."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in _COMMANDS:
-        known = "\n".join(f"  {name:10} {command.__doc__}" for name, command in _COMMANDS.items())
+        known = "\n".join(f"  {name:17} {command.__doc__}" for name, command in _COMMANDS.items())
         wanted = bool(argv) and argv[0] in ("-h", "--help")
         print(
             f"usage: resdet COMMAND …\n\n{known}\n\nresdet COMMAND --help says more.",

@@ -194,7 +194,8 @@ class SolverConfig:
 
     Attributes:
         optimizer: sgd or adamw.
-        base_lr: learning rate for 16 images a step; it is scaled linearly to batch_size.
+        base_lr: learning rate for reference_batch images a step; it is scaled linearly to batch_size.
+        reference_batch: see base_lr (detectors: 16; classifiers: 256).
         momentum: of SGD.
         weight_decay: on weights; norms and biases have none where norm_decay is false.
         norm_decay: decay norms and biases too.
@@ -219,6 +220,7 @@ class SolverConfig:
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     base_lr: PositiveFloat = 0.02
+    reference_batch: PositiveInt = 16
     momentum: Share = 0.9
     weight_decay: NonNegativeFloat = 1e-4
     norm_decay: bool = True

@@ -16,20 +16,29 @@ from ruamel.yaml.error import YAMLError
 
 from detection.config import Config
 
+Schema = typing.TypeVar("Schema")
+
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a detector's configuration, as :func:`load` says."""
+    return load(Config, name, overrides)
+
+
+def load(schema: type[Schema], name: str | Path, overrides: Sequence[str] = (), folder: str = "") -> Schema:
     """Reads a configuration.
 
     Args:
+        schema: the dataclass that it fills.
         name: a file, or the bare name of a shipped one (see :func:`find_config`).
         overrides: "key=value" with dotted keys; values are YAML.
+        folder: of the shipped ones, within configs/.
 
     Raises:
         FileNotFoundError: no such configuration; lists the shipped ones.
         ValueError: unknown keys (with the nearest name), values of another type or out of range.
     """
-    path = find_config(name)
-    return config_from_dict(override(_read(path), overrides), str(path))
+    path = find_config(name, folder)
+    return from_dict(schema, override(_read(path, folder), overrides), str(path))
 
 
 def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -48,12 +57,17 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def config_from_dict(tree: dict[str, Any], where: str = "configuration") -> Config:
-    """A configuration from nested dictionaries, checked as files are."""
-    unknown = list(_unknown_keys(tree, Config))
+    """A detector's configuration from nested dictionaries, checked as files are."""
+    return from_dict(Config, tree, where)
+
+
+def from_dict(schema: type[Schema], tree: dict[str, Any], where: str) -> Schema:
+    """A configuration of any schema from nested dictionaries, checked as files are."""
+    unknown = list(_unknown_keys(tree, schema, schema))
     if unknown:
         raise ValueError(f"{where}: " + "; ".join(unknown))
     try:
-        return TypeAdapter(Config).validate_python(tree)
+        return TypeAdapter(schema).validate_python(tree)
     except ValidationError as error:
         raise ValueError(f"{where}: " + "; ".join(_fault(e) for e in error.errors())) from None
 
@@ -64,7 +78,7 @@ def _fault(error: Any) -> str:
     return f"{key} {text}, got {error['input']!r}" if key else text
 
 
-def config_to_dict(config: Config) -> dict[str, Any]:
+def config_to_dict(config: Any) -> dict[str, Any]:
     """Nested dictionaries and lists of plain values, as YAML and checkpoints hold them."""
 
     def plain(value: Any) -> Any:
@@ -76,7 +90,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return result
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: Any) -> str:
     """The whole configuration as YAML; reading it gives the same."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
@@ -86,10 +100,10 @@ def dump_config(config: Config) -> str:
     return out.getvalue()
 
 
-def config_help() -> str:
+def config_help(schema: type = Config) -> str:
     """One line or two a key, from the docstrings."""
     lines = []
-    for key, annotation, default, doc in _walk(Config):
+    for key, annotation, default, doc in _walk(schema):
         kind = (
             str(annotation).replace("typing.", "")
             if typing.get_origin(annotation)
@@ -106,22 +120,24 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
 
 
-def find_config(name: str | Path) -> Path:
-    """A file's path, or that of a shipped configuration given by bare name, with or without .yaml.
+def find_config(name: str | Path, folder: str = "") -> Path:
+    """A file's path, or that of a shipped configuration given by bare name, with or without .yaml; ``folder`` is theirs
+    within configs/.
 
     Raises:
         FileNotFoundError: lists the nearest shipped names.
     """
-    for candidate in (Path(name), config_folder() / name, config_folder() / f"{name}.yaml"):
+    shelf = config_folder() / folder
+    for candidate in (Path(name), shelf / name, shelf / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
-    shipped = sorted(p.name for p in config_folder().glob("*.yaml"))
+    shipped = sorted(p.name for p in shelf.glob("*.yaml"))
     near = difflib.get_close_matches(str(name), shipped, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise FileNotFoundError(f"no configuration {name}{hint} Shipped: {', '.join(shipped)}")
 
 
-def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, folder: str = "", seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise ValueError(f"{path}: _base_ leads back to itself")
@@ -132,7 +148,8 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return tree
     beside = path.parent / str(base)
-    return _merge(_read(beside if beside.is_file() else find_config(str(base)), (*seen, path)), tree)
+    found = beside if beside.is_file() else find_config(str(base), folder)
+    return _merge(_read(found, folder, (*seen, path)), tree)
 
 
 def _parse_yaml(text: str, where: str) -> Any:
@@ -176,23 +193,23 @@ def _keys(group: type, prefix: str = "") -> list[str]:
     return [key for key, *_ in _walk(group, prefix)]
 
 
-def _unknown_keys(tree: dict[str, Any], group: type, prefix: str = "") -> Iterator[str]:
+def _unknown_keys(tree: dict[str, Any], group: type, schema: type, prefix: str = "") -> Iterator[str]:
     hints = typing.get_type_hints(group)
     names = [f.name for f in dataclasses.fields(group)]
     for key, value in tree.items():
         full = f"{prefix}{key}"
         if key not in names:
-            yield f"unknown key {full}{_nearest(full, str(key), [prefix + n for n in names])}"
+            yield f"unknown key {full}{_nearest(full, str(key), [prefix + n for n in names], schema)}"
         elif dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 first = _keys(typing.cast(type, hints[key]), f"{full}.")[0]
                 yield f"{full} is a group of keys, got {value!r}; write e.g. {first}=…"
             else:
-                yield from _unknown_keys(value, typing.cast(type, hints[key]), f"{full}.")
+                yield from _unknown_keys(value, typing.cast(type, hints[key]), schema, f"{full}.")
 
 
-def _nearest(full: str, leaf: str, siblings: list[str]) -> str:
-    everything = _keys(Config)
+def _nearest(full: str, leaf: str, siblings: list[str], schema: type) -> str:
+    everything = _keys(schema)
     near = difflib.get_close_matches(full, siblings, n=1, cutoff=0.75) or [
         k for k in everything if k.rpartition(".")[2] == leaf
     ]

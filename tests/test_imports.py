@@ -41,6 +41,7 @@ MAY_IMPORT_BACKBONE = {
     "detection/engine/checkpoint.py",
     "detection/pretraining/classify.py",
     "detection/pretraining/inspection.py",
+    "detection/pretraining/train.py",
 }
 
 
@@ -111,6 +112,8 @@ INSIDE_FUNCTIONS = {
     "detection.engine.predict",
     "detection.pretraining.classify",
     "detection.pretraining.inspection",
+    "detection.pretraining.config",
+    "detection.pretraining.train",
 }
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from detection.config import SolverConfig
 
-REFERENCE_BATCH = 16
-
 
 def iterations(value: float, max_iter: int) -> int:
     """A number of steps, given as such or, below 1, as a fraction of the run."""
@@ -14,8 +12,8 @@ def iterations(value: float, max_iter: int) -> int:
 
 
 def scaled_lr(config: SolverConfig) -> float:
-    """The rate for the batch: ``base_lr`` is stated for 16 images a step (the linear rule of Goyal et al., 2017)."""
-    return config.base_lr * config.batch_size / REFERENCE_BATCH
+    """The rate for the batch: ``base_lr`` is that of ``reference_batch`` images (the linear rule of Goyal et al., 2017)."""
+    return config.base_lr * config.batch_size / config.reference_batch
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _fit(
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     _LOG.info(
         "training on %d images, %d a step (%d processes x %d parts), %d steps in %s; "
-        "learning rate %g = base_lr %g x %d / 16",
+        "learning rate %g = base_lr %g x %d / %d",
         len(dataset.usable()),
         solver.batch_size,
         world,
@@ -143,6 +143,7 @@ def _fit(
         scaled_lr(solver),
         solver.base_lr,
         solver.batch_size,
+        solver.reference_batch,
     )
     metrics = (
         MetricsLog(output, start, _LOSSES, (*(f"val_{name}" for name in _LOSSES), *_METRICS)) if rank == 0 else None

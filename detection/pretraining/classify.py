@@ -6,16 +6,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import functional as TF  # v2 rounds resized bytes otherwise than the weights' own recipes
 
 from backbone.recipe import RECIPES
 from backbone.resnet import network
 from backbone.weights import load_weights, read_weights, require_complete
 from detection.data.image import find_images, read_image
+from detection.pretraining.pictures import middle
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             unreadable.append(str(error))
             _LOG.error("skipped: %s", error)
             continue
-        image = centre_crop(picture, args.short_side, args.crop)
+        image = middle(picture, args.short_side, args.crop).float().div_(255)
         with torch.no_grad():
             scores = net(recipe.normalise(image.to(args.device))[None])[0].softmax(0)
         best = scores.topk(min(args.top, count))
@@ -75,12 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} files could not be read:\n  " + "\n  ".join(unreadable))
     return 1 if unreadable else 0
-
-
-def centre_crop(picture: NDArray[np.uint8], short_side: int, crop: int) -> Tensor:
-    """RGB [H, W, 3] to float 0..1 [3, crop, crop]: resized to the short side, the square in its middle."""
-    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
-    return TF.center_crop(TF.resize(image, [short_side], antialias=True), [crop, crop]).float().div_(255)
 
 
 def class_names(count: int) -> list[str]:

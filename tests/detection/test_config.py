@@ -107,7 +107,7 @@ def test_help_has_every_key_with_its_documentation():
             key = line.split()[0]
             assert text.split(f"  {key} = ")[1].splitlines()[1].strip(), f"{key} is not documented"
     assert "solver.base_lr = 0.02" in text
-    assert "learning rate for 16 images a step" in text
+    assert "learning rate for reference_batch images a step" in text
 
 
 def test_configurations_do_not_change():

@@ -10,7 +10,8 @@ from torchvision.models import ResNet50_Weights
 
 from backbone import resnet18
 from detection.cli import classify, run
-from detection.pretraining.classify import centre_crop, class_names
+from detection.pretraining.classify import class_names
+from detection.pretraining.pictures import middle
 
 
 @pytest.fixture
@@ -25,12 +26,12 @@ def picture(path, height=40, width=60):
     return path
 
 
-def test_centre_crop_equals_torchvisions_recipe():
+def test_the_middle_equals_torchvisions_recipe():
     pixels = np.random.default_rng(0).integers(0, 256, (300, 411, 3), dtype=np.uint8)
     recipe = ResNet50_Weights.IMAGENET1K_V1.transforms()
     theirs = recipe(torch.from_numpy(pixels).permute(2, 0, 1))
     mean, std = (torch.tensor(v)[:, None, None] for v in (recipe.mean, recipe.std))
-    ours = (centre_crop(pixels, 256, 224) - mean) / std
+    ours = (middle(pixels, 256, 224).float() / 255 - mean) / std
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
 

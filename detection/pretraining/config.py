@@ -1,0 +1,86 @@
+"""The schema of a classifier's experiment; a detector's is detection/config.py, whose solver it shares."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from detection.config import Name, Share, SolverConfig
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network.
+
+    Attributes:
+        name: resnet18, resnet50, plain34, cifar_resnet20, … (``resdet inspect --help`` lists them).
+        norm: of all layers.
+        shortcut: A, B or C of the paper, none for a plain net; null takes the network's own.
+        recipe: how it takes its pictures, where bottlenecks stride and how the stem pools.
+        zero_init_residual: every block begins as its shortcut.
+        init_from: a file of weights to begin with.
+    """
+
+    name: str = "resnet50"
+    norm: Literal["bn", "sync_bn", "gn"] = "bn"
+    shortcut: Literal["A", "B", "C", "none"] | None = None
+    recipe: str = "torchvision"
+    zero_init_residual: bool = False
+    init_from: str | None = None
+
+
+@dataclass(frozen=True)
+class PicturesConfig:
+    """Pictures with a class each, and what happens to them.
+
+    Attributes:
+        format: folders (ROOT/train/CLASS/picture, as ImageNet comes), cifar10 (its binary files), or shapes (drawn).
+        root: folder of the data set.
+        train: folders: a folder in root. shapes: a number of pictures. cifar10: its five batches whatever this says.
+        val: likewise; null evaluates nothing.
+        crop: side in pixels of what the network sees.
+        short_side: a picture's short side in training is drawn from this range (low, high); null leaves its size.
+        eval_short_side: in evaluation, before the crop from the middle; null leaves the picture's size.
+        pad: zeros around a picture before its crop in training (CIFAR-10: 4).
+        flip: probability of a mirrored picture in training.
+        jitter: largest change of brightness, contrast and saturation in training.
+        workers: loading processes.
+        seed: of the drawn set.
+    """
+
+    format: Literal["folders", "cifar10", "shapes"] = "folders"
+    root: str = "datasets/imagenet"
+    train: Name = "train"
+    val: Name | None = "val"
+    crop: PositiveInt = 224
+    short_side: tuple[PositiveInt, PositiveInt] | None = (256, 480)
+    eval_short_side: PositiveInt | None = 256
+    pad: NonNegativeInt = 0
+    flip: Share = 0.5
+    jitter: NonNegativeFloat = 0.0
+    workers: NonNegativeInt = 4
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A classifier's experiment.
+
+    Attributes:
+        expects: the result that this configuration should give, and that result's source; for readers.
+        seed: of weights, order and augmentation.
+        label_smoothing: share of the target that all classes have.
+        statistics_images: training pictures over which the norms are measured anew for the final weights; 0 keeps the
+            running averages.
+        network: what is trained.
+        data: on what.
+        solver: how; as a detector's.
+    """
+
+    expects: str = ""
+    seed: NonNegativeInt = 0
+    label_smoothing: Share = 0.0
+    statistics_images: NonNegativeInt = 10000
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    data: PicturesConfig = field(default_factory=PicturesConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)

@@ -1,0 +1,259 @@
+"""A classifier's run on the detector's engine: pictures, network, training, statistics, evaluation."""
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbone.recipe import RECIPES
+from backbone.resnet import ResNet, network
+from backbone.weights import load_weights
+from detection.config_io import config_to_dict, dump_config
+from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
+from detection.engine.module import TrainingModule
+from detection.engine.precision import use_bf16
+from detection.engine.run_folder import RunLog, set_aside
+from detection.engine.schedule import iterations, scaled_lr
+from detection.engine.train import make_trainer
+from detection.pretraining.config import ClassifierConfig, NetworkConfig
+from detection.pretraining.pictures import (
+    EvalPictures,
+    Pictures,
+    TrainPictures,
+    eval_loader,
+    open_pictures,
+    train_loader,
+)
+
+_LOG = logging.getLogger(__name__)
+CARD = "classifier"  # the entry under which a file says what it is
+_FILES = (
+    "config.yaml",
+    "metrics.json",
+    "metrics.jsonl",
+    "metrics.csv",
+    "last.pth",
+    "best.pth",
+    "log.txt",
+    "tensorboard",
+)
+_METRICS = ("top1", "top5")
+
+
+def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> dict[str, float] | None:
+    """Trains and evaluates; everything that it makes lies in ``output``.
+
+    Returns:
+        Shares of the validation pictures whose class is the first (top1) or among the first five (top5); None without
+        such pictures.
+
+    Raises:
+        ValueError, FileNotFoundError: data, weights or checkpoint are not as wanted; ``output`` is then untouched.
+    """
+    run_log = RunLog()
+    pictures, val = open_pictures(config.data)
+    solver, n = config.solver, config.solver.max_iter
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    dataset = TrainPictures(pictures, config.data, config.seed)
+    L.seed_everything(config.seed, verbose=False)
+    checkpoint = output / "last.pth" if resume and (output / "last.pth").exists() else None
+    start = _check_resume(checkpoint, config) if checkpoint is not None else 0
+    net = build_network(config.network, len(pictures.classes))
+    if checkpoint is None and config.network.init_from is not None:
+        _LOG.info("weights %s: %s", config.network.init_from, load_weights(net, config.network.init_from))
+    if rank == 0:
+        set_aside(output, _FILES if checkpoint is None else ())
+        (output / "config.yaml").write_text(dump_config(config))
+        run_log.write_to(output / "log.txt")
+    _LOG.info(
+        "%s: %d pictures of %d classes; %s, %d a step, %d steps in %s; learning rate %g = base_lr %g x %d / %d",
+        pictures.name,
+        len(pictures),
+        len(pictures.classes),
+        config.network.name,
+        solver.batch_size,
+        n,
+        "bf16" if use_bf16(solver.precision) else "float32",
+        scaled_lr(solver),
+        solver.base_lr,
+        solver.batch_size,
+        solver.reference_batch,
+    )
+    metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS) if rank == 0 else None
+    checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, n))
+    callbacks: list[L.Callback] = [StepLog(metrics, solver.log_every), checkpoints]
+    if rank == 0:
+        callbacks.append(ProgressLine(n, solver.log_every))
+    evaluator = Evaluator(config, pictures, val, output)
+    # without validation pictures the statistics are still to be measured, and the weights to be kept
+    every = iterations(solver.eval_every, n) if val is not None else 0
+    evaluation = Evaluation(evaluator, "top1", every, output, metrics, solver.early_stop, checkpoints)
+    callbacks.append(evaluation)
+    trainer = make_trainer(solver, callbacks, world)
+    loader = train_loader(
+        dataset, solver.batch_size, parts=solver.accumulate, rank=rank, world=world, seed=config.seed, start=start
+    )
+    module = ClassificationModule(net, config, pictures.classes)
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        # advice on workers and loggers that the configuration decides
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    if evaluation.done_at < trainer.global_step:
+        evaluation.evaluate(trainer, module)
+    _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - began, output)
+    run_log.close()
+    return evaluator.result
+
+
+def build_network(config: NetworkConfig, num_classes: int) -> ResNet:
+    """The network of a configuration.
+
+    Raises:
+        ValueError: unknown network or recipe.
+    """
+    if config.recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {config.recipe!r}: wanted one of {', '.join(RECIPES)}")
+    recipe = RECIPES[config.recipe]
+    options: dict[str, Any] = {"norm": config.norm, "zero_init_residual": config.zero_init_residual}
+    if config.shortcut is not None:
+        options["shortcut"] = config.shortcut
+    if not config.name.startswith("cifar"):
+        options |= {"stride_in": recipe.stride_in, "stem_pool": recipe.stem_pool}
+    return network(config.name, num_classes=num_classes, **options)
+
+
+class ClassificationModule(TrainingModule):
+    """A classifier's training: cross-entropy over the classes."""
+
+    def __init__(self, net: ResNet, config: ClassifierConfig, classes: tuple[str, ...]) -> None:
+        super().__init__(net, config.solver, config.seed)
+        self.config, self.classes = config, classes
+        self.recipe = RECIPES[config.network.recipe]
+
+    def compute_losses(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        images, labels = batch
+        logits = self.model(prepare(images, self.recipe.normalise))
+        return {"loss_classifier": F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)}
+
+    def save_weights(self, path: Path) -> None:
+        part = path.with_name(path.name + ".part")
+        torch.save(self._card() | {"recipe": self.recipe.name, "model": self.kept.state_dict()}, part)
+        part.replace(path)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(self._card())
+
+    def _card(self) -> dict[str, Any]:
+        return {CARD: {"format": 1, "config": config_to_dict(self.config), "classes": list(self.classes)}}
+
+
+def prepare(images: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """uint8 [N, 3, H, W] to what the network takes."""
+    return normalise(images.float().div_(255)).contiguous(memory_format=torch.channels_last)
+
+
+class Evaluator:
+    """Measures the norms anew for the final weights, and judges them, on all ranks; rank 0 writes metrics.json."""
+
+    def __init__(self, config: ClassifierConfig, train: Pictures, val: Pictures | None, output: Path) -> None:
+        self.config, self.train, self.val, self.output = config, train, val, output
+        self.normalise = RECIPES[config.network.recipe].normalise
+        self.result: dict[str, float] | None = None
+
+    def __call__(self, module: ClassificationModule) -> Row:
+        net, solver = module.kept, self.config.solver
+        bf16 = use_bf16(solver.precision)
+        batch_size = max(solver.batch_size // solver.accumulate, 1)
+        count = min(self.config.statistics_images, len(self.train))
+        if count and module.global_step >= solver.max_iter:
+            chosen = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.config.seed))[:count]
+            part = self.train.some(chosen.numpy())
+            loader = eval_loader(EvalPictures(part, self.config.data), batch_size, range(count))
+            batches = (prepare(images.to(module.device), self.normalise) for images, _ in loader)
+            recompute_statistics(net, batches, bf16=bf16)
+            _LOG.info("norms measured anew over %d training pictures", count)
+        if self.val is None:
+            return {}
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        mine = range(rank, len(self.val), world)
+        loader = eval_loader(EvalPictures(self.val, self.config.data), batch_size, mine)
+        right = count_right(net, loader, self.normalise, module.device, bf16=bf16)
+        if dist.is_initialized():
+            dist.all_reduce(right)
+        top1, top5 = (float(r) / len(self.val) for r in right)
+        self.result = {"top1": top1, "top5": top5}
+        if rank == 0:
+            (self.output / "metrics.json").write_text(json.dumps(self.result, indent=2) + "\n")
+            _LOG.info("step %d: top-1 %.4f, top-5 %.4f of %d pictures", module.global_step, top1, top5, len(self.val))
+        return dict(self.result)
+
+
+@torch.no_grad()
+def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, bf16: bool = False) -> None:
+    """Measures the batch norms of ``net`` anew for its weights, as means over normalised batches [N, 3, H, W], as the ResNet
+    paper does before it fixes them (appendix A): the running averages of training lag behind the weights."""
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    before = [(m, m.momentum) for m in norms]
+    was_training = net.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean of all
+    net.train()
+    for batch in batches:
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+            net(batch)
+    for norm, momentum in before:
+        norm.momentum = momentum
+    net.train(was_training)
+
+
+@torch.no_grad()
+def count_right(
+    net: nn.Module, loader: Iterable[Any], normalise: Callable[[Tensor], Tensor], device: torch.device, *, bf16: bool
+) -> Tensor:
+    """How many pictures have their class first, and among the first five: float64 [2] on ``device``."""
+    was_training = net.training
+    net.eval()
+    right = torch.zeros(2, dtype=torch.float64, device=device)
+    for images, labels in loader:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = net(prepare(images.to(device), normalise))
+        best = logits.float().topk(min(5, logits.shape[1])).indices
+        hit = best == labels.to(device)[:, None]
+        right += torch.stack((hit[:, 0].sum(), hit.any(dim=1).sum()))
+    net.train(was_training)
+    return right
+
+
+def _check_resume(checkpoint: Path, config: ClassifierConfig) -> int:
+    """The step to go on from.
+
+    Raises:
+        ValueError: the checkpoint is of another experiment.
+    """
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    if CARD not in content:
+        raise ValueError(f"{checkpoint} is no classifier's training state")
+    before, now = content[CARD]["config"], config_to_dict(config)
+    looks = ("eval_every", "checkpoint_every", "early_stop", "log_every", "val_loss")
+    for part in ("network", "solver"):
+        changed = [k for k in now[part] if before[part].get(k) != now[part][k] and k not in looks]
+        if changed:
+            raise ValueError(
+                f"{checkpoint} was trained with another {part}.{changed[0]}; resume with the configuration of its run, "
+                f"{checkpoint.parent / 'config.yaml'}"
+            )
+    step = int(content["global_step"])
+    _LOG.info("resuming from %s at step %d", checkpoint, step)
+    return step
