@@ -127,7 +127,9 @@ def _copy(target: Mapping[str, Tensor], source: Mapping[str, Tensor], recipe: Re
 def _check_recipe(net: nn.Module, recipe: Recipe) -> None:
     """A network of bottlenecks that strides elsewhere, or pools otherwise, would lose accuracy in silence."""
     has_bottlenecks = any(isinstance(m, Bottleneck) for m in net.modules())
-    wanted = {"stem_pool": recipe.stem_pool} | ({"stride_in": recipe.stride_in} if has_bottlenecks else {})
+    wanted: dict[str, str] = {"stride_in": recipe.stride_in} if has_bottlenecks else {}
+    if getattr(net, "stem_pool", None) != "none":  # without a pooling there is no rule of it to break
+        wanted["stem_pool"] = recipe.stem_pool
     for key, value in wanted.items():
         have = getattr(net, key, value)
         if have != value:

@@ -68,18 +68,32 @@ def train_classifier(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/classifiers/")
     parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
     parser.add_argument("--resume", action="store_true", help="go on from the output folder's last.pth")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val, train nothing")
+    parser.add_argument("--weights", type=Path, help="for --eval-only (default: the output folder's best.pth)")
+    parser.add_argument(
+        "--views",
+        choices=("single", "ten", "scales"),
+        default="single",
+        help="for --eval-only: the middle, ten crops, or the whole picture at five sizes (default: single)",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
     parser.add_argument(
         "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
     )
     args = parser.parse_intermixed_args(argv)
+    if (args.weights or args.views != "single") and not args.eval_only:
+        raise ValueError("--weights and --views are for --eval-only; to begin with weights, set network.init_from=FILE")
     config = load(ClassifierConfig, args.config, args.keys, "classifiers")
     if args.print_config:
         print(dump_config(config), end="")
         return 0
-    from detection.pretraining.train import train as run_training  # Lightning takes seconds to import
+    output = args.output or Path("output") / Path(args.config).stem
+    from detection.pretraining import train as training  # Lightning takes seconds to import; --help should not
 
-    run_training(config, args.output or Path("output") / Path(args.config).stem, resume=args.resume)
+    if args.eval_only:
+        training.evaluate_only(config, args.weights or output / "best.pth", output, args.views)
+    else:
+        training.train(config, output, resume=args.resume)
     return 0
 
 

@@ -41,6 +41,7 @@ MAY_IMPORT_BACKBONE = {
     "detection/engine/checkpoint.py",
     "detection/pretraining/classify.py",
     "detection/pretraining/inspection.py",
+    "detection/pretraining/networks.py",
     "detection/pretraining/train.py",
 }
 
@@ -113,7 +114,7 @@ INSIDE_FUNCTIONS = {
     "detection.pretraining.classify",
     "detection.pretraining.inspection",
     "detection.pretraining.config",
-    "detection.pretraining.train",
+    "detection.pretraining",
 }
 
 

@@ -1,6 +1,7 @@
 """``resdet classify``: what is on pictures, by a network with its classifier."""
 
 import argparse
+import dataclasses
 import json
 import logging
 from collections.abc import Sequence
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 
 from backbone.recipe import RECIPES
-from backbone.resnet import network
 from backbone.weights import load_weights, read_weights, require_complete
+from detection.config_io import from_dict
 from detection.data.image import find_images, read_image
+from detection.pretraining.config import NetworkConfig
+from detection.pretraining.networks import build_network, read_card
 from detection.pretraining.pictures import middle
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="classify.py", description="Name what is on images and folders of images.", allow_abbrev=False
     )
     parser.add_argument("--weights", type=Path, required=True, help="a network's weights with its classifier")
-    parser.add_argument("--network", default="resnet50", help="default: resnet50")
+    parser.add_argument("--network", help="default: that of a file that was trained here, else resnet50")
     parser.add_argument(
         "--recipe", choices=list(RECIPES), help="how the weights want pictures and network (default: the file's own)"
     )
@@ -47,11 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"{args.weights} has no classifier (fc.weight): it is a trunk, and cannot name classes")
     recipe = RECIPES[args.recipe or own or "torchvision"]
     count = len(tensors["fc.weight"])
-    net = network(args.network, num_classes=count, stride_in=recipe.stride_in, stem_pool=recipe.stem_pool)
-    report = load_weights(net, args.weights, recipe.name)
-    require_complete(report)
+    card = read_card(args.weights)
+    config = from_dict(NetworkConfig, card["config"]["network"], str(args.weights)) if card else NetworkConfig()
+    config = dataclasses.replace(config, name=args.network or config.name, recipe=recipe.name)
+    net = build_network(config, count)
+    require_complete(load_weights(net, args.weights, recipe.name))
     net = net.eval().to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    names = class_names(count)
+    names = list(card["classes"]) if card else class_names(count)
     answers, unreadable = {}, []
     for file in files:
         try:

@@ -70,6 +70,8 @@ class ClassifierConfig:
         expects: the result that this configuration should give, and that result's source; for readers.
         seed: of weights, order and augmentation.
         label_smoothing: share of the target that all classes have.
+        mixup, cutmix: alpha of the Beta distribution by which pictures of a batch are mixed, or patches exchanged; 0 does
+            not; with both, a step has one or the other.
         statistics_images: training pictures over which the norms are measured anew for the final weights; 0 keeps the
             running averages.
         network: what is trained.
@@ -80,6 +82,8 @@ class ClassifierConfig:
     expects: str = ""
     seed: NonNegativeInt = 0
     label_smoothing: Share = 0.0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
     statistics_images: NonNegativeInt = 10000
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: PicturesConfig = field(default_factory=PicturesConfig)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,14 +62,22 @@ def open_pictures(config: PicturesConfig) -> tuple[Pictures, Pictures | None]:
     Raises:
         DataError: a folder or file is not there, or is not of its form; the sets have different classes (lists both).
     """
-    reader = {"folders": _folders, "cifar10": _cifar10, "shapes": _shapes}[config.format]
-    train = reader(config, "train", config.train)
-    val = None if config.val is None else reader(config, "val", config.val)
+    train = open_set(config, "train", config.train)
+    val = None if config.val is None else open_set(config, "val", config.val)
     if val is not None and train.classes != val.classes:
         raise DataError(
             f"different classes:\n  {train.name}: {', '.join(train.classes)}\n  {val.name}: {', '.join(val.classes)}"
         )
     return train, val
+
+
+def open_set(config: PicturesConfig, which: Literal["train", "val"], name: str) -> Pictures:
+    """One of the sets; ``name`` is its entry in the configuration.
+
+    Raises:
+        DataError: as :func:`open_pictures`.
+    """
+    return _READERS[config.format](config, which, name)
 
 
 def _folders(config: PicturesConfig, which: str, name: str) -> Pictures:
@@ -131,6 +139,9 @@ def _read_file(files: Sequence[Path], i: int) -> NDArray[np.uint8]:
 
 def _draw(seed: int, side: int, i: int) -> NDArray[np.uint8]:
     return draw_crop(np.random.default_rng((seed, side, i)), i % len(CLASSES) + 1, side)[0]
+
+
+_READERS = {"folders": _folders, "cifar10": _cifar10, "shapes": _shapes}
 
 
 class TrainPictures(Dataset[tuple[Tensor, int]]):

@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,33 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from backbone.recipe import RECIPES
-from backbone.resnet import ResNet, network
-from backbone.weights import load_weights
+from backbone.resnet import ResNet
+from backbone.weights import load_weights, require_complete
 from detection.config_io import config_to_dict, dump_config
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
 from detection.engine.module import TrainingModule
 from detection.engine.precision import use_bf16
+from detection.engine.progress import progress_bar
 from detection.engine.run_folder import RunLog, set_aside
 from detection.engine.schedule import iterations, scaled_lr
 from detection.engine.train import make_trainer
-from detection.pretraining.config import ClassifierConfig, NetworkConfig
+from detection.pretraining.config import ClassifierConfig
+from detection.pretraining.networks import CARD, build_network, read_card
 from detection.pretraining.pictures import (
     EvalPictures,
     Pictures,
     TrainPictures,
     eval_loader,
     open_pictures,
+    open_set,
     train_loader,
 )
+from detection.pretraining.views import Views, score, view_loader
 
 _LOG = logging.getLogger(__name__)
-CARD = "classifier"  # the entry under which a file says what it is
 _FILES = (
     "config.yaml",
     "metrics.json",
@@ -116,21 +121,49 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     return evaluator.result
 
 
-def build_network(config: NetworkConfig, num_classes: int) -> ResNet:
-    """The network of a configuration.
+def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: Views = "single") -> dict[str, float]:
+    """Judges a classifier's weights on the configuration's validation pictures, and writes metrics.json.
+
+    Args:
+        config: its network and data are used.
+        weights: best.pth of a run, or any weights of that network with its classifier.
+        output: where the file goes; an earlier one is moved to a subfolder.
+        views: what the network is shown of a picture (see :func:`make_views`).
+
+    Returns:
+        Shares of the pictures whose class is the first (top1), or among the first five (top5).
 
     Raises:
-        ValueError: unknown network or recipe.
+        ValueError, FileNotFoundError: data or weights are not as wanted.
     """
-    if config.recipe not in RECIPES:
-        raise ValueError(f"unknown recipe {config.recipe!r}: wanted one of {', '.join(RECIPES)}")
-    recipe = RECIPES[config.recipe]
-    options: dict[str, Any] = {"norm": config.norm, "zero_init_residual": config.zero_init_residual}
-    if config.shortcut is not None:
-        options["shortcut"] = config.shortcut
-    if not config.name.startswith("cifar"):
-        options |= {"stride_in": recipe.stride_in, "stem_pool": recipe.stem_pool}
-    return network(config.name, num_classes=num_classes, **options)
+    if config.data.val is None:
+        raise ValueError("data.val is null: there is nothing to evaluate on")
+    val = open_set(config.data, "val", config.data.val)
+    card = read_card(weights)
+    if card is not None and tuple(card["classes"]) != val.classes:
+        raise ValueError(
+            f"different classes:\n  {val.name}: {', '.join(val.classes)}\n  {weights}: {', '.join(card['classes'])}"
+        )
+    net = build_network(config.network, len(val.classes))
+    require_complete(load_weights(net, weights, config.network.recipe))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = net.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    bf16, normalise = use_bf16(config.solver.precision), RECIPES[config.network.recipe].normalise
+    right = torch.zeros(2, dtype=torch.float64)
+    loader = view_loader(val, config.data, views)
+    with progress_bar() as bar, torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        task = bar.add_task("evaluating", total=len(val))
+        for shown, label in loader:
+            best = (
+                score(net, shown, partial(prepare, normalise=normalise), device).topk(min(5, len(val.classes))).indices
+            )
+            right += torch.tensor((int(best[0]) == label, label in best.tolist()))
+            bar.advance(task)
+    result = {"top1": float(right[0]) / len(val), "top5": float(right[1]) / len(val)}
+    set_aside(output, ("metrics.json",))
+    (output / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    _LOG.info("%s, views %s: top-1 %.4f, top-5 %.4f of %d pictures", val.name, views, *result.values(), len(val))
+    return result
 
 
 class ClassificationModule(TrainingModule):
@@ -140,10 +173,21 @@ class ClassificationModule(TrainingModule):
         super().__init__(net, config.solver, config.seed)
         self.config, self.classes = config, classes
         self.recipe = RECIPES[config.network.recipe]
+        self.mixes = [
+            kind(alpha=alpha, num_classes=len(classes))
+            for kind, alpha in ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
+            if alpha
+        ]
 
     def compute_losses(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         images, labels = batch
-        logits = self.model(prepare(images, self.recipe.normalise))
+        images = prepare(images, self.recipe.normalise)
+        if self.mixes:
+            seed = int(torch.randint(2**62, (1,), generator=generator, device=self.device))
+            with torch.random.fork_rng(devices=[]):  # these draw from torch's own generator alone
+                torch.manual_seed(seed)
+                images, labels = self.mixes[seed % len(self.mixes)](images, labels)
+        logits = self.model(images)
         return {"loss_classifier": F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)}
 
     def save_weights(self, path: Path) -> None:

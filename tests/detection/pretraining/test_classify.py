@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.models import ResNet50_Weights
 
-from backbone import resnet18
+from backbone import cifar_resnet, resnet18
 from detection.cli import classify, run
 from detection.pretraining.classify import class_names
 from detection.pretraining.pictures import middle
@@ -68,6 +68,26 @@ def test_weights_that_do_not_fit_are_refused(weights, tmp_path, capsys):
     torch.save({k: v for k, v in state.items() if not k.startswith("fc")}, weights)
     assert run(classify, ["--weights", str(weights), "--network", "resnet18", file]) == 2
     assert "it is a trunk" in capsys.readouterr().err
+
+
+def test_a_file_that_was_trained_here_says_what_it_is(tmp_path, capsys):
+    config = {"network": {"name": "cifar_resnet20", "shortcut": "C"}}
+    net = cifar_resnet(20, shortcut="C", num_classes=2)
+    card = {"format": 1, "config": config, "classes": ["ant", "bee"]}
+    torch.save({"classifier": card, "recipe": "torchvision", "model": net.state_dict()}, tmp_path / "best.pth")
+    argv = [
+        "--weights",
+        str(tmp_path / "best.pth"),
+        str(picture(tmp_path / "a.png")),
+        "--short-side",
+        "32",
+        "--crop",
+        "32",
+    ]
+    assert run(classify, argv) == 0
+    out = capsys.readouterr().out
+    assert "ant" in out
+    assert "bee" in out
 
 
 def test_imagenet_s_names():

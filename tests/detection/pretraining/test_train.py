@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from backbone import cifar_resnet, load_weights, resnet18
@@ -10,7 +11,8 @@ from detection.cli import run, train, train_classifier
 from detection.config_io import config_folder, load
 from detection.engine.callbacks import Checkpoints
 from detection.pretraining.config import ClassifierConfig
-from detection.pretraining.train import build_network, count_right, recompute_statistics
+from detection.pretraining.networks import build_network
+from detection.pretraining.train import ClassificationModule, count_right, recompute_statistics
 
 SMALL = [
     "data.train=24",
@@ -147,3 +149,49 @@ def test_weights_to_begin_with(tmp_path):
     assert not load_weights(net, tmp_path / "run" / "best.pth").missing
     begin = torch.load(tmp_path / "begin.pth", weights_only=True)
     torch.testing.assert_close(net.state_dict()["conv1.weight"], begin["conv1.weight"], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("views", ["single", "ten", "scales"])
+def test_eval_only(finished, tmp_path, views):
+    argv = ["--eval-only", "--weights", str(finished / "best.pth"), "--views", views]
+    assert go(tmp_path, *argv) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 <= found["top1"] <= found["top5"] <= 1
+    if views == "single":
+        assert found == json.loads((finished / "metrics.json").read_text())
+
+
+def test_eval_only_with_other_classes_is_refused(finished, tmp_path, capsys):
+    for name in ("disc", "ring"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "val" / name / "a.png")
+    keys = ["data.format=folders", f"data.root={tmp_path}", "data.val=val"]
+    assert go(tmp_path / "run", "--eval-only", "--weights", str(finished / "best.pth"), keys=keys) == 2
+    said = capsys.readouterr().err
+    assert "different classes" in said
+    assert "disc, ring" in said
+    assert "crescent, cross" in said
+    assert go(tmp_path / "run", "--weights", "some.pth") == 2
+    assert "network.init_from" in capsys.readouterr().err
+
+
+def test_mixed_pictures_have_mixed_labels():
+    """With mixup of two pictures the loss lies between the losses of their labels, by the share that the seed drew."""
+    config = load(ClassifierConfig, "shapes_resnet18", ["mixup=1.0"], "classifiers")
+    module = ClassificationModule(resnet18(num_classes=6).eval(), config, tuple("abcdef"))
+    seen = []
+    module.model.register_forward_hook(lambda _, inputs, out: seen.append((inputs[0], out)))
+    images = torch.stack((torch.zeros(3, 32, 32), torch.full((3, 32, 32), 255.0))).to(torch.uint8)
+    labels = torch.tensor([2, 4])
+    before = torch.get_rng_state()
+    loss = module.compute_losses((images, labels), torch.Generator().manual_seed(3))["loss_classifier"]
+    assert torch.equal(torch.get_rng_state(), before)
+    mixed, logits = seen[0]
+    black, white = module.recipe.normalise(torch.zeros(3, 1, 1)), module.recipe.normalise(torch.ones(3, 1, 1))
+    share = ((mixed[0] - black) / (white - black)).mean()  # of the white picture in the first
+    log = logits.detach().log_softmax(1)
+    first = -(1 - share) * log[0, 2] - share * log[0, 4]
+    second = -(1 - share) * log[1, 4] - share * log[1, 2]
+    torch.testing.assert_close(loss.detach(), (first + second) / 2)
+    again = module.compute_losses((images, labels), torch.Generator().manual_seed(3))["loss_classifier"]
+    assert torch.equal(loss, again)
