@@ -72,8 +72,8 @@ class ClassifierConfig:
         label_smoothing: share of the target that all classes have.
         mixup, cutmix: alpha of the Beta distribution by which pictures of a batch are mixed, or patches exchanged; 0 does
             not; with both, a step has one or the other.
-        statistics_images: training pictures over which the norms are measured anew for the final weights; 0 keeps the
-            running averages.
+        statistics_images: training pictures over which an evaluation measures the norms anew for the weights as they are,
+            before it judges and keeps them; 0 leaves the running averages.
         network: what is trained.
         data: on what.
         solver: how; as a detector's.

@@ -71,7 +71,10 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     dataset = TrainPictures(pictures, config.data, config.seed)
     L.seed_everything(config.seed, verbose=False)
-    checkpoint = output / "last.pth" if resume and (output / "last.pth").exists() else None
+    checkpoint = output / "last.pth" if resume else None
+    if checkpoint is not None and not checkpoint.exists():
+        _LOG.warning("--resume: there is no %s, the run begins at step 0", checkpoint)
+        checkpoint = None
     start = _check_resume(checkpoint, config) if checkpoint is not None else 0
     net = build_network(config.network, len(pictures.classes))
     if checkpoint is None and config.network.init_from is not None:
@@ -208,7 +211,7 @@ def prepare(images: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 class Evaluator:
-    """Measures the norms anew for the final weights, and judges them, on all ranks; rank 0 writes metrics.json."""
+    """Measures the norms anew for the weights as they are, and judges them, on all ranks; rank 0 writes metrics.json."""
 
     def __init__(self, config: ClassifierConfig, train: Pictures, val: Pictures | None, output: Path) -> None:
         self.config, self.train, self.val, self.output = config, train, val, output
@@ -220,13 +223,13 @@ class Evaluator:
         bf16 = use_bf16(solver.precision)
         batch_size = max(solver.batch_size // solver.accumulate, 1)
         count = min(self.config.statistics_images, len(self.train))
-        if count and module.global_step >= solver.max_iter:
+        if count:  # training does not look at them, so that they can be had at every evaluation
             chosen = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.config.seed))[:count]
             part = self.train.some(chosen.numpy())
             loader = eval_loader(EvalPictures(part, self.config.data), batch_size, range(count))
             batches = (prepare(images.to(module.device), self.normalise) for images, _ in loader)
             recompute_statistics(net, batches, bf16=bf16)
-            _LOG.info("norms measured anew over %d training pictures", count)
+            _LOG.debug("norms measured anew over %d training pictures", count)
         if self.val is None:
             return {}
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

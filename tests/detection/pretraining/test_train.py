@@ -6,12 +6,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from backbone import cifar_resnet, load_weights, resnet18
+from backbone import RECIPES, cifar_resnet, load_weights, resnet18
 from detection.cli import run, train, train_classifier
 from detection.config_io import config_folder, load
 from detection.engine.callbacks import Checkpoints
 from detection.pretraining.config import ClassifierConfig
 from detection.pretraining.networks import build_network
+from detection.pretraining.pictures import EvalPictures, open_set
 from detection.pretraining.train import ClassificationModule, count_right, recompute_statistics
 
 SMALL = [
@@ -195,3 +196,18 @@ def test_mixed_pictures_have_mixed_labels():
     torch.testing.assert_close(loss.detach(), (first + second) / 2)
     again = module.compute_losses((images, labels), torch.Generator().manual_seed(3))["loss_classifier"]
     assert torch.equal(loss, again)
+
+
+def test_what_is_kept_was_measured_anew(finished, tmp_path):
+    """The first norm of best.pth holds the statistics of the training pictures under its own convolution."""
+    assert go(tmp_path, keys=["statistics_images=24", "solver.batch_size=24", "data.val=null"]) == 0
+    config = load(ClassifierConfig, "shapes_resnet18", SMALL, "classifiers")
+    pictures = open_set(config.data, "train", "24")
+    images = torch.stack([EvalPictures(pictures, config.data)[i][0] for i in range(24)])
+    state = torch.load(tmp_path / "best.pth", weights_only=True)["model"]
+    net = resnet18(num_classes=6)
+    net.load_state_dict(state)
+    with torch.no_grad():
+        maps = net.conv1(RECIPES["torchvision"].normalise(images.float() / 255))
+    torch.testing.assert_close(state["bn1.running_mean"], maps.mean((0, 2, 3)), rtol=2e-2, atol=2e-3)  # bf16
+    torch.testing.assert_close(state["bn1.running_var"], maps.var((0, 2, 3)), rtol=2e-2, atol=2e-3)
