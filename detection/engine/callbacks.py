@@ -217,14 +217,8 @@ class Evaluation(L.Callback):
         patience: int | None,
         checkpoints: Checkpoints,
     ) -> None:
-        self.run, self.best_by, self.every, self.folder, self.metrics, self.patience = (
-            run,
-            best_by,
-            every,
-            folder,
-            metrics,
-            patience,
-        )
+        self.run, self.best_by, self.every, self.patience = run, best_by, every, patience
+        self.folder, self.metrics = folder, metrics
         self.checkpoints = checkpoints
         self.best, self.without_gain, self.done_at = -1.0, 0, -1
         self.last = 0
@@ -253,7 +247,7 @@ class Evaluation(L.Callback):
         result = trainer.strategy.broadcast(self.run(module))
         self.done_at = trainer.global_step
         value = result.get(self.best_by)
-        if trainer.is_global_zero and self.metrics is not None:
+        if result and trainer.is_global_zero and self.metrics is not None:
             self.metrics.write({"step": trainer.global_step, **result})
         if value is None or value > self.best:
             self.best, self.without_gain = self.best if value is None else value, 0
