@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from detection.config import Config
 from detection.config_io import config_help, dump_config, load, load_config
 
 Command = Callable[[Sequence[str] | None], int]
@@ -17,22 +18,11 @@ _USER_ERRORS = (ValueError, TypeError, OSError)
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Trains and evaluates a detector."""
-    parser = argparse.ArgumentParser(
-        description="Train Faster R-CNN from a configuration, evaluate it, and write the run's folder.",
-        epilog="configuration keys, with their defaults:\n" + config_help() if _wants_help(argv) else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = _run_parser(
+        "Train Faster R-CNN from a configuration, evaluate it, and write the run's folder.", argv, Config
     )
-    parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/")
-    parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last.pth")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val, train nothing")
     parser.add_argument(
         "--weights", help="a backbone's or a detector's weights: a file, torchvision://NAME, detectron2://PATH"
-    )
-    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
-    parser.add_argument(
-        "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
     )
     args = parser.parse_intermixed_args(argv)
     overrides = list(args.keys)
@@ -57,28 +47,14 @@ def train_classifier(argv: Sequence[str] | None = None) -> int:
     """Trains and evaluates a classifier, whose network can be a detector's trunk."""
     from detection.pretraining.config import ClassifierConfig
 
-    parser = argparse.ArgumentParser(
-        description="Train a residual network as a classifier; its best.pth goes to --weights of a detector's training.",
-        epilog="configuration keys, with their defaults:\n" + config_help(ClassifierConfig)
-        if _wants_help(argv)
-        else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/classifiers/")
-    parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last.pth")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val, train nothing")
+    about = "Train a residual network as a classifier; its best.pth goes to --weights of a detector's training."
+    parser = _run_parser(about, argv, ClassifierConfig, "classifiers/")
     parser.add_argument("--weights", type=Path, help="for --eval-only (default: the output folder's best.pth)")
     parser.add_argument(
         "--views",
         choices=("single", "ten", "scales"),
         default="single",
         help="for --eval-only: the middle, ten crops, or the whole picture at five sizes (default: single)",
-    )
-    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
-    parser.add_argument(
-        "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
     )
     args = parser.parse_intermixed_args(argv)
     if (args.weights or args.views != "single") and not args.eval_only:
@@ -168,6 +144,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0 if wanted else 2
     return run(_COMMANDS[argv[0]], argv[1:])
+
+
+def _run_parser(description: str, argv: Sequence[str] | None, schema: type, shelf: str = "") -> argparse.ArgumentParser:
+    """What every command that trains from a configuration takes; ``shelf`` is where its shipped ones lie in configs/."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="configuration keys, with their defaults:\n" + config_help(schema) if _wants_help(argv) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help=f"a YAML file, or the bare name of one in configs/{shelf}")
+    parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on from the output folder's last.pth")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val, train nothing")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    parser.add_argument(
+        "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
+    )
+    return parser
 
 
 def _wants_help(argv: Sequence[str] | None) -> bool:

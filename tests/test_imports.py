@@ -31,7 +31,7 @@ ALLOWED = {
         "faster_rcnn",
         "leaves",
     },
-    "cli": {"config_io", "engine", "pretraining"},
+    "cli": {"config", "config_io", "engine", "pretraining"},
     "detection": {"build", "config", "config_io", "engine", "faster_rcnn"},
     "tools": {"cli", "config", "build"},  # the latter two for the benchmark
     "datasets": {"data"},

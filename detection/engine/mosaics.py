@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detection.config import DataConfig, PretrainConfig
 from detection.data.shapes import CLASSES, draw_crop
+from detection.engine.statistics import measuring_statistics
 from detection.faster_rcnn import FasterRCNN
 from detection.targets import Target
 
@@ -115,11 +116,7 @@ def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfi
             text = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in mean.items())
             _LOG.info("pretraining: step %d/%d  %s  %.0f s", step, config.iterations, text, time.perf_counter() - began)
             recent.clear()
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a mean of all, for the running averages lag behind the weights
-    with torch.no_grad():
+    with measuring_statistics(model):
         for i in range(_STATISTICS_BATCHES):
             losses(pools[i % len(pools)])
 

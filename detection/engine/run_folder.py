@@ -16,16 +16,8 @@ from detection.evaluation.pictures import Drawn, beside, contact_sheet, draw
 
 _LOG = logging.getLogger(__name__)
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "detections.json", "ground_truth.json", "pictures")
-RUN_FILES = (
-    *EVALUATION_FILES,
-    "config.yaml",
-    "metrics.jsonl",
-    "metrics.csv",
-    "last.pth",
-    "best.pth",
-    "log.txt",
-    "tensorboard",
-)
+TRAINING_FILES = ("config.yaml", "metrics.jsonl", "metrics.csv", "last.pth", "best.pth", "log.txt", "tensorboard")
+RUN_FILES = (*EVALUATION_FILES, *TRAINING_FILES)
 _LOGGERS = ("detection", "backbone")
 _PICTURES, _DRAWN_SCORE, _DRAWN_SIDE = 8, 0.5, 640
 

@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 _LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
 _METRICS = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
 # what may differ in a resumed run: it changes what is looked at, not what is computed
-_MAY_CHANGE = {"eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every"}
+MAY_CHANGE = {"eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every"}
 
 
 def train(config: Config, output: Path, *, resume: bool = False, config_name: str = "") -> Report | None:
@@ -63,10 +63,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         raise ValueError(f"{source.train.name}: no image has an object to train on")
 
     L.seed_everything(config.seed, verbose=False)
-    checkpoint = output / "last.pth" if resume else None
-    if checkpoint is not None and not checkpoint.exists():
-        _LOG.warning("--resume: there is no %s, the run begins at step 0", checkpoint)
-        checkpoint = None
+    checkpoint = last_checkpoint(output) if resume else None
     start = _check_resume(checkpoint, config, classes) if checkpoint is not None else 0
     model = build_model(config.model, len(classes.names))
     if checkpoint is None:
@@ -295,6 +292,15 @@ class Evaluator:
         write_pictures(self.records, self.dataset.read, results, self.output / "pictures")
 
 
+def last_checkpoint(output: Path) -> Path | None:
+    """The training state to go on from, or None, with a warning, where there is none yet."""
+    checkpoint = output / "last.pth"
+    if checkpoint.exists():
+        return checkpoint
+    _LOG.warning("--resume: there is no %s, the run begins at step 0", checkpoint)
+    return None
+
+
 def _check_resume(checkpoint: Path, config: Config, classes: Classes) -> int:
     """The step to go on from.
 
@@ -309,7 +315,7 @@ def _check_resume(checkpoint: Path, config: Config, classes: Classes) -> int:
     if dataclasses.replace(before.model, weights=None) != dataclasses.replace(config.model, weights=None):
         raise ValueError(f"{checkpoint} is of another model; {advice}")
     ours, theirs = vars(config.solver), vars(before.solver)
-    changed = [key for key in ours if key not in _MAY_CHANGE and theirs[key] != ours[key]]
+    changed = [key for key in ours if key not in MAY_CHANGE and theirs[key] != ours[key]]
     if changed:
         # the state of optimiser and schedule would silently win over the new values
         raise ValueError(f"{checkpoint} was trained with another solver.{changed[0]}; {advice}")

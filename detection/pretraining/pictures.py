@@ -47,6 +47,14 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def judged(self, i: int, side: int) -> tuple[NDArray[np.uint8], int]:
+        """The i-th picture and its label; where it cannot be read a black square and -1, which no answer equals."""
+        try:
+            return self.read(i), int(self.labels[i])
+        except (UnreadableImage, OSError) as error:
+            _LOG.warning("counts as wrong: %s", error)
+            return np.zeros((side, side, 3), dtype=np.uint8), -1
+
     def some(self, chosen: NDArray[np.int64]) -> "Pictures":
         """A part of the set."""
         return replace(self, labels=self.labels[chosen], read=partial(_read_chosen, self.read, chosen))
@@ -194,12 +202,8 @@ class EvalPictures(Dataset[tuple[Tensor, int]]):
         return len(self.pictures)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        try:
-            picture = self.pictures.read(i)
-        except (UnreadableImage, OSError) as error:
-            _LOG.warning("counts as wrong: %s", error)
-            return torch.zeros(3, self.config.crop, self.config.crop, dtype=torch.uint8), -1
-        return middle(picture, self.config.eval_short_side, self.config.crop), int(self.pictures.labels[i])
+        picture, label = self.pictures.judged(i, self.config.crop)
+        return middle(picture, self.config.eval_short_side, self.config.crop), label
 
 
 def middle(picture: NDArray[np.uint8], short_side: int | None, crop: int) -> Tensor:

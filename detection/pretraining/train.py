@@ -25,9 +25,10 @@ from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, Prog
 from detection.engine.module import TrainingModule
 from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
-from detection.engine.run_folder import RunLog, set_aside
+from detection.engine.run_folder import TRAINING_FILES, RunLog, set_aside
 from detection.engine.schedule import iterations, scaled_lr
-from detection.engine.train import make_trainer
+from detection.engine.statistics import measuring_statistics
+from detection.engine.train import MAY_CHANGE, last_checkpoint, make_trainer
 from detection.pretraining.config import ClassifierConfig
 from detection.pretraining.networks import CARD, build_network, read_card
 from detection.pretraining.pictures import (
@@ -42,16 +43,7 @@ from detection.pretraining.pictures import (
 from detection.pretraining.views import Views, score, view_loader
 
 _LOG = logging.getLogger(__name__)
-_FILES = (
-    "config.yaml",
-    "metrics.json",
-    "metrics.jsonl",
-    "metrics.csv",
-    "last.pth",
-    "best.pth",
-    "log.txt",
-    "tensorboard",
-)
+_FILES = ("metrics.json", *TRAINING_FILES)
 _METRICS = ("top1", "top5")
 
 
@@ -71,10 +63,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     dataset = TrainPictures(pictures, config.data, config.seed)
     L.seed_everything(config.seed, verbose=False)
-    checkpoint = output / "last.pth" if resume else None
-    if checkpoint is not None and not checkpoint.exists():
-        _LOG.warning("--resume: there is no %s, the run begins at step 0", checkpoint)
-        checkpoint = None
+    checkpoint = last_checkpoint(output) if resume else None
     start = _check_resume(checkpoint, config) if checkpoint is not None else 0
     net = build_network(config.network, len(pictures.classes))
     if checkpoint is None and config.network.init_from is not None:
@@ -246,23 +235,12 @@ class Evaluator:
         return dict(self.result)
 
 
-@torch.no_grad()
 def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, bf16: bool = False) -> None:
-    """Measures the batch norms of ``net`` anew for its weights, as means over normalised batches [N, 3, H, W], as the ResNet
-    paper does before it fixes them (appendix A): the running averages of training lag behind the weights."""
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
-    before = [(m, m.momentum) for m in norms]
-    was_training = net.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a mean of all
-    net.train()
-    for batch in batches:
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-            net(batch)
-    for norm, momentum in before:
-        norm.momentum = momentum
-    net.train(was_training)
+    """Measures the batch norms of ``net`` anew over normalised batches [N, 3, H, W]."""
+    with measuring_statistics(net):
+        for batch in batches:
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+                net(batch)
 
 
 @torch.no_grad()
@@ -293,9 +271,8 @@ def _check_resume(checkpoint: Path, config: ClassifierConfig) -> int:
     if CARD not in content:
         raise ValueError(f"{checkpoint} is no classifier's training state")
     before, now = content[CARD]["config"], config_to_dict(config)
-    looks = ("eval_every", "checkpoint_every", "early_stop", "log_every", "val_loss")
     for part in ("network", "solver"):
-        changed = [k for k in now[part] if before[part].get(k) != now[part][k] and k not in looks]
+        changed = [k for k in now[part] if before[part].get(k) != now[part][k] and k not in MAY_CHANGE]
         if changed:
             raise ValueError(
                 f"{checkpoint} was trained with another {part}.{changed[0]}; resume with the configuration of its run, "

@@ -1,6 +1,5 @@
 """What a classifier is asked about a picture in evaluation: one crop, ten crops, or the whole picture at several sizes."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,11 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as TF  # v2 rounds resized bytes otherwise than published recipes
 
-from detection.data.image import UnreadableImage
 from detection.pretraining.config import PicturesConfig
-from detection.pretraining.pictures import Pictures
+from detection.pretraining.pictures import Pictures, middle
 
-_LOG = logging.getLogger(__name__)
 Views = Literal["single", "ten", "scales"]
 SCALES = (224, 256, 384, 480, 640)  # short sides (section 4.1)
 
@@ -30,13 +27,13 @@ def make_views(picture: NDArray[np.uint8], views: Views, short_side: int | None,
         short_side: of the picture before it is cropped; None leaves its size.
         crop: side of the crops.
     """
+    if views == "single":
+        return [middle(picture, short_side, crop)[None]]
     image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
     if views == "scales":
         return [TF.resize(image, [side], antialias=True)[None] for side in SCALES]
     if short_side is not None:
         image = TF.resize(image, [short_side], antialias=True)
-    if views == "single":
-        return [TF.center_crop(image, [crop, crop])[None]]
     return [torch.stack(TF.ten_crop(image, [crop, crop]))]
 
 
@@ -57,13 +54,7 @@ class ViewSet(Dataset[tuple[list[Tensor], int]]):
         return len(self.pictures)
 
     def __getitem__(self, i: int) -> tuple[list[Tensor], int]:
-        try:
-            picture = self.pictures.read(i)
-        except (UnreadableImage, OSError) as error:
-            _LOG.warning("counts as wrong: %s", error)
-            picture, label = np.zeros((self.config.crop, self.config.crop, 3), dtype=np.uint8), -1
-        else:
-            label = int(self.pictures.labels[i])
+        picture, label = self.pictures.judged(i, self.config.crop)
         return make_views(picture, self.views, self.config.eval_short_side, self.config.crop), label
 
 
