@@ -64,12 +64,32 @@ class LoadReport:
         return text
 
 
-def load_weights(net: nn.Module | Sequence[nn.Module], path: str | Path, recipe: str | None = None) -> LoadReport:
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds.
+
+    Attributes:
+        tensors: under torchvision's names.
+        recipe: name of the recipe that the file implies, if any.
+        content: all of it: what else the file says of itself.
+        source: the file, for messages.
+    """
+
+    tensors: dict[str, Tensor]
+    recipe: str | None
+    content: Any
+    source: str
+
+
+def load_weights(
+    net: nn.Module | Sequence[nn.Module], source: str | Path | Weights, recipe: str | None = None
+) -> LoadReport:
     """Copies a file's weights into a network.
 
     Args:
         net: a ResNet, or the parts of one that together keep its names (what ``split_c4`` returns).
-        path: .pth, .safetensors, or a Caffe2/detectron2 .pkl of an ImageNet model.
+        source: .pth, .safetensors, or a Caffe2/detectron2 .pkl of an ImageNet model; or what
+            :func:`read_weights` made of it.
         recipe: name of the recipe that the weights were trained with; None takes the file's own (its "recipe" entry, or
             detectron2's for its pickles), else "torchvision". Key names do not tell: MSRA's weights also come under
             torchvision's keys.
@@ -80,13 +100,14 @@ def load_weights(net: nn.Module | Sequence[nn.Module], path: str | Path, recipe:
             the recipe.
     """
     parts = [net] if isinstance(net, nn.Module) else list(net)
-    source, own_recipe = read_weights(path)
-    if recipe and own_recipe and recipe != own_recipe:
+    weights = source if isinstance(source, Weights) else read_weights(source)
+    own = weights.recipe
+    if recipe and own and recipe != own:
         raise ValueError(
-            f"{path} holds weights of recipe {own_recipe!r}, and recipe {recipe!r} was asked for; leave it out or say "
-            f"{own_recipe!r} (model.recipe={own_recipe})"
+            f"{weights.source} holds weights of recipe {own!r}, and recipe {recipe!r} was asked for; leave it out or say "
+            f"{own!r} (model.recipe={own})"
         )
-    name = recipe or own_recipe or "torchvision"
+    name = recipe or own or "torchvision"
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: wanted one of {', '.join(RECIPES)}")
     for part in parts:
@@ -96,12 +117,12 @@ def load_weights(net: nn.Module | Sequence[nn.Module], path: str | Path, recipe:
         target |= part.state_dict()
     # a running count, which no frozen norm has and many files lack
     target = {k: v for k, v in target.items() if not k.endswith("num_batches_tracked")}
-    source = {k: v for k, v in source.items() if not k.endswith("num_batches_tracked")}
-    report = _copy(target, source, RECIPES[name])
+    tensors = {k: v for k, v in weights.tensors.items() if not k.endswith("num_batches_tracked")}
+    report = _copy(target, tensors, RECIPES[name])
     if not report.loaded:
         raise ValueError(
-            f"{path}: no tensor fits this network. It wants names such as {', '.join(list(target)[:3])}; "
-            f"the file has {', '.join(list(source)[:3]) or 'no tensors'}"
+            f"{weights.source}: no tensor fits this network. It wants names such as {', '.join(list(target)[:3])}; "
+            f"the file has {', '.join(list(tensors)[:3]) or 'no tensors'}"
         )
     return report
 
@@ -187,8 +208,8 @@ def _stage(key: str) -> str:
 # ---- reading ----------------------------------------------------------------------------------------------------
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of a file under torchvision's names, and the name of the recipe that the file implies, if any.
+def read_weights(path: str | Path) -> Weights:
+    """Reads a file of weights; nothing in it is run.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_weights`.
@@ -198,11 +219,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str | None]:
         raise FileNotFoundError(f"no weights file {path}")
     content = read_file(path)
     recipe = content.get("recipe") if isinstance(content, dict) else None
-    content = _unwrap(content, path)
-    tensors = {str(k): torch.as_tensor(v) for k, v in content.items() if isinstance(v, (Tensor, np.ndarray))}
+    state = _unwrap(content, path)
+    tensors = {str(k): torch.as_tensor(v) for k, v in state.items() if isinstance(v, (Tensor, np.ndarray))}
     if any(key.startswith("res2_") or key == "conv1_w" for key in tensors):
-        return _from_caffe2(tensors), "detectron2"
-    return tensors, recipe if isinstance(recipe, str) else None
+        return Weights(_from_caffe2(tensors), "detectron2", content, str(path))
+    return Weights(tensors, recipe if isinstance(recipe, str) else None, content, str(path))
 
 
 def read_file(path: Path) -> Any:

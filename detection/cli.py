@@ -1,5 +1,4 @@
-"""The command line: ``resdet train|evaluate|predict|train-classifier|classify|inspect``; the scripts of tools/ call the same
-functions."""
+"""The command line, ``resdet COMMAND …``; the scripts of tools/ call the same functions."""
 
 import argparse
 import logging
@@ -94,8 +93,15 @@ def classify(argv: Sequence[str] | None = None) -> int:
     return main(argv)
 
 
+def degradation(argv: Sequence[str] | None = None) -> int:
+    """Trains plain and residual networks side by side and draws their errors."""
+    from detection.pretraining.degradation import main
+
+    return main(argv)
+
+
 def inspect(argv: Sequence[str] | None = None) -> int:
-    """Prints a network's map sizes, receptive fields, parameters and multiply-adds."""
+    """Prints a network's map sizes, parameters and multiply-adds; draws its layers' responses."""
     from detection.pretraining.inspection import main
 
     return main(argv)
@@ -107,6 +113,7 @@ _COMMANDS: dict[str, Command] = {
     "predict": predict,
     "train-classifier": train_classifier,
     "classify": classify,
+    "degradation": degradation,
     "inspect": inspect,
 }
 

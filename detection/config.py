@@ -202,9 +202,10 @@ class SolverConfig:
         batch_size: images a step, over all processes and accumulated parts.
         accumulate: parts that a step's images are computed in, one after the other.
         max_iter: steps.
-        schedule: step (divided at steps) or cosine.
+        schedule: step (changed at steps), cosine, or plateau (changed when evaluations bring nothing better).
         steps: where the rate is multiplied by gamma; below 1 a fraction of max_iter.
         gamma: see steps.
+        patience: plateau: evaluations without a better one before the rate is multiplied by gamma.
         warmup: steps of linear warm-up; below 1 a fraction of max_iter.
         warmup_factor: share of the rate that warm-up starts at.
         clip_norm: the gradient's norm is limited to this; null does not.
@@ -227,9 +228,10 @@ class SolverConfig:
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
     max_iter: PositiveInt = 270000
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Literal["step", "cosine", "plateau"] = "step"
     steps: tuple[PositiveFloat, ...] = (210000, 250000)
     gamma: Share = 0.1
+    patience: PositiveInt = 3
     warmup: NonNegativeFloat = 1000
     warmup_factor: Share = 0.001
     clip_norm: PositiveFloat | None = None
@@ -240,6 +242,14 @@ class SolverConfig:
     checkpoint_every: PositiveFloat = 5000
     early_stop: PositiveInt | None = None
     log_every: PositiveInt = 20
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"solver.batch_size={self.batch_size} must be a multiple of solver.accumulate={self.accumulate}"
+            )
+        if self.schedule == "plateau" and not self.eval_every:
+            raise ValueError("solver.schedule=plateau looks at evaluations: set solver.eval_every")
 
 
 @dataclass(frozen=True)
@@ -291,10 +301,5 @@ class Config:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
 
     def __post_init__(self) -> None:
-        if self.solver.batch_size % self.solver.accumulate:
-            raise ValueError(
-                f"solver.batch_size={self.solver.batch_size} must be a multiple of "
-                f"solver.accumulate={self.solver.accumulate}"
-            )
         if not self.data.short_side:
             raise ValueError("data.short_side must name at least one size")

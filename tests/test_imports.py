@@ -32,6 +32,7 @@ ALLOWED = {
         "leaves",
     },
     "cli": {"config", "config_io", "engine", "pretraining"},
+    "__main__": {"cli"},
     "detection": {"build", "config", "config_io", "engine", "faster_rcnn"},
     "tools": {"cli", "config", "build"},  # the latter two for the benchmark
     "datasets": {"data"},
@@ -40,8 +41,10 @@ MAY_IMPORT_BACKBONE = {
     "detection/build.py",
     "detection/engine/checkpoint.py",
     "detection/pretraining/classify.py",
+    "detection/pretraining/degradation.py",
     "detection/pretraining/inspection.py",
     "detection/pretraining/networks.py",
+    "detection/pretraining/responses.py",
     "detection/pretraining/train.py",
 }
 
@@ -112,6 +115,7 @@ INSIDE_FUNCTIONS = {
     "detection.engine.judge",
     "detection.engine.predict",
     "detection.pretraining.classify",
+    "detection.pretraining.degradation",
     "detection.pretraining.inspection",
     "detection.pretraining.config",
     "detection.pretraining",

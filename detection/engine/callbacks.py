@@ -112,6 +112,7 @@ class StepLog(L.Callback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "loss": sum(losses.values()),
             **losses,
+            **module.measured(),
             "seconds": round(seconds, 4),
             "data_seconds": round(self.data / steps, 4),
             "images_per_second": round(module.solver.batch_size / seconds, 3),
@@ -255,6 +256,7 @@ class Evaluation(L.Callback):
                 module.save_weights(self.folder / "best.pth")
         else:
             self.without_gain += 1
+            self._fall(trainer.global_step, module)
         self.checkpoints.save(trainer)
         if self.patience is not None and self.without_gain >= self.patience:
             _LOG.info(
@@ -265,6 +267,20 @@ class Evaluation(L.Callback):
                 self.without_gain,
             )
             trainer.should_stop = True
+
+    def _fall(self, step: int, module: TrainingModule) -> None:
+        """Lowers the learning rate from the next update but one on, where the schedule waits for this."""
+        solver = module.solver
+        if solver.schedule == "plateau" and self.without_gain % solver.patience == 0:
+            module.schedule.falls += 1
+            factor = module.schedule(step)
+            _LOG.info(
+                "step %d: no better %s in %d evaluations, learning rate x %g",
+                step,
+                self.best_by,
+                self.without_gain,
+                factor,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "without_gain": self.without_gain, "done_at": self.done_at}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from backbone import LoadReport, require_loaded
 from backbone import load_weights as load_backbone_weights
 from backbone.hub import fetch, is_name, recipe_of
-from backbone.weights import read_file
+from backbone.weights import read_file, read_weights
 from detection.build import build_model
 from detection.config import Config, ModelConfig
 from detection.config_io import config_from_dict, config_to_dict, override
@@ -115,7 +115,8 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
     path, implied = Path(config.weights), None
     if is_name(config.weights):
         path, implied = fetch(config.weights), recipe_of(config.weights)
-    content = _read(path)
+    weights = read_weights(path)
+    content = weights.content
     if is_detector(content):
         about = content[CARD]
         implied = about["config"]["model"]["recipe"]
@@ -129,7 +130,7 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
         classes.check(theirs, "the data", str(path))
         _load_strictly(model, _state(content), str(path))
         return None
-    report = load_backbone_weights(parts, path, config.recipe)
+    report = load_backbone_weights(parts, weights, config.recipe)
     require_loaded(parts, report.loaded)
     _LOG.info("weights %s: %s", path, report)
     return report

@@ -32,6 +32,7 @@ class TrainingModule(L.LightningModule):
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.solver, self.seed = solver, seed
+        self.schedule = make_schedule(solver)
         decay = solver.ema
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
@@ -48,6 +49,10 @@ class TrainingModule(L.LightningModule):
     def save_weights(self, path: Path) -> None:
         """The weights to keep, with what a file says of itself."""
         raise TypeError(f"{type(self).__name__} must define save_weights(path)")
+
+    def measured(self) -> dict[str, float]:
+        """What a line of the log says of the steps since the last one, besides their losses and speed."""
+        return {}
 
     @property
     def kept(self) -> nn.Module:
@@ -85,7 +90,7 @@ class TrainingModule(L.LightningModule):
             optimizer = torch.optim.SGD(groups, lr, momentum=solver.momentum)
         else:
             optimizer = torch.optim.AdamW(groups, lr)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, make_schedule(solver))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

@@ -16,16 +16,18 @@ def scaled_lr(config: SolverConfig) -> float:
     return config.base_lr * config.batch_size / config.reference_batch
 
 
-@dataclass(frozen=True)
+@dataclass
 class Schedule:
-    """Factor on the learning rate at each step: linear warm-up, then steps or a cosine.
+    """Factor on the learning rate at each step: linear warm-up, then steps, a cosine, or falls when an evaluation says so.
 
     Attributes:
         max_iter: steps of the run.
         warmup: steps of warm-up.
         warmup_factor: factor at step 0.
         milestones: steps at which the rate is multiplied by ``gamma``; None for a cosine to 0.
-        gamma: see milestones.
+        gamma: see milestones and falls.
+        falls: how often the rate has been multiplied by ``gamma`` besides; the one thing here that changes in a run. A
+            checkpoint has it: torch's LambdaLR saves the attributes of its callables.
     """
 
     max_iter: int
@@ -33,6 +35,7 @@ class Schedule:
     warmup_factor: float
     milestones: tuple[int, ...] | None
     gamma: float
+    falls: int = 0
 
     def __call__(self, step: int) -> float:
         """The factor for the update that follows ``step`` updates."""
@@ -42,11 +45,12 @@ class Schedule:
             warm = self.warmup_factor * (1 - share) + share
         if self.milestones is None:
             return warm * 0.5 * (1 + math.cos(math.pi * min(step, self.max_iter) / self.max_iter))
-        return warm * self.gamma ** sum(step >= m for m in self.milestones)
+        return warm * self.gamma ** (self.falls + sum(step >= m for m in self.milestones))
 
 
 def make_schedule(config: SolverConfig) -> Schedule:
     """The schedule of a configuration, its fractions turned into steps."""
     n = config.max_iter
-    milestones = tuple(iterations(s, n) for s in config.steps) if config.schedule == "step" else None
+    steps = tuple(iterations(s, n) for s in config.steps)
+    milestones = {"step": steps, "cosine": None, "plateau": ()}[config.schedule]
     return Schedule(n, iterations(config.warmup, n), config.warmup_factor, milestones, config.gamma)

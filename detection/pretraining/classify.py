@@ -1,7 +1,6 @@
 """``resdet classify``: what is on pictures, by a network with its classifier."""
 
 import argparse
-import dataclasses
 import json
 import logging
 from collections.abc import Sequence
@@ -11,11 +10,8 @@ import torch
 from torch import Tensor
 
 from backbone.recipe import RECIPES
-from backbone.weights import load_weights, read_weights, require_complete
-from detection.config_io import from_dict
 from detection.data.image import find_images, read_image
-from detection.pretraining.config import NetworkConfig
-from detection.pretraining.networks import build_network, read_card
+from detection.pretraining.networks import read_classifier
 from detection.pretraining.pictures import middle
 
 _LOG = logging.getLogger(__name__)
@@ -45,18 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"wanted --top of at least 1 and --crop from 1 to --short-side, got {args.top}, {args.crop}, {args.short_side}"
         )
     files = find_images(args.inputs)
-    tensors, own = read_weights(args.weights)
-    if "fc.weight" not in tensors:
-        raise ValueError(f"{args.weights} has no classifier (fc.weight): it is a trunk, and cannot name classes")
-    recipe = RECIPES[args.recipe or own or "torchvision"]
-    count = len(tensors["fc.weight"])
-    card = read_card(args.weights)
-    config = from_dict(NetworkConfig, card["config"]["network"], str(args.weights)) if card else NetworkConfig()
-    config = dataclasses.replace(config, name=args.network or config.name, recipe=recipe.name)
-    net = build_network(config, count)
-    require_complete(load_weights(net, args.weights, recipe.name))
-    net = net.eval().to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    names = list(card["classes"]) if card else class_names(count)
+    classifier = read_classifier(args.weights, args.network, args.recipe)
+    net = classifier.net.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    count = net.fc.out_features
+    names = classifier.classes or class_names(count)
     answers, unreadable = {}, []
     for file in files:
         try:
@@ -67,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         image = middle(picture, args.short_side, args.crop).float().div_(255)
         with torch.no_grad():
-            scores = net(recipe.normalise(image.to(args.device))[None])[0].softmax(0)
+            scores = net(classifier.recipe.normalise(image.to(args.device))[None])[0].softmax(0)
         best = scores.topk(min(args.top, count))
         answers[str(file)] = [
             {"class": names[i], "score": round(s, 6)} for s, i in zip(*map(Tensor.tolist, best), strict=True)

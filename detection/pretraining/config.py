@@ -14,6 +14,8 @@ class NetworkConfig:
 
     Attributes:
         name: resnet18, resnet50, plain34, cifar_resnet20, … (``resdet inspect --help`` lists them).
+        width: channels of conv1 and the first stage, each later stage has twice its predecessor's; null takes the
+            network's own (64, CIFAR-10's nets 16).
         norm: of all layers.
         shortcut: A, B or C of the paper, none for a plain net; null takes the network's own.
         recipe: how it takes its pictures, where bottlenecks stride and how the stem pools.
@@ -22,6 +24,7 @@ class NetworkConfig:
     """
 
     name: str = "resnet50"
+    width: PositiveInt | None = None
     norm: Literal["bn", "sync_bn", "gn"] = "bn"
     shortcut: Literal["A", "B", "C", "none"] | None = None
     recipe: str = "torchvision"
@@ -44,8 +47,10 @@ class PicturesConfig:
         pad: zeros around a picture before its crop in training (CIFAR-10: 4).
         flip: probability of a mirrored picture in training.
         jitter: largest change of brightness, contrast and saturation in training.
+        lighting: deviation of the colour shift along the principal axes of ImageNet's colours in training (AlexNet's; 0.1
+            in the papers).
         workers: loading processes.
-        seed: of the drawn set.
+        seed: of the drawn set, whose pictures are drawn at the start and kept in memory.
     """
 
     format: Literal["folders", "cifar10", "shapes"] = "folders"
@@ -58,6 +63,7 @@ class PicturesConfig:
     pad: NonNegativeInt = 0
     flip: Share = 0.5
     jitter: NonNegativeFloat = 0.0
+    lighting: NonNegativeFloat = 0.0
     workers: NonNegativeInt = 4
     seed: NonNegativeInt = 0
 

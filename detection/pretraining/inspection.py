@@ -1,9 +1,11 @@
-"""``resdet inspect``: the paper's table 1 for any network and input size."""
+"""``resdet inspect``: the paper's table 1 for any network and input size, or its figure 7 for trained ones."""
 
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -13,17 +15,29 @@ from rich.table import Table
 from backbone.blocks import Shortcut, StrideIn
 from backbone.resnet import NAMES, OutputStride, network
 from backbone.table import Stage, table
+from detection.data.image import find_images, read_image
+from detection.pretraining.config import PicturesConfig
+from detection.pretraining.networks import Classifier, read_classifier
+from detection.pretraining.pictures import EvalPictures, eval_loader, middle, open_set
+from detection.pretraining.plots import Responses, draw_responses
+from detection.pretraining.responses import response_deviations
+
+_LOG = logging.getLogger(__name__)
+_BATCH = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
         prog="inspect_backbone.py",
-        description="Print a network stage by stage: map size, stride, receptive field, parameters, multiply-adds.",
+        description="Print a network stage by stage: map size, stride, receptive field, parameters, multiply-adds. With "
+        "--responses, draw how strongly the layers of trained networks respond.",
         epilog=f"networks: {', '.join(NAMES)}",
         allow_abbrev=False,
     )
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="with --responses: of files that do not say it themselves"
+    )
     parser.add_argument(
         "--size",
         type=int,
@@ -37,7 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-stride", type=int, choices=get_args(OutputStride), default=32)
     parser.add_argument("--classes", type=int, help="outputs of the classifier (default: 1000, or 10)")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    drawn = parser.add_argument_group("responses")
+    drawn.add_argument(
+        "--responses", type=Path, nargs="+", metavar="FILE", help="best.pth of classifiers, or their weights"
+    )
+    drawn.add_argument(
+        "--pictures", type=Path, nargs="+", metavar="INPUT", help="image files and folders (default: each file's own "
+        "validation pictures)",
+    )  # fmt: skip
+    drawn.add_argument("--count", type=int, default=512, help="pictures at most (default: 512)")
+    drawn.add_argument("--output", type=Path, default=Path("responses.png"), help="default: responses.png")
     args = parser.parse_args(argv)
+    if args.responses:
+        return responses(args.responses, args.name, args.pictures, args.count, args.output, as_json=args.json)
+    if args.name is None:
+        parser.error("wanted NAME, or --responses FILE …")
     given = {"shortcut": args.shortcut, "stem_pool": args.stem_pool, "num_classes": args.classes}
     options = {k: v for k, v in given.items() if v is not None}
     with torch.device("meta"):  # sizes alone; nothing is computed
@@ -55,6 +83,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         show(args.name, (sides[0], sides[-1]), rows)
     return 0
+
+
+def responses(
+    files: Sequence[Path], name: str | None, pictures: Sequence[Path] | None, count: int, output: Path, *, as_json: bool
+) -> int:
+    """Draws the standard deviation of each layer's response, and prints its median and largest for each network."""
+    if count < 1:
+        raise ValueError(f"--count must be at least 1, got {count}")
+    found = {}
+    for file in files:
+        classifier = read_classifier(file, name)
+        found[_title(file, files)] = response_deviations(classifier.net, _batches(classifier, file, pictures, count))
+    draw_responses([Responses(title, list(values.values())) for title, values in found.items()], output)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        shown = Table("network", "layers", "median response", "largest", "of the last layer")
+        for title, values in found.items():
+            ordered = sorted(values.values())
+            numbers = (ordered[len(ordered) // 2], ordered[-1], list(values.values())[-1])
+            shown.add_row(title, str(len(ordered)), *(f"{v:.3f}" for v in numbers))
+        Console(width=None if Console().is_terminal else 120).print(shown)
+    _LOG.info("responses layer by layer: %s", output)
+    return 0
+
+
+def _title(file: Path, files: Sequence[Path]) -> str:
+    """A file's name, or its folder's where several files have one name."""
+    same = sum(other.name == file.name for other in files) > 1
+    return file.resolve().parent.name if same else file.stem
+
+
+def _batches(classifier: Classifier, file: Path, inputs: Sequence[Path] | None, count: int) -> Iterator[torch.Tensor]:
+    config = classifier.config
+    if inputs:
+        data = config.data if config is not None else PicturesConfig()
+        images = [middle(read_image(f), data.eval_short_side, data.crop) for f in find_images(inputs)[:count]]
+        batches = iter(torch.stack(images).split(_BATCH))
+    elif config is None or config.data.val is None:
+        raise ValueError(f"{file} does not say what pictures it was judged on; name some with --pictures")
+    else:
+        shown = EvalPictures(open_set(config.data, "val", config.data.val), config.data)
+        batches = (images for images, _ in eval_loader(shown, _BATCH, range(min(count, len(shown)))))
+    for batch in batches:
+        yield classifier.recipe.normalise(batch.float().div_(255))
 
 
 def show(name: str, size: tuple[int, int], rows: Sequence[Stage]) -> None:

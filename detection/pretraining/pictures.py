@@ -25,6 +25,11 @@ _CIFAR_SIDE = 32
 _CIFAR_RECORD = 1 + 3 * _CIFAR_SIDE**2  # a label, then the red, green and blue planes
 _CIFAR_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "val": ("test_batch.bin",)}
 _CIFAR_FOLDER = "cifar-10-batches-bin"
+# principal axes (columns) of the colours of ImageNet's pixels, RGB 0..1, times their sizes, as Torch's training of ResNets
+# gives them (fb.resnet.torch, datasets/imagenet.lua)
+_COLOUR_AXES = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+) * np.array([0.2175, 0.0188, 0.0045])
 Key = tuple[int, int]
 
 
@@ -135,18 +140,15 @@ def _shapes(config: PicturesConfig, which: str, name: str) -> Pictures:
         raise DataError(f"data.{which} must be a number of pictures to draw, got {name!r}")
     # another seed, so that no picture stands in both
     seed = config.seed + (1_000_003 if which == "val" else 0)
-    return Pictures(
-        f"shapes (seed {seed})", CLASSES, np.arange(int(name)) % len(CLASSES), partial(_draw, seed, config.crop)
-    )
+    labels = np.arange(int(name)) % len(CLASSES)
+    rngs = (np.random.default_rng((seed, config.crop, i)) for i in range(len(labels)))
+    drawn = np.stack([draw_crop(rng, int(label) + 1, config.crop)[0] for rng, label in zip(rngs, labels, strict=True)])
+    return Pictures(f"shapes (seed {seed})", CLASSES, labels, drawn.__getitem__)
 
 
 # functions with names, for processes that load pictures may have to receive them
 def _read_file(files: Sequence[Path], i: int) -> NDArray[np.uint8]:
     return read_image(files[i])
-
-
-def _draw(seed: int, side: int, i: int) -> NDArray[np.uint8]:
-    return draw_crop(np.random.default_rng((seed, side, i)), i % len(CLASSES) + 1, side)[0]
 
 
 _READERS = {"folders": _folders, "cifar10": _cifar10, "shapes": _shapes}
@@ -189,6 +191,8 @@ class TrainPictures(Dataset[tuple[Tensor, int]]):
                 (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation), change, strict=True
             ):
                 image = adjust(image, float(factor))
+        if config.lighting:
+            image = shift_colours(image, rng.normal(0, config.lighting, 3))
         return image.contiguous(), int(self.pictures.labels[i])
 
 
@@ -204,6 +208,12 @@ class EvalPictures(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         picture, label = self.pictures.judged(i, self.config.crop)
         return middle(picture, self.config.eval_short_side, self.config.crop), label
+
+
+def shift_colours(image: Tensor, amounts: NDArray[np.float64]) -> Tensor:
+    """uint8 [3, H, W] with every pixel moved by the sum of the colour axes times ``amounts`` [3] (AlexNet, section 4.1)."""
+    shift = torch.from_numpy(255 * _COLOUR_AXES @ amounts).float()
+    return (image + shift[:, None, None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def middle(picture: NDArray[np.uint8], short_side: int | None, crop: int) -> Tensor:

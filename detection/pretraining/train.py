@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from backbone.recipe import RECIPES
 from backbone.resnet import ResNet
-from backbone.weights import load_weights, require_complete
+from backbone.weights import load_weights
 from detection.config_io import config_to_dict, dump_config
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
 from detection.engine.module import TrainingModule
@@ -30,7 +30,7 @@ from detection.engine.schedule import iterations, scaled_lr
 from detection.engine.statistics import measuring_statistics
 from detection.engine.train import MAY_CHANGE, last_checkpoint, make_trainer
 from detection.pretraining.config import ClassifierConfig
-from detection.pretraining.networks import CARD, build_network, read_card
+from detection.pretraining.networks import CARD, build_network, read_classifier
 from detection.pretraining.pictures import (
     EvalPictures,
     Pictures,
@@ -44,7 +44,7 @@ from detection.pretraining.views import Views, score, view_loader
 
 _LOG = logging.getLogger(__name__)
 _FILES = ("metrics.json", *TRAINING_FILES)
-_METRICS = ("top1", "top5")
+_METRICS = ("train_top1", "top1", "top5")
 
 
 def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> dict[str, float] | None:
@@ -131,15 +131,13 @@ def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: 
     if config.data.val is None:
         raise ValueError("data.val is null: there is nothing to evaluate on")
     val = open_set(config.data, "val", config.data.val)
-    card = read_card(weights)
-    if card is not None and tuple(card["classes"]) != val.classes:
-        raise ValueError(
-            f"different classes:\n  {val.name}: {', '.join(val.classes)}\n  {weights}: {', '.join(card['classes'])}"
-        )
-    net = build_network(config.network, len(val.classes))
-    require_complete(load_weights(net, weights, config.network.recipe))
+    classifier = read_classifier(weights, wanted=config.network)
+    count = classifier.net.fc.out_features
+    if classifier.classes not in (None, val.classes) or count != len(val.classes):
+        theirs = ", ".join(classifier.classes) if classifier.classes else f"{count} classes without names"
+        raise ValueError(f"different classes:\n  {val.name}: {', '.join(val.classes)}\n  {weights}: {theirs}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = net.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    net = classifier.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     bf16, normalise = use_bf16(config.solver.precision), RECIPES[config.network.recipe].normalise
     right = torch.zeros(2, dtype=torch.float64)
     loader = view_loader(val, config.data, views)
@@ -170,6 +168,7 @@ class ClassificationModule(TrainingModule):
             for kind, alpha in ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
             if alpha
         ]
+        self.right, self.seen = torch.zeros((), dtype=torch.int64), 0
 
     def compute_losses(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         images, labels = batch
@@ -180,7 +179,16 @@ class ClassificationModule(TrainingModule):
                 torch.manual_seed(seed)
                 images, labels = self.mixes[seed % len(self.mixes)](images, labels)
         logits = self.model(images)
+        if not self.mixes:  # a mixed picture has no one class
+            self.right = self.right.to(logits.device) + (logits.detach().argmax(dim=1) == labels).sum()
+            self.seen += len(labels)
         return {"loss_classifier": F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)}
+
+    def measured(self) -> dict[str, float]:
+        """train_top1: share of this process's augmented pictures whose class was the first, before each step's update."""
+        share = float(self.right) / self.seen if self.seen else None
+        self.right, self.seen = torch.zeros_like(self.right), 0
+        return {} if share is None else {"train_top1": share}
 
     def save_weights(self, path: Path) -> None:
         part = path.with_name(path.name + ".part")

@@ -153,7 +153,8 @@ def test_caffe2_pickles_are_read(tmp_path, wrap):
 
 def test_numpy_arrays_become_tensors(tmp_path):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"conv1.weight": np.ones((2, 3), np.float32)}))
-    tensors, recipe = read_weights(tmp_path / "a.pkl")
+    weights = read_weights(tmp_path / "a.pkl")
+    tensors, recipe = weights.tensors, weights.recipe
     assert torch.equal(tensors["conv1.weight"], torch.ones(2, 3))
     assert recipe is None
 

@@ -25,3 +25,14 @@ def test_cosine_ends_at_zero():
 def test_the_rate_follows_the_batch():
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=16)) == 0.02
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=2)) == pytest.approx(0.0025)
+
+
+def test_plateau():
+    schedule = make_schedule(
+        SolverConfig(max_iter=100, schedule="plateau", eval_every=10, warmup=10, warmup_factor=0.1)
+    )
+    assert [schedule(s) for s in (0, 10, 60, 90)] == pytest.approx([0.1, 1, 1, 1])
+    schedule.falls += 1
+    assert [schedule(s) for s in (60, 90)] == pytest.approx([0.1, 0.1])
+    with pytest.raises(ValueError, match="eval_every"):
+        SolverConfig(schedule="plateau")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from detection.data.records import DataError
 from detection.pretraining.config import PicturesConfig
-from detection.pretraining.pictures import EvalPictures, TrainPictures, open_pictures
+from detection.pretraining.pictures import EvalPictures, TrainPictures, open_pictures, shift_colours
 
 CIFAR = PicturesConfig(format="cifar10", crop=32, short_side=None, eval_short_side=None, pad=4, workers=0)
 
@@ -128,3 +128,23 @@ def test_drawn_pictures():
     assert np.array_equal(train.some(np.array([5, 3])).read(1), train.read(3))
     with pytest.raises(DataError, match="must be a number of pictures"):
         open_pictures(dataclasses.replace(config, val="some"))
+
+
+def test_colours_shift_along_their_axes():
+    grey = torch.full((3, 2, 2), 100, dtype=torch.uint8)
+    # the first axis is brightness: -0.5675 x 0.2175 x 255 = -31.5, -32.2, -32.4
+    assert shift_colours(grey, np.array([1.0, 0, 0]))[:, 0, 0].tolist() == [69, 68, 68]
+    assert shift_colours(grey, np.array([0, 1.0, 0]))[:, 1, 1].tolist() == [103, 100, 97]
+    assert shift_colours(grey, np.array([-9.0, 0, 0])).unique().tolist() == [255]
+
+
+def test_lighting_moves_all_pixels_of_a_picture_alike(cifar):
+    train, _ = open_pictures(cifar)
+    plain = TrainPictures(train, cifar, seed=0)[0, 5][0].int()
+    lit = TrainPictures(train, dataclasses.replace(cifar, lighting=0.1), seed=0)[0, 5][0].int()
+    inside = (plain > 60) & (plain < 190)
+    moved = (lit - plain).masked_fill(~inside, -1000)
+    for channel in moved:
+        values = channel[channel > -1000].unique()
+        assert len(values) == 1
+    assert (lit != plain).any()

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 
 import pytest
 import torch
@@ -211,3 +212,28 @@ def test_what_is_kept_was_measured_anew(finished, tmp_path):
         maps = net.conv1(RECIPES["torchvision"].normalise(images.float() / 255))
     torch.testing.assert_close(state["bn1.running_mean"], maps.mean((0, 2, 3)), rtol=2e-2, atol=2e-3)  # bf16
     torch.testing.assert_close(state["bn1.running_var"], maps.var((0, 2, 3)), rtol=2e-2, atol=2e-3)
+
+
+def test_the_rate_falls_on_a_plateau(tmp_path):
+    """Of a network that does not learn: whenever two evaluations in a row bring nothing better, the rate is a tenth."""
+    keys = [
+        "solver.schedule=plateau",
+        "solver.patience=2",
+        "solver.eval_every=1",
+        "solver.max_iter=8",
+        "solver.warmup=0",
+    ]
+    keys += ["network.name=cifar_resnet20", "network.width=4", "solver.base_lr=1e-9", "statistics_images=0"]
+    assert go(tmp_path, keys=keys) == 0
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [row["lr"] for row in rows if "lr" in row]
+    best, since, factor, wanted = -1.0, 0, 1.0, [1.0]
+    for top1 in [row["top1"] for row in rows if "top1" in row][:-1]:
+        best, since = (top1, 0) if top1 > best else (best, since + 1)
+        if since in (2, 4, 6):
+            factor /= 10
+        wanted.append(factor)
+    assert factor < 1
+    assert [rate / rates[0] for rate in rates] == pytest.approx(wanted)
+    state = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert state["lr_schedulers"][0]["lr_lambdas"][0]["falls"] == round(-math.log10(factor))

@@ -1,0 +1,93 @@
+"""The paper's figures 6 and 7 from numbers. Knows matplotlib, and nothing of networks or runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import matplotlib
+
+matplotlib.use("Agg")  # files alone: no window, no display
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+_COLOURS = ("#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's errors, shares 0..1, as (step, error)."""
+
+    network: str
+    seed: int
+    training: Points
+    testing: Points
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Standard deviations of a network's layer responses, from the first layer to the last."""
+
+    name: str
+    values: Sequence[float]
+
+
+def draw_errors(curves: Sequence[Curve], path: Path) -> None:
+    """Figure 6: plain networks on the left, residual ones on the right; training error dashed, test error bold. A line is
+    the median over the seeds, its shade runs from the lowest to the highest."""
+    kinds = {
+        "plain": [c for c in curves if "plain" in c.network],
+        "residual": [c for c in curves if "plain" not in c.network],
+    }
+    kinds = {kind: members for kind, members in kinds.items() if members}
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(5.5 * len(kinds), 4.5), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (kind, members) in zip(axes[0], kinds.items(), strict=True):
+        for name, colour in zip(dict.fromkeys(c.network for c in members), _cycle(), strict=False):
+            mine = [c for c in members if c.network == name]
+            _band(ax, [c.training for c in mine], colour, f"{name}, training", linestyle="--", linewidth=1)
+            _band(ax, [c.testing for c in mine], colour, f"{name}, test", linewidth=2.2)
+        seeds = len({c.seed for c in members})
+        ax.set_title(f"{kind} networks ({seeds} seed{'s' if seeds > 1 else ''})")
+        ax.set_xlabel("steps")
+        ax.grid(alpha=0.3)
+        ax.legend()
+    axes[0][0].set_ylabel("error (%)")
+    axes[0][0].set_ylim(bottom=0)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _band(ax: Axes, runs: Sequence[Points], colour: str, label: str, **line: object) -> None:
+    by_step: dict[float, list[float]] = {}
+    for points in runs:
+        for step, error in points:
+            by_step.setdefault(step, []).append(100 * error)
+    steps = sorted(by_step)
+    ax.plot(steps, [median(by_step[s]) for s in steps], color=colour, label=label, **line)  # type: ignore[arg-type]
+    if len(runs) > 1:
+        low, high = ([f(by_step[s]) for s in steps] for f in (min, max))
+        ax.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def draw_responses(networks: Sequence[Responses], path: Path) -> None:
+    """Figure 7: the layers in order above, sorted by their response below."""
+    figure, axes = plt.subplots(2, 1, figsize=(8, 6.5), layout="constrained")
+    for responses, colour in zip(networks, _cycle(), strict=False):
+        style = "--" if "plain" in responses.name else "-"
+        for ax, values in zip(axes, (responses.values, sorted(responses.values, reverse=True)), strict=True):
+            ax.plot(range(1, len(values) + 1), values, style, color=colour, label=responses.name, linewidth=1.5)
+    for ax, order in zip(axes, ("layers in order", "layers sorted by their response"), strict=True):
+        ax.set_xlabel(order)
+        ax.set_ylabel("standard deviation")
+        ax.set_ylim(bottom=0)
+        ax.grid(alpha=0.3)
+        ax.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _cycle() -> list[str]:
+    return list(_COLOURS) * 4

@@ -1,0 +1,8 @@
+"""`python tools/degradation.py --help`; the same as `resdet degradation`."""
+
+import sys
+
+from detection.cli import degradation, run
+
+if __name__ == "__main__":
+    sys.exit(run(degradation))
