@@ -4,10 +4,12 @@ The public names; everything else in this package may change.
 """
 
 from backbone.features import FeatureSpec
+from backbone.fpn import FPN, PyramidTrunk
 from backbone.norm import FrozenBatchNorm2d
 from backbone.recipe import RECIPES, Recipe
 from backbone.resnet import (
     ResNet,
+    Trunk,
     cifar_resnet,
     plain18,
     plain34,
@@ -26,12 +28,15 @@ from backbone.resnet import (
 from backbone.weights import LoadReport, load_weights, require_loaded
 
 __all__ = [
+    "FPN",
     "RECIPES",
     "FeatureSpec",
     "FrozenBatchNorm2d",
     "LoadReport",
+    "PyramidTrunk",
     "Recipe",
     "ResNet",
+    "Trunk",
     "cifar_resnet",
     "load_weights",
     "plain18",

@@ -1,7 +1,8 @@
 """ImageNet weights by name, from their owners' published addresses into a cache.
 
-``torchvision://resnet50`` (or ``torchvision://resnet50/IMAGENET1K_V2``) and detectron2's copies of MSRA's,
-``detectron2://ImageNetPretrained/MSRA/R-50.pkl``.
+``torchvision://resnet50`` (or ``torchvision://resnet50/IMAGENET1K_V2``), detectron2's copies of MSRA's,
+``detectron2://ImageNetPretrained/MSRA/R-50.pkl``, and the detectors of its zoo,
+``detectron2://COCO-Detection/faster_rcnn_R_50_C4_1x``.
 """
 
 import hashlib
@@ -16,6 +17,19 @@ from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
+# the end of each model's address in detectron2's zoo (detectron2/model_zoo/model_zoo.py)
+_ZOO = {
+    "COCO-Detection/faster_rcnn_R_50_C4_1x": "137257644/model_final_721ade.pkl",
+    "COCO-Detection/faster_rcnn_R_50_DC5_1x": "137847829/model_final_51d356.pkl",
+    "COCO-Detection/faster_rcnn_R_50_FPN_1x": "137257794/model_final_b275ba.pkl",
+    "COCO-Detection/faster_rcnn_R_50_C4_3x": "137849393/model_final_f97cb7.pkl",
+    "COCO-Detection/faster_rcnn_R_50_DC5_3x": "137849425/model_final_68d202.pkl",
+    "COCO-Detection/faster_rcnn_R_50_FPN_3x": "137849458/model_final_280758.pkl",
+    "COCO-Detection/faster_rcnn_R_101_C4_3x": "138204752/model_final_298dad.pkl",
+    "COCO-Detection/faster_rcnn_R_101_DC5_3x": "138204841/model_final_3e0943.pkl",
+    "COCO-Detection/faster_rcnn_R_101_FPN_3x": "137851257/model_final_f6e8b1.pkl",
+    "PascalVOC-Detection/faster_rcnn_R_50_C4": "142202221/model_final_b1acc2.pkl",
+}
 _TIMEOUT = 20  # seconds without a byte before a host counts as unreachable
 
 
@@ -49,7 +63,8 @@ def address(name: str) -> str:
             ) from error
         return url
     if scheme == "detectron2" and ".." not in rest:
-        return _DETECTRON2 + rest
+        rest = rest.removesuffix(".yaml")
+        return _DETECTRON2 + (f"{rest}/{_ZOO[rest]}" if rest in _ZOO else rest)
     raise ValueError(f"unknown weights {name!r}: wanted a file, torchvision://NETWORK or detectron2://PATH")
 
 

@@ -48,6 +48,7 @@ class ResNet(nn.Module):
             the old dilation.
         replace_stride_with_dilation: the same stage by stage, a truth value for each but the first (torchvision's
             keyword); excludes ``output_stride``.
+        dilate_first: the first block of a dilated stage has the new dilation too (detectron2's DC5).
         freeze_at: 0..1 + stages; 1 freezes conv1, 2 also conv2_x, and so on (detectron2's counting). Batch norms in there
             become FrozenBatchNorm2d.
         in_channels: of the input.
@@ -82,6 +83,7 @@ class ResNet(nn.Module):
         stem_stride: int = 2,
         output_stride: OutputStride = 32,
         replace_stride_with_dilation: Sequence[bool] | None = None,
+        dilate_first: bool = False,
         freeze_at: int = 0,
         in_channels: int = 3,
         groups: int = 1,
@@ -144,7 +146,7 @@ class ResNet(nn.Module):
                         widths[i],
                         bottleneck_widths[i],
                         stride=stride if b == 0 else 1,
-                        dilation=previous if b == 0 else dilation,
+                        dilation=previous if b == 0 and not dilate_first else dilation,
                         groups=groups,
                         stride_in=stride_in,
                         shortcut=shortcut,
@@ -201,18 +203,33 @@ def stem(net: "ResNet | Trunk", x: Tensor) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """conv1..conv4_x of a ResNet, sharing its parameters: image [N, 3, H, W] -> [N, C, ceil(H/16), ceil(W/16)]."""
+    """A ResNet up to one of its stages, sharing its parameters: image [N, 3, H, W] -> [N, C, ceil(H/S), ceil(W/S)].
 
-    def __init__(self, net: ResNet) -> None:
+    Args:
+        net: the network.
+        last: name of the map that it ends with; ``spec`` describes that map.
+    """
+
+    def __init__(self, net: ResNet, last: str = "c4") -> None:
         super().__init__()
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
-        self.spec = net.specs["c4"]
+        self.count = int(last.removeprefix("c")) - 1
+        for i in range(1, self.count + 1):
+            self.add_module(f"layer{i}", getattr(net, f"layer{i}"))
+        self.spec = net.specs[last]
         self.stride_in, self.stem_pool = net.stride_in, net.stem_pool
 
-    def forward(self, x: Tensor) -> Tensor:
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """c2, c3, … up to the last."""
         x = self.maxpool(stem(self, x))
-        return self.layer3(self.layer2(self.layer1(x)))
+        found = []
+        for i in range(1, self.count + 1):
+            x = getattr(self, f"layer{i}")(x)
+            found.append(x)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1]
 
 
 class Conv5(nn.Module):

@@ -1,4 +1,5 @@
-"""Weights into a network: read a file without running it, map its names to torchvision's, copy, and report.
+"""Weights into a network: read a file without running it, copy, and report. What tensors are called elsewhere is in
+layouts.py.
 
 Reads torch.save files (tensors only), safetensors, and the pickles of Caffe2/detectron2's ImageNet models through an
 unpickler that knows arrays and plain containers alone.
@@ -6,6 +7,7 @@ unpickler that knows arrays and plain containers alone.
 
 import importlib
 import io
+import json
 import pickle
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +21,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from backbone.blocks import Bottleneck
+from backbone.layouts import Layout, layout_of, to_torchvision
 from backbone.norm import FrozenBatchNorm2d
 from backbone.recipe import RECIPES, Recipe
 
@@ -69,13 +72,15 @@ class Weights:
     """What a file of weights holds.
 
     Attributes:
-        tensors: under torchvision's names.
+        tensors: under torchvision's names, where they have one, else under the file's own.
+        layout: whose names the file has.
         recipe: name of the recipe that the file implies, if any.
         content: all of it: what else the file says of itself.
         source: the file, for messages.
     """
 
     tensors: dict[str, Tensor]
+    layout: Layout
     recipe: str | None
     content: Any
     source: str
@@ -111,7 +116,7 @@ def load_weights(
     if name not in RECIPES:
         raise ValueError(f"unknown recipe {name!r}: wanted one of {', '.join(RECIPES)}")
     for part in parts:
-        _check_recipe(part, RECIPES[name])
+        check_recipe(part, RECIPES[name])
     target: dict[str, Tensor] = {}
     for part in parts:
         target |= part.state_dict()
@@ -145,8 +150,12 @@ def _copy(target: Mapping[str, Tensor], source: Mapping[str, Tensor], recipe: Re
     )
 
 
-def _check_recipe(net: nn.Module, recipe: Recipe) -> None:
-    """A network of bottlenecks that strides elsewhere, or pools otherwise, would lose accuracy in silence."""
+def check_recipe(net: nn.Module, recipe: Recipe) -> None:
+    """Refuses a network that strides or pools otherwise than its weights were trained, which loses accuracy in silence.
+
+    Raises:
+        ValueError: says what the recipe wants, what the network has, and how to mend it.
+    """
     has_bottlenecks = any(isinstance(m, Bottleneck) for m in net.modules())
     wanted: dict[str, str] = {"stride_in": recipe.stride_in} if has_bottlenecks else {}
     if getattr(net, "stem_pool", None) != "none":  # without a pooling there is no rule of it to break
@@ -218,12 +227,16 @@ def read_weights(path: str | Path) -> Weights:
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}")
     content = read_file(path)
-    recipe = content.get("recipe") if isinstance(content, dict) else None
     state = _unwrap(content, path)
     tensors = {str(k): torch.as_tensor(v) for k, v in state.items() if isinstance(v, (Tensor, np.ndarray))}
-    if any(key.startswith("res2_") or key == "conv1_w" for key in tensors):
-        return Weights(_from_caffe2(tensors), "detectron2", content, str(path))
-    return Weights(tensors, recipe if isinstance(recipe, str) else None, content, str(path))
+    if tensors and all(name.startswith("module.") for name in tensors):  # saved from within DataParallel
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    layout = layout_of(tensors)
+    names = {name: to_torchvision(name, layout) for name in tensors}
+    renamed = {names[name] or name: tensor for name, tensor in tensors.items()}
+    if layout == "caffe2":  # what has no name is a trace of training
+        renamed = _caffe2_norms({ours: tensors[name] for name, ours in names.items() if ours is not None})
+    return Weights(renamed, layout, _implied_recipe(content, layout), content, str(path))
 
 
 def read_file(path: Path) -> Any:
@@ -237,7 +250,9 @@ def read_file(path: Path) -> Any:
         if data[:4] == b"PK\x03\x04" or data.startswith(_OLD_TORCH):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if len(data) > 9 and data[8:9] == b"{":
-            return load_safetensors(data)
+            # what the file says of itself lies beside the tensors in its header
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            return {**header.get("__metadata__", {}), "model": load_safetensors(data)}
         return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # whatever a damaged file makes the readers raise, the user gets one message
         raise ValueError(
@@ -275,29 +290,23 @@ def _unwrap(content: Any, path: Path) -> dict[str, Any]:
     return content
 
 
-_BRANCH = {"branch1": "downsample.0", "branch1.bn": "downsample.1"}
-_BRANCH |= {f"branch2{letter}": f"conv{i}" for i, letter in enumerate("abc", 1)}
-_BRANCH |= {f"branch2{letter}.bn": f"bn{i}" for i, letter in enumerate("abc", 1)}
-
-
-def _from_caffe2(blobs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Caffe2's blob names to torchvision's. Its norms are affine alone: mean 0 and, after eps, variance 1."""
-    out: dict[str, Tensor] = {}
-    for blob, tensor in blobs.items():
-        stem = re.fullmatch(r"(?:res_)?(conv1|conv1_bn|fc1000)_([wbs])", blob)
-        block = re.fullmatch(r"res(\d)_(\d+)_(branch1|branch2[abc])(_bn)?_([wbs])", blob)
-        if stem:
-            module = {"conv1": "conv1", "conv1_bn": "bn1", "fc1000": "fc"}[stem[1]]
-            kind, is_norm = stem[2], module == "bn1"
-        elif block:
-            module = f"layer{int(block[1]) - 1}.{block[2]}.{_BRANCH[block[3] + ('.bn' if block[4] else '')]}"
-            kind, is_norm = block[5], bool(block[4])
-        else:
-            continue  # momenta and other traces of training
-        if module == "conv1" and kind == "b":
-            continue  # a bias of zeros in front of the norm, present in R-50.pkl alone
-        out[f"{module}.{'bias' if kind == 'b' else 'weight'}"] = tensor
-        if is_norm and kind == "s":
-            out[f"{module}.running_mean"] = torch.zeros_like(tensor)
-            out[f"{module}.running_var"] = torch.full_like(tensor, 1.0 - 1e-5)
+def _caffe2_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Caffe2's norms are affine alone: mean 0 and, after eps, variance 1."""
+    out = dict(tensors)
+    for name, tensor in tensors.items():
+        if re.search(r"(?:bn\d|downsample\.1)\.weight$", name):
+            norm = name.removesuffix("weight")
+            out[norm + "running_mean"] = torch.zeros_like(tensor)
+            out[norm + "running_var"] = torch.full_like(tensor, 1.0 - 1e-5)
     return out
+
+
+def _implied_recipe(content: Any, layout: Layout) -> str | None:
+    """The recipe that a file's own entries or its layout tell."""
+    own = content.get("recipe") if isinstance(content, dict) else None
+    if isinstance(own, str):
+        return own
+    if layout == "torchvision":
+        return None
+    # torchvision's weights also come in detectron2's layout, by its converter, which names them
+    return "torchvision" if content.get("__author__") == "torchvision" else "detectron2"

@@ -1,13 +1,19 @@
 """From a configuration to a model: the only file that knows both."""
 
-from backbone import RECIPES, split_c4
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from backbone import RECIPES, FeatureSpec, PyramidTrunk, ResNet, Trunk, split_c4
 from backbone.resnet import FACTORIES
 from detection.anchors import AnchorGenerator
 from detection.box_coding import BoxCoder
-from detection.config import ModelConfig
+from detection.config import AnchorConfig, ModelConfig
 from detection.faster_rcnn import FasterRCNN
 from detection.matching import Matcher
-from detection.roi_head import RoIHead, RoIPooler
+from detection.roi_head import RoIHead, RoIPooler, TwoLayerHead
 from detection.rpn import RPN, ProposalLimits
 from detection.sampling import RandomSampler
 
@@ -25,20 +31,22 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
     if num_classes < 1:
         raise ValueError(f"a detector needs at least one class, got {num_classes}")
     recipe = RECIPES[config.recipe]
+    dilated: dict[str, Any] = {"output_stride": 16, "dilate_first": True} if config.architecture == "dc5" else {}
     net = FACTORIES[config.backbone](
         norm=config.norm,
         conv5_norm=config.conv5_norm,
         stride_in=config.stride_in or recipe.stride_in,
         stem_pool=config.stem_pool or recipe.stem_pool,
         freeze_at=config.freeze_at,
+        **dilated,
     )
-    trunk, conv5 = split_c4(net)
-    anchors, rpn, roi = config.anchors, config.rpn, config.roi
+    parts = _ARCHITECTURES[config.architecture](net, config)
+    rpn, roi = config.rpn, config.roi
     return FasterRCNN(
-        trunk,
+        parts.trunk,
         RPN(
-            trunk.spec.channels,
-            AnchorGenerator(anchors.sizes, anchors.aspect_ratios, trunk.spec.stride, anchors.offset),
+            parts.maps[0].channels,
+            _anchors(config.anchors, parts.maps),
             channels=rpn.channels,
             matcher=Matcher(rpn.foreground_iou, rpn.background_iou, keep_best=True),
             sampler=RandomSampler(rpn.batch_per_image, rpn.foreground_fraction),
@@ -52,9 +60,9 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
             box_loss_weight=rpn.box_loss_weight,
         ),
         RoIHead(
-            RoIPooler(roi.pool, roi.resolution, trunk.spec.stride, roi.sampling_ratio, roi.aligned),
-            conv5,
-            conv5.spec.channels,
+            RoIPooler(roi.pool, roi.resolution, [s.stride for s in parts.pooled], roi.sampling_ratio, roi.aligned),
+            parts.head,
+            parts.head_channels,
             num_classes,
             matcher=Matcher(roi.foreground_iou, roi.background_iou, roi.background_iou_low),
             sampler=RandomSampler(roi.batch_per_image, roi.foreground_fraction),
@@ -67,4 +75,53 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
             max_detections=roi.max_detections,
         ),
         recipe,
+        parts.divisor,
     )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What architectures differ in: the maps that anchors lie on, those that regions are pooled from, and the head."""
+
+    trunk: nn.Module
+    maps: Sequence[FeatureSpec]
+    pooled: Sequence[FeatureSpec]
+    head: nn.Module
+    head_channels: int
+    divisor: int = 1
+
+
+def _c4(net: ResNet, config: ModelConfig) -> _Parts:
+    trunk, conv5 = split_c4(net)
+    return _Parts(trunk, [trunk.spec], [trunk.spec], conv5, conv5.spec.channels)
+
+
+def _dc5(net: ResNet, config: ModelConfig) -> _Parts:
+    trunk = Trunk(net, "c5")
+    return _Parts(trunk, [trunk.spec], [trunk.spec], _two_layers(trunk.spec, config), config.roi.fc_channels)
+
+
+def _fpn(net: ResNet, config: ModelConfig) -> _Parts:
+    trunk = PyramidTrunk(net, config.fpn_channels)
+    head = _two_layers(trunk.specs[0], config)
+    return _Parts(trunk, trunk.specs, trunk.specs[:-1], head, config.roi.fc_channels, trunk.divisor)
+
+
+_ARCHITECTURES = {"c4": _c4, "dc5": _dc5, "fpn": _fpn}
+
+
+def _two_layers(pooled: FeatureSpec, config: ModelConfig) -> TwoLayerHead:
+    return TwoLayerHead(pooled.channels, config.roi.resolution, config.roi.fc_channels)
+
+
+def _anchors(config: AnchorConfig, maps: Sequence[FeatureSpec]) -> list[AnchorGenerator]:
+    """All sizes on a single map; one size on each level of a pyramid."""
+    sizes = [config.sizes] if len(maps) == 1 else [(size,) for size in config.sizes]
+    if len(sizes) != len(maps):
+        raise ValueError(
+            f"model.anchors.sizes must name one size for each of the pyramid's {len(maps)} levels, got {config.sizes}"
+        )
+    return [
+        AnchorGenerator(own, config.aspect_ratios, spec.stride, config.offset)
+        for own, spec in zip(sizes, maps, strict=True)
+    ]

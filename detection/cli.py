@@ -35,7 +35,7 @@ def train(argv: Sequence[str] | None = None) -> int:
     from detection.engine import train as engine  # Lightning takes seconds to import; --help should not
 
     if args.eval_only:
-        weights = Path(args.weights) if args.weights else output / "best.pth"
+        weights = args.weights or output / "best.pth"
         engine.evaluate_only(config, weights, output, [k for k in args.keys if k.startswith("model.")], args.config)
     else:
         engine.train(config, output, resume=args.resume, config_name=args.config)
@@ -100,6 +100,13 @@ def degradation(argv: Sequence[str] | None = None) -> int:
     return main(argv)
 
 
+def convert_weights(argv: Sequence[str] | None = None) -> int:
+    """Writes weights in torchvision's, detectron2's or the own layout."""
+    from detection.engine.convert import main
+
+    return main(argv)
+
+
 def inspect(argv: Sequence[str] | None = None) -> int:
     """Prints a network's map sizes, parameters and multiply-adds; draws its layers' responses."""
     from detection.pretraining.inspection import main
@@ -114,6 +121,7 @@ _COMMANDS: dict[str, Command] = {
     "train-classifier": train_classifier,
     "classify": classify,
     "degradation": degradation,
+    "convert-weights": convert_weights,
     "inspect": inspect,
 }
 

@@ -33,7 +33,7 @@ class AnchorConfig:
     """Anchors (Faster R-CNN, section 3.1.1).
 
     Attributes:
-        sizes: square roots of the areas, in pixels (VOC paper: 128, 256, 512; COCO paper: also 64).
+        sizes: square roots of the areas, in pixels (VOC paper: 128, 256, 512; COCO paper: also 64); fpn: one a level.
         aspect_ratios: height / width.
         offset: position of the first anchor's centre, in strides.
     """
@@ -54,9 +54,9 @@ class RPNConfig:
         batch_per_image: anchors sampled an image.
         foreground_fraction: at most this share of them is foreground.
         ignore_cross_boundary: anchors across the image's edge take no part in training (the paper: true).
-        before_nms_train: best anchors decoded in training (the paper: 12000 of py-faster-rcnn).
+        before_nms_train: best anchors decoded in training (the paper: 12000 of py-faster-rcnn); fpn: of each level.
         after_nms_train: proposals kept in training.
-        before_nms_test: best anchors decoded in testing.
+        before_nms_test: best anchors decoded in testing; fpn: of each level.
         after_nms_test: proposals kept in testing (the paper: 300).
         nms_iou: overlap above which the worse proposal is dropped.
         min_size: shortest side of a proposal, in pixels (py-faster-rcnn: 16).
@@ -82,11 +82,12 @@ class RPNConfig:
 
 @dataclass(frozen=True)
 class RoIConfig:
-    """RoI pooling, the conv5_x head and its detections.
+    """RoI pooling, the head and its detections.
 
     Attributes:
         pool: "align" (Mask R-CNN) or "max" (the papers).
-        resolution: bins a side (14; conv5_x halves it).
+        resolution: bins a side (14, which conv5_x halves; 7 for dc5 and fpn).
+        fc_channels: of the two layers that are the head of dc5 and fpn.
         sampling_ratio: points a bin side of RoIAlign; 0 adapts to the region.
         aligned: RoIAlign's half-pixel shift (detectron2: true; torchvision: false).
         foreground_iou: regions at this IoU and above are objects.
@@ -105,6 +106,7 @@ class RoIConfig:
 
     pool: Literal["align", "max"] = "align"
     resolution: PositiveInt = 14
+    fc_channels: PositiveInt = 1024
     sampling_ratio: NonNegativeInt = 0
     aligned: bool = True
     foreground_iou: Share = 0.5
@@ -126,6 +128,8 @@ class ModelConfig:
     """The detector.
 
     Attributes:
+        architecture: c4 (conv5_x is the head of every region), dc5 (conv5_x dilated in the trunk, a head of two layers), or
+            fpn (a feature pyramid, a head of two layers).
         backbone: a network of backbone/.
         weights: where training starts: a file, torchvision://NAME, detectron2://PATH, or null for random weights.
         recipe: how those weights want pictures and network: torchvision, msra, detectron2 or v1_rgb.
@@ -134,11 +138,13 @@ class ModelConfig:
         stride_in: where a bottleneck strides; null as the recipe says.
         stem_pool: padding of the stem's pooling; null as the recipe says.
         freeze_at: 1 freezes conv1, 2 also conv2_x (the papers and detectron2), 0 nothing.
+        fpn_channels: of a pyramid's levels.
         anchors: see there.
         rpn: see there.
         roi: see there.
     """
 
+    architecture: Literal["c4", "dc5", "fpn"] = "c4"
     backbone: BackboneName = "resnet101"
     weights: str | None = None
     recipe: Literal["torchvision", "msra", "detectron2", "v1_rgb"] = "torchvision"
@@ -147,6 +153,7 @@ class ModelConfig:
     stride_in: Literal["3x3", "1x1"] | None = None
     stem_pool: Literal["pad1", "ceil"] | None = None
     freeze_at: Literal[0, 1, 2, 3, 4, 5] = 2
+    fpn_channels: PositiveInt = 256
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
     roi: RoIConfig = field(default_factory=RoIConfig)

@@ -15,9 +15,10 @@ class FasterRCNN(nn.Module):
     """The detector (Faster R-CNN, figure 2; ResNet paper, appendix A).
 
     Args:
-        trunk: normalised images [N, 3, H, W] -> the shared map.
+        trunk: normalised images [N, 3, H, W] -> the shared map, or the levels of a pyramid.
         rpn, roi_head: its two readers.
         recipe: how the trunk's weights want their pictures; ``recipe.normalise`` takes float RGB 0..1.
+        divisor: height and width of a batch are padded to a multiple of this (a pyramid: 32).
 
     ``model(images, targets)`` in training gives the losses ``loss_objectness``, ``loss_rpn_box``, ``loss_classifier``
     and ``loss_box``; ``model(images)`` in evaluation a list of ``{"boxes", "labels", "scores"}``. Images are float
@@ -25,8 +26,9 @@ class FasterRCNN(nn.Module):
     convention.
     """
 
-    def __init__(self, trunk: nn.Module, rpn: RPN, roi_head: RoIHead, recipe: Any) -> None:
+    def __init__(self, trunk: nn.Module, rpn: RPN, roi_head: RoIHead, recipe: Any, divisor: int = 1) -> None:
         super().__init__()
+        self.divisor = divisor
         self.trunk, self.rpn, self.roi_head, self.recipe = trunk, rpn, roi_head, recipe
 
     def forward(
@@ -65,12 +67,14 @@ class FasterRCNN(nn.Module):
         return losses | self.roi_head.losses(features, proposals, targets, generator)
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
-        """Images normalised and, with zeros at the right and the bottom, brought to the largest one's size.
+        """Images normalised and, with zeros at the right and the bottom, brought to the largest one's size, or to the next
+        multiple of ``divisor``.
 
         The layout is channels_last, in which convolutions run fastest on CPUs and tensor cores alike.
         """
-        height = max(image.shape[-2] for image in images)
-        width = max(image.shape[-1] for image in images)
+        height, width = (
+            -(-max(image.shape[side] for image in images) // self.divisor) * self.divisor for side in (-2, -1)
+        )
         batch = torch.zeros(len(images), 3, height, width, device=images[0].device)
         batch = batch.contiguous(memory_format=torch.channels_last)
         for slot, image in zip(batch, images, strict=True):

@@ -1,8 +1,11 @@
-"""Fast R-CNN on regions: RoI pooling, conv5_x, and the sibling class and box layers (ResNet paper, appendix A).
+"""Fast R-CNN on regions: RoI pooling, a head (conv5_x, or two layers), and the sibling class and box layers (ResNet paper,
+appendix A; for a pyramid Lin et al., 2017, section 4.2).
 
 Shapes: R regions of all images, K classes, label 0 the background.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,37 +13,81 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, roi_align, roi_pool
 
 from detection.box_coding import BoxCoder
-from detection.boxes import clip
+from detection.boxes import area, clip
 from detection.losses import box_loss, classification_loss, normaliser
 from detection.matching import Matcher
 from detection.sampling import Sampler
-from detection.targets import Detections, Target
+from detection.targets import Detections, Maps, Target, as_maps
 
 
 class RoIPooler(nn.Module):
-    """Regions of a map to fixed size.
+    """Regions of a map, or of the levels of a pyramid, to fixed size.
 
     Args:
         kind: "max" (Fast R-CNN's RoI max pooling) or "align" (Mask R-CNN's bilinear RoIAlign).
-        resolution: rows and columns of the result (14, halved by conv5_x).
-        stride: of the map.
+        resolution: rows and columns of the result (14, halved by conv5_x; 7 where two layers follow).
+        strides: of the maps, finest first; further maps are not looked at.
         sampling_ratio: points a bin side for "align"; 0 takes as many as the region has map cells (detectron2).
         aligned: shift by half a pixel (detectron2's ROIAlignV2; torchvision's detectors do not).
     """
 
     def __init__(
-        self, kind: Literal["align", "max"], resolution: int, stride: int, sampling_ratio: int, aligned: bool
+        self, kind: Literal["align", "max"], resolution: int, strides: Sequence[int], sampling_ratio: int, aligned: bool
     ) -> None:
         super().__init__()
-        self.kind, self.resolution, self.scale = kind, resolution, 1.0 / stride
+        self.kind, self.resolution, self.strides = kind, resolution, tuple(strides)
         self.sampling_ratio, self.aligned = sampling_ratio, aligned
 
-    def forward(self, features: Tensor, boxes: list[Tensor]) -> Tensor:
-        """Map [N, C, H, W] and boxes [r_i, 4] an image in pixels -> [R, C, resolution, resolution]."""
+    def forward(self, features: Maps, boxes: list[Tensor]) -> Tensor:
+        """Map [N, C, H, W], or several, and boxes [r_i, 4] an image in pixels -> [R, C, resolution, resolution]."""
+        maps = as_maps(features)
+        if len(self.strides) == 1:
+            return self._pool(maps[0], boxes, self.strides[0])
+        flat = torch.cat(boxes)
+        image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
+        regions, level = torch.cat((image, flat), dim=1), self.levels(flat)
+        pooled: Tensor | None = None
+        for i, stride in enumerate(self.strides):
+            chosen = (level == i).nonzero()[:, 0]
+            part = self._pool(maps[i], regions[chosen], stride)
+            if pooled is None:
+                pooled = part.new_zeros(len(flat), *part.shape[1:])
+            pooled = pooled.index_put((chosen,), part)
+        assert pooled is not None
+        return pooled
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Which map each box [R, 4] is pooled from, int64 [R]: one of 224 px from the map of stride 16, one of half that
+        from the next finer (Lin et al., 2017, equation 1)."""
+        wanted = torch.floor(4 + torch.log2(area(boxes).sqrt() / 224 + 1e-8))
+        first = math.log2(self.strides[0])
+        return (wanted - first).clamp(0, len(self.strides) - 1).long()
+
+    def _pool(self, x: Tensor, boxes: Tensor | list[Tensor], stride: int) -> Tensor:
         if self.kind == "max":
             # unlike roi_align, it does not take care of autocast itself
-            return roi_pool(features.float(), boxes, self.resolution, self.scale).to(features.dtype)
-        return roi_align(features, boxes, self.resolution, self.scale, self.sampling_ratio, self.aligned)
+            return roi_pool(x.float(), boxes, self.resolution, 1.0 / stride).to(x.dtype)
+        return roi_align(x, boxes, self.resolution, 1.0 / stride, self.sampling_ratio, self.aligned)
+
+
+class TwoLayerHead(nn.Module):
+    """Two fully connected layers with rectifiers: pooled regions [R, C, S, S] -> [R, width].
+
+    Args:
+        channels, resolution: C and S.
+        width: of both layers.
+    """
+
+    def __init__(self, channels: int, resolution: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels * resolution**2, width)
+        self.fc2 = nn.Linear(width, width)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.fc1(x.flatten(1)).relu()).relu()
 
 
 class RoIHead(nn.Module):
@@ -48,8 +95,9 @@ class RoIHead(nn.Module):
 
     Args:
         pooler: the RoI pooling.
-        conv5: pooled regions [R, C4, S, S] -> [R, C5, s, s].
-        channels: C5.
+        head: pooled regions [R, C, S, S] -> [R, F, s, s], of which the mean is taken, or [R, F]: conv5_x, or
+            :class:`TwoLayerHead`.
+        channels: F.
         num_classes: K, without the background.
         matcher, sampler, coder: the parts that make targets.
         append_truth: ground truth joins the proposals in training.
@@ -63,7 +111,7 @@ class RoIHead(nn.Module):
     def __init__(
         self,
         pooler: nn.Module,
-        conv5: nn.Module,
+        head: nn.Module,
         channels: int,
         num_classes: int,
         *,
@@ -78,7 +126,7 @@ class RoIHead(nn.Module):
         max_detections: int,
     ) -> None:
         super().__init__()
-        self.pooler, self.conv5 = pooler, conv5
+        self.pooler, self.head = pooler, head
         self.classes = nn.Linear(channels, num_classes + 1)
         self.deltas = nn.Linear(channels, num_classes * 4)
         nn.init.normal_(self.classes.weight, std=0.01)
@@ -90,13 +138,15 @@ class RoIHead(nn.Module):
         self.append_truth, self.beta, self.box_loss_weight = append_truth, beta, box_loss_weight
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
 
-    def forward(self, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Maps, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits [R, K + 1] and offsets [R, K, 4] of the regions of all images."""
-        regions = self.conv5(self.pooler(features, boxes)).mean(dim=(2, 3))
+        regions = self.head(self.pooler(features, boxes))
+        if regions.dim() == 4:
+            regions = regions.mean(dim=(2, 3))
         return self.classes(regions), self.deltas(regions).view(-1, self.num_classes, 4)
 
     def losses(
-        self, features: Tensor, proposals: list[Tensor], targets: list[Target], generator: torch.Generator | None = None
+        self, features: Maps, proposals: list[Tensor], targets: list[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """``loss_classifier`` and ``loss_box`` over the sampled regions of all images."""
         boxes, labels, goals = zip(
@@ -127,7 +177,7 @@ class RoIHead(nn.Module):
         goal = self.coder.encode(truth[matched], proposals[foreground])
         return proposals[torch.cat((foreground, background))], labels, goal
 
-    def detections(self, features: Tensor, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+    def detections(self, features: Maps, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """Scores, class by class NMS and the best ``max_detections`` of every image."""
         logits, deltas = self(features, proposals)
         scores = logits.float().softmax(dim=1)[:, 1:]

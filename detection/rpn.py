@@ -1,13 +1,14 @@
 """The region proposal network (Faster R-CNN, section 3.1): where may objects be?
 
-Shapes: N images, A anchors of the whole map, k anchors at a position.
+Shapes: N images, A anchors of all maps together, k anchors at a position. There is one map, or the levels of a pyramid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import batched_nms, nms
 
 from detection.anchors import AnchorGenerator
 from detection.box_coding import BoxCoder
@@ -15,7 +16,7 @@ from detection.boxes import clip, inside, larger_than
 from detection.losses import box_loss, normaliser, objectness_loss
 from detection.matching import FOREGROUND, IGNORED, Matcher
 from detection.sampling import Sampler
-from detection.targets import Target
+from detection.targets import Maps, Target, as_maps
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ProposalLimits:
     """How many proposals leave the RPN.
 
     Attributes:
-        before_nms: the highest-scored anchors that are decoded.
+        before_nms: the highest-scored anchors of each map that are decoded.
         after_nms: boxes kept (the paper: 2000 to train, 300 to test; detectron2's C4: 2000, 1000).
     """
 
@@ -33,19 +34,21 @@ class ProposalLimits:
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """What the network says of every anchor: logits [N, A], offsets [N, A, 4], the anchors [A, 4] that all share."""
+    """What the network says of every anchor: logits [N, A], offsets [N, A, 4], the anchors [A, 4] that all images share;
+    ``counts`` says how many of the A each map has."""
 
     objectness: Tensor
     deltas: Tensor
     anchors: Tensor
+    counts: tuple[int, ...]
 
 
 class RPN(nn.Module):
-    """A 3x3 convolution and two sibling 1x1 layers over the shared map.
+    """A 3x3 convolution and two sibling 1x1 layers over the shared map, or over each level of a pyramid.
 
     Args:
-        in_channels: of the map.
-        anchors: generator of the map's anchors.
+        in_channels: of the maps.
+        anchors: a generator of anchors for each map, all with as many at a position.
         channels: of the 3x3 convolution; None keeps ``in_channels`` (detectron2), py-faster-rcnn has 512.
         matcher, sampler, coder: the parts that make targets.
         train_limits, test_limits: how many proposals are kept.
@@ -60,7 +63,7 @@ class RPN(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        anchors: AnchorGenerator,
+        anchors: Sequence[AnchorGenerator],
         *,
         channels: int | None,
         matcher: Matcher,
@@ -77,43 +80,72 @@ class RPN(nn.Module):
         super().__init__()
         channels = channels or in_channels
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.objectness = nn.Conv2d(channels, anchors.per_position, 1)
-        self.deltas = nn.Conv2d(channels, anchors.per_position * 4, 1)
+        if len({generator.per_position for generator in anchors}) != 1:
+            counts = [generator.per_position for generator in anchors]
+            raise ValueError(
+                f"the same layers look at every map: it wants as many anchors at a position on each, got {counts}"
+            )
+        self.objectness = nn.Conv2d(channels, anchors[0].per_position, 1)
+        self.deltas = nn.Conv2d(channels, anchors[0].per_position * 4, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # these layers have one
-        self.anchors = anchors
+        self.anchors = nn.ModuleList(anchors)
         self.matcher, self.sampler, self.coder = matcher, sampler, coder
         self.train_limits, self.test_limits = train_limits, test_limits
         self.nms_iou, self.min_size = nms_iou, min_size
         self.ignore_cross_boundary = ignore_cross_boundary
         self.beta, self.box_loss_weight = beta, box_loss_weight
 
-    def forward(self, features: Tensor) -> RPNOutput:
-        """The map [N, C, H, W] to the logit and the offsets of each of its A = H·W·k anchors."""
-        hidden = self.conv(features).relu_()
-        objectness, deltas = self.objectness(hidden), self.deltas(hidden)
-        n, _, height, width = objectness.shape
-        return RPNOutput(
-            objectness.permute(0, 2, 3, 1).reshape(n, -1),
-            deltas.permute(0, 2, 3, 1).reshape(n, -1, 4),  # [N, k·4, H, W]: an anchor's four are neighbours
-            self.anchors(height, width),
-        )
+    def forward(self, features: Maps) -> RPNOutput:
+        """A map [N, C, H, W], or several, to the logit and the offsets of each of its H·W·k anchors."""
+        logits, offsets, anchors = [], [], []
+        for x, generator in zip(as_maps(features), self.anchors, strict=True):
+            hidden = self.conv(x).relu_()
+            objectness, deltas = self.objectness(hidden), self.deltas(hidden)
+            n, _, height, width = objectness.shape
+            logits.append(objectness.permute(0, 2, 3, 1).reshape(n, -1))
+            offsets.append(
+                deltas.permute(0, 2, 3, 1).reshape(n, -1, 4)
+            )  # [N, k·4, H, W]: an anchor's four are neighbours
+            anchors.append(generator(height, width))
+        counts = tuple(len(a) for a in anchors)
+        if len(anchors) == 1:
+            return RPNOutput(logits[0], offsets[0], anchors[0], counts)
+        return RPNOutput(torch.cat(logits, dim=1), torch.cat(offsets, dim=1), torch.cat(anchors), counts)
 
     @torch.no_grad()
     def proposals(self, output: RPNOutput, sizes: list[tuple[int, int]]) -> list[Tensor]:
-        """Boxes [P, 4] an image, best first: the top anchors decoded, clipped, without small ones, thinned by NMS."""
+        """Boxes [P, 4] an image, best first: each map's top anchors decoded, clipped, without small ones, thinned by NMS
+        map by map."""
         limits = self.train_limits if self.training else self.test_limits
-        scores, top = output.objectness.float().topk(min(limits.before_nms, output.objectness.shape[1]), dim=1)
+        scores, top = self._top(output, limits.before_nms)
         deltas = output.deltas.gather(1, top[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode(deltas, output.anchors[top])
+        ends = torch.tensor(output.counts[:-1], device=top.device).cumsum(0)
         kept = []
-        for image_boxes, image_scores, size in zip(boxes, scores, sizes, strict=True):
+        for image_boxes, image_scores, image_top, size in zip(boxes, scores, top, sizes, strict=True):
             image_boxes = clip(image_boxes, size)
             valid = larger_than(image_boxes, self.min_size) & image_scores.isfinite()
             image_boxes, image_scores = image_boxes[valid], image_scores[valid]
-            kept.append(image_boxes[nms(image_boxes, image_scores, self.nms_iou)[: limits.after_nms]])
+            if len(ends):
+                level = torch.bucketize(image_top[valid], ends, right=True)
+                order = batched_nms(image_boxes, image_scores, level, self.nms_iou)
+            else:
+                order = nms(image_boxes, image_scores, self.nms_iou)
+            kept.append(image_boxes[order[: limits.after_nms]])
         return kept
+
+    @staticmethod
+    def _top(output: RPNOutput, count: int) -> tuple[Tensor, Tensor]:
+        """The highest logits of each map and their positions among all anchors, each [N, P]."""
+        begin, scores, tops = 0, [], []
+        for logits in output.objectness.float().split(output.counts, dim=1):
+            score, top = logits.topk(min(count, logits.shape[1]), dim=1)
+            scores.append(score)
+            tops.append(top + begin)
+            begin += logits.shape[1]
+        return torch.cat(scores, dim=1), torch.cat(tops, dim=1)
 
     def _match(self, truth: Tensor, anchors: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Object and label of every anchor. Where anchors across the edge are ignored, an object's best anchor is the best

@@ -1,9 +1,17 @@
-"""What a picture's ground truth and its detections look like to the model, and the check of what comes in."""
+"""What the parts of the model pass to each other: maps, a picture's ground truth, its detections; and the check of what
+comes in."""
 
 from collections.abc import Sequence
 from typing import TypedDict
 
 from torch import Tensor
+
+Maps = Tensor | Sequence[Tensor]  # one map [N, C, H, W], or the levels of a pyramid, finest first
+
+
+def as_maps(features: Maps) -> Sequence[Tensor]:
+    """A sequence of maps; a single one is not copied."""
+    return (features,) if isinstance(features, Tensor) else features
 
 
 class Target(TypedDict):

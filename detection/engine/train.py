@@ -14,6 +14,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
+from backbone.weights import read_weights
 from detection.build import build_model
 from detection.config import Config, SolverConfig
 from detection.config_io import config_from_dict, dump_config
@@ -21,8 +22,9 @@ from detection.data.loader import EvalSet, TrainSet, eval_loader, train_loader
 from detection.data.source import Source, describe, open_source
 from detection.data.voc import read_voc
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
-from detection.engine.checkpoint import CARD, Classes, read_detector, start_weights
+from detection.engine.checkpoint import CARD, Classes, load_weights, local_file, read_detector, start_weights
 from detection.engine.inference import detect, validation_losses
+from detection.engine.layouts import is_detectron2
 from detection.engine.module import DetectionModule
 from detection.engine.mosaics import pretrain_on_crops
 from detection.engine.precision import use_bf16
@@ -183,13 +185,14 @@ def _fit(
 
 
 def evaluate_only(
-    config: Config, weights: Path, output: Path, model_keys: Sequence[str] = (), config_name: str = ""
+    config: Config, weights: str | Path, output: Path, model_keys: Sequence[str] = (), config_name: str = ""
 ) -> Report | None:
     """Evaluates a trained detector on the configuration's validation set; writes metrics.json and detections.json.
 
     Args:
-        config: its data part and precision are used; the model is the checkpoint's.
-        weights: the detector.
+        config: its data part and precision are used; the model is the checkpoint's, except for a detector of
+            detectron2's, whose file does not say what it is.
+        weights: the detector: a file, or a name in detectron2's zoo.
         output: where the files go; earlier ones are moved to a subfolder.
         model_keys: "model.…=…" entries that change the checkpoint's configuration, such as a threshold.
         config_name: for messages.
@@ -201,7 +204,7 @@ def evaluate_only(
     source = open_source(config.data, train=False, config_name=config_name)
     if source.val is None:
         raise ValueError("data.val is null: there is nothing to evaluate on")
-    model, _, classes = read_detector(weights, model_keys)
+    model, classes = _trained(config, local_file(weights), model_keys, source)
     if config.data.format == "voc" and set(source.val.classes) <= set(classes.names):
         # a validation set may lack some of the detector's classes
         source = Source(None, read_voc(config.data.root, str(config.data.val), classes.names), source.read)
@@ -220,6 +223,17 @@ def evaluate_only(
         dist.destroy_process_group()
     run_log.close()
     return evaluator.report
+
+
+def _trained(config: Config, weights: Path, model_keys: Sequence[str], source: Source) -> tuple[FasterRCNN, Classes]:
+    file = read_weights(weights)
+    if not is_detectron2(file.tensors):
+        model, _, classes = read_detector(file, model_keys)
+        return model, classes
+    records = source.records
+    model = build_model(config.model, len(records.classes))
+    load_weights(model, file)
+    return model.eval(), Classes(records.classes, records.category_ids)
 
 
 def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], world: int) -> L.Trainer:

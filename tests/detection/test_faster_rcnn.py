@@ -27,7 +27,7 @@ def tiny(pool="align", **rpn_options):
     limits = ProposalLimits(200, 50)
     rpn = RPN(
         8,
-        AnchorGenerator([32, 64], [0.5, 1, 2], 16),
+        [AnchorGenerator([32, 64], [0.5, 1, 2], 16)],
         channels=None,
         matcher=Matcher(0.7, 0.3, keep_best=True),
         sampler=RandomSampler(64, 0.5),
@@ -38,7 +38,7 @@ def tiny(pool="align", **rpn_options):
         | rpn_options,
     )
     head = RoIHead(
-        RoIPooler(pool, 4, 16, 0, True),
+        RoIPooler(pool, 4, [16], 0, True),
         nn.Conv2d(8, 16, 2, 2),
         16,
         CLASSES,
@@ -127,7 +127,7 @@ def test_cross_boundary_anchors_are_left_out():
     images, targets = scene()
     ignore(images, targets)
     keep(images, targets)
-    anchors = ignore.rpn.anchors(8, 8)
+    anchors = ignore.rpn.anchors[0](8, 8)
     outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2] > 128) | (anchors[:, 3] > 96)
     assert (seen[0][outside] == -1).all()
     assert (seen[0][~outside] >= 0).any()
@@ -256,7 +256,7 @@ def twins():
         max_size=400,
         rpn_anchor_generator=TorchvisionAnchors(((32, 64, 128),), ((1.0,),)),
         box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
-        box_head=MeanHead(ours.roi_head.conv5),
+        box_head=MeanHead(ours.roi_head.head),
         box_predictor=Predictor(ours.roi_head),
         rpn_pre_nms_top_n_train=600,
         rpn_post_nms_top_n_train=200,
@@ -311,7 +311,7 @@ def test_losses_equal_torchvisions_for_the_same_samples():
         ours.rpn.conv.weight,
         ours.roi_head.classes.weight,
         ours.roi_head.deltas.weight,
-        ours.roi_head.conv5.layer4[1].conv2.weight,
+        ours.roi_head.head.layer4[1].conv2.weight,
         ours.trunk.layer3[1].conv2.weight,
     ]
     grads = []

@@ -37,7 +37,7 @@ SCRIPT = textwrap.dedent(
         images, targets = [images[rank]], [targets[rank]]
     propose = model.rpn.proposals
     def in_float32(output, sizes):  # as decoding always is
-        output = type(output)(output.objectness.float(), output.deltas.float(), output.anchors.float())
+        output = type(output)(output.objectness.float(), output.deltas.float(), output.anchors.float(), output.counts)
         return [boxes.double() for boxes in propose(output, sizes)]
     model.rpn.proposals = in_float32
     model.batch = lambda images: torch.stack(images)  # in float64: the sums are compared, not the rounding
