@@ -37,7 +37,7 @@ class Recipe:
         scale, shift = self.affine(image.device)
         if self.channels == "BGR":
             image = image.flip(-3)
-        return torch.addcmul(shift, image, scale)
+        return torch.addcmul(shift.to(image.dtype), image, scale.to(image.dtype))
 
     def affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Normalising as ``image * scale + shift``, each [3, 1, 1] float32."""

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from detection.boxes import at_least_float32
+
 # exp() of a larger step is no answer to a picture: 1000/16 times the reference box (as Detectron has it)
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 
@@ -33,8 +35,9 @@ class BoxCoder:
     def decode(
         self, deltas: Float[Tensor, "*batch 4"], reference: Float[Tensor, "*batch 4"]
     ) -> Float[Tensor, "*batch 4"]:
-        """The boxes that the offsets lead to, in float32; the growth of a side is limited to 62.5 times."""
-        deltas = deltas.float() / torch.tensor(self.weights, device=deltas.device)
+        """The boxes that the offsets lead to, at least in float32; the growth of a side is limited to 62.5 times."""
+        deltas = at_least_float32(deltas)
+        deltas = deltas / deltas.new_tensor(self.weights)
         ref_size = reference[..., 2:] - reference[..., :2]
         centre = reference[..., :2] + ref_size / 2 + deltas[..., :2] * ref_size
         half = torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * ref_size / 2

@@ -5,6 +5,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision is too coarse for boxes, scores and losses; double stays double."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     """Width times height; 0 for a box that is turned inside out."""
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)

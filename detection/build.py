@@ -28,8 +28,6 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
     Raises:
         ValueError: parts that do not go together, or fewer than one class.
     """
-    if num_classes < 1:
-        raise ValueError(f"a detector needs at least one class, got {num_classes}")
     recipe = RECIPES[config.recipe]
     dilated: dict[str, Any] = {"output_stride": 16, "dilate_first": True} if config.architecture == "dc5" else {}
     net = FACTORIES[config.backbone](
@@ -40,6 +38,22 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
         freeze_at=config.freeze_at,
         **dilated,
     )
+    return assemble(net, config, num_classes)
+
+
+def assemble(net: ResNet, config: ModelConfig, num_classes: int) -> FasterRCNN:
+    """The detector on a network of one's own; what ``config`` says of the network is not looked at, but for the recipe.
+
+    Args:
+        net: of four stages; shares its parameters with the detector.
+        config: the ``model`` part of a configuration.
+        num_classes: K, without the background.
+
+    Raises:
+        ValueError: parts that do not go together, or fewer than one class.
+    """
+    if num_classes < 1:
+        raise ValueError(f"a detector needs at least one class, got {num_classes}")
     parts = _ARCHITECTURES[config.architecture](net, config)
     rpn, roi = config.rpn, config.roi
     return FasterRCNN(
@@ -74,7 +88,7 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
             nms_iou=roi.nms_iou,
             max_detections=roi.max_detections,
         ),
-        recipe,
+        RECIPES[config.recipe],
         parts.divisor,
     )
 

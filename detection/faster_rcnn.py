@@ -75,8 +75,9 @@ class FasterRCNN(nn.Module):
         height, width = (
             -(-max(image.shape[side] for image in images) // self.divisor) * self.divisor for side in (-2, -1)
         )
-        batch = torch.zeros(len(images), 3, height, width, device=images[0].device)
+        dtype = torch.promote_types(images[0].dtype, torch.float32)
+        batch = torch.zeros(len(images), 3, height, width, device=images[0].device, dtype=dtype)
         batch = batch.contiguous(memory_format=torch.channels_last)
         for slot, image in zip(batch, images, strict=True):
-            slot[:, : image.shape[-2], : image.shape[-1]] = self.recipe.normalise(image.float())
+            slot[:, : image.shape[-2], : image.shape[-1]] = self.recipe.normalise(image.to(dtype))
         return batch

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detection.boxes import at_least_float32
+
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Float[Tensor, ""]:
     """Sum of ``0.5·d²/beta`` below ``beta`` and ``d - 0.5·beta`` above; ``beta`` 0 is L1.
@@ -32,16 +34,17 @@ def normaliser(count: int, device: torch.device, over_ranks: bool) -> Tensor:
 
 def objectness_loss(logits: Float[Tensor, " n"], is_object: Tensor, count: Tensor) -> Float[Tensor, ""]:
     """Binary cross-entropy of the sampled anchors: the one-logit form of the paper's two-class softmax."""
-    return F.binary_cross_entropy_with_logits(logits.float(), is_object.float(), reduction="sum") / count
+    logits = at_least_float32(logits)
+    return F.binary_cross_entropy_with_logits(logits, is_object.to(logits), reduction="sum") / count
 
 
 def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], count: Tensor) -> Float[Tensor, ""]:
     """Softmax cross-entropy of the sampled RoIs; label 0 is the background."""
-    return F.cross_entropy(logits.float(), labels, reduction="sum") / count
+    return F.cross_entropy(at_least_float32(logits), labels, reduction="sum") / count
 
 
 def box_loss(
     deltas: Float[Tensor, "n 4"], target: Float[Tensor, "n 4"], beta: float, count: Tensor
 ) -> Float[Tensor, ""]:
     """Smooth L1 of the foreground's offsets; the count is that of all samples, background too."""
-    return smooth_l1(deltas.float(), target, beta) / count
+    return smooth_l1(at_least_float32(deltas), target, beta) / count

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, roi_align, roi_pool
 
 from detection.box_coding import BoxCoder
-from detection.boxes import area, clip
+from detection.boxes import area, at_least_float32, clip
 from detection.losses import box_loss, classification_loss, normaliser
 from detection.matching import Matcher
 from detection.sampling import Sampler
@@ -180,7 +180,7 @@ class RoIHead(nn.Module):
     def detections(self, features: Maps, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """Scores, class by class NMS and the best ``max_detections`` of every image."""
         logits, deltas = self(features, proposals)
-        scores = logits.float().softmax(dim=1)[:, 1:]
+        scores = at_least_float32(logits).softmax(dim=1)[:, 1:]
         counts = [len(boxes) for boxes in proposals]
         parts = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
         return [self._select(*part) for part in parts]

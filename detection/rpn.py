@@ -12,7 +12,7 @@ from torchvision.ops import batched_nms, nms
 
 from detection.anchors import AnchorGenerator
 from detection.box_coding import BoxCoder
-from detection.boxes import clip, inside, larger_than
+from detection.boxes import at_least_float32, clip, inside, larger_than
 from detection.losses import box_loss, normaliser, objectness_loss
 from detection.matching import FOREGROUND, IGNORED, Matcher
 from detection.sampling import Sampler
@@ -140,7 +140,7 @@ class RPN(nn.Module):
     def _top(output: RPNOutput, count: int) -> tuple[Tensor, Tensor]:
         """The highest logits of each map and their positions among all anchors, each [N, P]."""
         begin, scores, tops = 0, [], []
-        for logits in output.objectness.float().split(output.counts, dim=1):
+        for logits in at_least_float32(output.objectness).split(output.counts, dim=1):
             score, top = logits.topk(min(count, logits.shape[1]), dim=1)
             scores.append(score)
             tops.append(top + begin)
@@ -182,7 +182,7 @@ class RPN(nn.Module):
         count = normaliser(self.sampler.quota * len(sizes), output.objectness.device, self.training)
         logits = output.objectness.flatten()[torch.cat(sampled)]
         deltas = output.deltas.flatten(0, 1)[torch.cat(box_index)]
-        goal = torch.cat(box_targets) if box_targets else deltas.detach().float()
+        goal = torch.cat(box_targets) if box_targets else at_least_float32(deltas.detach())
         return {
             "loss_objectness": objectness_loss(logits, torch.cat(is_object), count),
             "loss_rpn_box": self.box_loss_weight * box_loss(deltas, goal, self.beta, count),
