@@ -5,7 +5,7 @@ The public names; everything else in this package may change.
 
 from backbone.features import FeatureSpec
 from backbone.fpn import FPN, PyramidTrunk
-from backbone.norm import FrozenBatchNorm2d
+from backbone.norm import FrozenBatchNorm2d, freeze_norms
 from backbone.recipe import RECIPES, Recipe
 from backbone.resnet import (
     ResNet,
@@ -38,6 +38,7 @@ __all__ = [
     "ResNet",
     "Trunk",
     "cifar_resnet",
+    "freeze_norms",
     "load_weights",
     "plain18",
     "plain34",

@@ -52,6 +52,28 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.num_features}, eps={self.eps}"
 
 
+def freeze_norms(module: nn.Module) -> nn.Module:
+    """Replaces every BatchNorm2d and SyncBatchNorm of any module by a FrozenBatchNorm2d with its numbers.
+
+    Returns:
+        The module itself, changed in place; a batch norm that is given alone comes back as a new module.
+
+    Raises:
+        ValueError: a norm keeps no statistics, so that there is nothing to freeze.
+    """
+    if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        if module.running_mean is None or module.running_var is None:
+            raise ValueError("a batch norm without running statistics cannot be frozen (track_running_stats=False)")
+        frozen = FrozenBatchNorm2d(module.num_features, module.eps).to(module.running_mean.device)
+        if module.affine:
+            frozen.weight, frozen.bias = module.weight.detach().clone(), module.bias.detach().clone()
+        frozen.running_mean, frozen.running_var = module.running_mean.clone(), module.running_var.clone()
+        return frozen.train(module.training)
+    for name, child in module.named_children():
+        setattr(module, name, freeze_norms(child))
+    return module
+
+
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """``norm(conv(x))``; a frozen norm is folded into the convolution's weight.
 

@@ -228,7 +228,10 @@ def read_weights(path: str | Path) -> Weights:
         raise FileNotFoundError(f"no weights file {path}")
     content = read_file(path)
     state = _unwrap(content, path)
-    tensors = {str(k): torch.as_tensor(v) for k, v in state.items() if isinstance(v, (Tensor, np.ndarray))}
+    try:
+        tensors = {str(k): torch.as_tensor(v) for k, v in state.items() if isinstance(v, (Tensor, np.ndarray))}
+    except (TypeError, ValueError) as error:  # an array of words or objects
+        raise ValueError(f"{path} holds an array that is no tensor: {error}") from error
     if tensors and all(name.startswith("module.") for name in tensors):  # saved from within DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     layout = layout_of(tensors)
@@ -261,19 +264,28 @@ def read_file(path: Path) -> Any:
         ) from error
 
 
+def _empty_array(kind: Any, shape: Any, dtype: Any) -> Any:
+    """What a pickled array begins as; its state then brings shape and bytes, which numpy holds against each other. The shape
+    here is not looked at: a hostile file would ask for terabytes."""
+    return np.ndarray((0,), np.uint8)
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds numpy arrays and plain containers; every other global is refused before it is looked up."""
 
     _ALLOWED: ClassVar = {
         ("collections", "OrderedDict"): dict,
         ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "ndarray"): None,  # an argument of _reconstruct and nothing else: it cannot be called
         ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        if name in ("_reconstruct", "scalar") and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return getattr(importlib.import_module("numpy._core.multiarray"), name)
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            if name == "_reconstruct":
+                return _empty_array
+            if name == "scalar":
+                return importlib.import_module("numpy._core.multiarray").scalar
         try:
             return self._ALLOWED[module, name]
         except KeyError:

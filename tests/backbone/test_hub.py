@@ -57,3 +57,13 @@ def test_an_unpublished_hash_is_kept_and_held_to(cache):
     path.write_bytes(b"changed")
     with pytest.raises(ValueError, match="remove the file"):
         hub.fetch("detectron2://ImageNetPretrained/MSRA/R-50.pkl")
+
+
+def test_detectron2_s_zoo_by_its_names():
+    wanted = "https://dl.fbaipublicfiles.com/detectron2/COCO-Detection/faster_rcnn_R_50_C4_1x/137257644/model_final_721ade.pkl"
+    assert hub.address("detectron2://COCO-Detection/faster_rcnn_R_50_C4_1x") == wanted
+    assert hub.address("detectron2://COCO-Detection/faster_rcnn_R_50_C4_1x.yaml") == wanted
+    assert hub.address("detectron2://PascalVOC-Detection/faster_rcnn_R_50_C4").endswith(
+        "/142202221/model_final_b1acc2.pkl"
+    )
+    assert hub.address(wanted.replace("https://dl.fbaipublicfiles.com/detectron2/", "detectron2://")) == wanted

@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
-from backbone.norm import FrozenBatchNorm2d, conv_norm
+from backbone.norm import FrozenBatchNorm2d, conv_norm, freeze_norms
 
 
 def frozen(channels: int) -> FrozenBatchNorm2d:
@@ -42,3 +43,24 @@ def test_folding_equals_the_two_layers():
     conv, norm = nn.Conv2d(4, 6, 3, 2, 1, bias=False), frozen(6)
     x = torch.randn(2, 4, 9, 8)
     torch.testing.assert_close(conv_norm(conv, norm, x), norm(conv(x)), rtol=1e-5, atol=1e-5)
+
+
+def test_any_module_s_batch_norms_are_frozen():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-3), nn.ModuleDict({"a": nn.BatchNorm2d(4, affine=False)})
+    )
+    for norm in (model[1], model[2]["a"]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    model[1].weight.data.normal_()
+    x = torch.randn(2, 3, 5, 5)
+    before = model[2]["a"].eval()(model[1].eval()(model[0](x)))
+    assert freeze_norms(model) is model
+    model.train()
+    assert isinstance(model[1], FrozenBatchNorm2d)
+    assert isinstance(model[2]["a"], FrozenBatchNorm2d)
+    assert torch.equal(model[2]["a"](model[1](model[0](x))), before)
+    assert [n for n, _ in model.named_parameters()] == ["0.weight", "0.bias"]
+    assert isinstance(freeze_norms(nn.BatchNorm2d(3)), FrozenBatchNorm2d)
+    with pytest.raises(ValueError, match="track_running_stats"):
+        freeze_norms(nn.BatchNorm2d(3, track_running_stats=False))

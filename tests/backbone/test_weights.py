@@ -206,3 +206,47 @@ def test_real_photographs_get_the_stated_classes(shared):
         image = F.center_crop(F.resize(image, [256], antialias=True), [224, 224])
         with torch.no_grad():
             assert names[int(net(recipe.normalise(image[None] / 255)).argmax())] == expected
+
+
+def torchvision_like_caffe():
+    """torchvision's ResNet-50 with the stride in the 1x1 and Caffe's pooling, by its own parts."""
+    from torchvision.models import resnet50
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    net = resnet50(norm_layer=FrozenBatchNorm2d)
+    net.maxpool = torch.nn.MaxPool2d(3, 2, 0, ceil_mode=True)
+    for layer in (net.layer2, net.layer3, net.layer4):
+        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    return net.eval()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("file", "recipe"), [("resnet50_abm_pruned8bit_folded_full.pth", "v1_rgb"), ("resnet50_c4_msra_caffe.pth", "msra")]
+)
+def test_real_weights_give_what_torchvision_s_module_gives(shared, file, recipe):
+    """On a photograph, under the same recipe, written out for torchvision: c2, c3, c4, and the classes where they are."""
+    from detection.data.image import read_image
+
+    path = shared / "weights" / file
+    ours = backbone.resnet50(norm="frozen_bn", stride_in="1x1", stem_pool="ceil").eval()
+    normalise = load_weights(ours, path, recipe=recipe).recipe.normalise
+    theirs = torchvision_like_caffe()
+    theirs.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    picture = torch.from_numpy(read_image(shared / "data/photos/000542.jpg").copy()).permute(2, 0, 1).float()
+    if recipe == "msra":
+        x = picture.flip(0) - torch.tensor([103.06, 115.90, 123.15])[:, None, None]
+    else:
+        x = picture / 255 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        x = x / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    with torch.no_grad():
+        maps = ours.features(normalise(picture[None] / 255))
+        stem = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x[None]))))
+        c2 = theirs.layer1(stem)
+        c3 = theirs.layer2(c2)
+        c4 = theirs.layer3(c3)
+    for name, wanted in {"c2": c2, "c3": c3, "c4": c4}.items():
+        torch.testing.assert_close(maps[name], wanted, rtol=0, atol=2e-5 * float(wanted.abs().max()))
+    if recipe == "v1_rgb":
+        with torch.no_grad():
+            torch.testing.assert_close(ours(normalise(picture[None] / 255)), theirs(x[None]), rtol=0, atol=1e-3)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from backbone import resnet18, resnet50
 from backbone.weights import read_weights
 from detection import build_model, load_config, load_detector, load_weights
-from detection.cli import convert_weights, run
+from detection.cli import convert_weights, run, train
 from detection.engine.checkpoint import Classes, save_detector
 from detection.engine.class_names import class_names
 from detection.engine.layouts import from_detectron2, to_detectron2
@@ -181,3 +181,24 @@ def test_files_say_what_they_are(tmp_path):
     content = torch.load(tmp_path / "b.pth", weights_only=True)
     assert content["recipe"] == "detectron2"
     assert json.dumps(content["resdet"]["classes"]) == '["x", "y"]'
+
+
+def test_a_detector_of_detectron2_s_is_evaluated_and_fine_tuned(tmp_path):
+    """Its file says neither configuration nor classes: both are those of the command."""
+    config = tmp_path / "r18.yaml"
+    config.write_text("_base_: quickstart.yaml\nmodel: {recipe: detectron2, norm: frozen_bn, conv5_norm: frozen_bn}\n")
+    keys = ["data.train=4", "data.val=2", "data.short_side=[64]", "data.max_side=80", "data.workers=0"]
+    keys += ["pretrain.iterations=0", "solver.batch_size=2", "solver.max_iter=1", "model.roi.batch_per_image=8"]
+    loaded = load_config(str(config), keys)
+    for count in (6, 3):
+        model = build_model(loaded.model, count)
+        torch.save({"model": to_detectron2(model.state_dict())}, tmp_path / f"{count}.pth")
+    argv = ["--config", str(config), "--output", str(tmp_path / "out"), *keys]
+    assert run(train, [*argv, "--eval-only", "--weights", str(tmp_path / "6.pth")]) == 0
+    assert "AP" in json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert run(train, [*argv, "--eval-only", "--weights", str(tmp_path / "3.pth")]) == 2
+    assert run(train, [*argv, "--weights", str(tmp_path / "3.pth")]) == 0
+    trained = torch.load(tmp_path / "out" / "best.pth", weights_only=True)["model"]
+    assert torch.equal(trained["trunk.conv1.weight"], model.state_dict()["trunk.conv1.weight"])
+    assert len(trained["roi_head.classes.bias"]) == 7
+    assert "its class and box layers are left out" in (tmp_path / "out" / "log.txt").read_text()

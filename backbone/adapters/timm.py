@@ -1,0 +1,79 @@
+"""The face that timm's networks have with ``features_only=True``; timm itself is not needed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from backbone.resnet import ResNet
+
+
+class FeatureInfo:
+    """What is known of each map: ``num_chs``, ``reduction`` (its stride) and ``module`` (where it comes from).
+
+    Args:
+        info: one dictionary a map.
+        out_indices: those that come out.
+    """
+
+    def __init__(self, info: Sequence[dict[str, Any]], out_indices: Sequence[int]) -> None:
+        self.info, self.out_indices = list(info), tuple(out_indices)
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """A value of one map, of several, or of all that come out."""
+        if isinstance(idx, int):
+            return self.info[idx][key]
+        return [self.info[i][key] for i in (self.out_indices if idx is None else idx)]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Channels of the maps."""
+        return self.get("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Strides of the maps."""
+        return self.get("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """The modules that the maps come from, by timm's names."""
+        return self.get("module", idx)
+
+    def get_dicts(self, keys: Sequence[str] | None = None, idx: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """The dictionaries, or these keys of them."""
+        chosen = [self.info[i] for i in (self.out_indices if idx is None else idx)]
+        return [{k: d[k] for k in keys or d} for d in chosen]
+
+    def __len__(self) -> int:
+        return len(self.info)
+
+
+class FeaturesOnly(nn.Module):
+    """A network that gives its maps in a list, with ``feature_info``, as ``timm.create_model(…, features_only=True)``.
+
+    Args:
+        net: the network; index 0 is its stem before pooling (stride 2), 1 is conv2_x (stride 4), and so on.
+        out_indices: the maps that come out; None all.
+
+    Raises:
+        ValueError: an index that the network does not have.
+
+    >>> net = FeaturesOnly(resnet50(), out_indices=(2, 3, 4))
+    >>> net.feature_info.channels(), net.feature_info.reduction()
+    ([512, 1024, 2048], [8, 16, 32])
+    """
+
+    def __init__(self, net: ResNet, out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.net = net
+        info = [
+            {"num_chs": spec.channels, "reduction": spec.stride, "module": f"layer{i}" if i else "act1", "index": i}
+            for i, spec in enumerate(net.specs.values())
+        ]
+        indices = tuple(range(len(info)) if out_indices is None else out_indices)
+        if not set(indices) <= set(range(len(info))):
+            raise ValueError(f"out_indices must be among 0..{len(info) - 1}, got {indices}")
+        self.feature_info = FeatureInfo(info, indices)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Normalised images [N, 3, H, W] to the chosen maps."""
+        maps = list(self.net.features(x).values())
+        return [maps[i] for i in self.feature_info.out_indices]

@@ -1,0 +1,60 @@
+"""The networks as backbones of torchvision's detectors: FasterRCNN, MaskRCNN, RetinaNet, FCOS, KeypointRCNN."""
+
+from collections import OrderedDict
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
+
+from backbone.resnet import ResNet, Trunk
+
+
+class TorchvisionBackbone(nn.Module):
+    """What torchvision's detectors want of a backbone: ``out_channels``, and maps by name, finest first.
+
+    With a pyramid its tensors have the names of torchvision's own ``resnet_fpn_backbone``, whose weights load strictly.
+
+    Args:
+        net: the network, whose parameters it shares.
+        levels: the first and the last map: ("c2", "c5") for FasterRCNN and MaskRCNN with a pyramid, ("c3", "c5") for
+            RetinaNet and FCOS, ("c4", "c4") for a single map.
+        channels: of the pyramid's levels; None takes the last map as it is.
+        extra: coarser levels on top: "pool" (FasterRCNN's P6), "p6p7" (RetinaNet's and FCOS's), or None.
+
+    Raises:
+        ValueError: several levels without a pyramid.
+
+    >>> backbone = TorchvisionBackbone(resnet50(norm="frozen_bn"))
+    >>> detector = torchvision.models.detection.FasterRCNN(backbone, num_classes=91)
+    """
+
+    def __init__(
+        self,
+        net: ResNet,
+        levels: tuple[str, str] = ("c2", "c5"),
+        channels: int | None = 256,
+        extra: Literal["pool", "p6p7"] | None = "pool",
+    ) -> None:
+        super().__init__()
+        first, last = (int(level.removeprefix("c")) for level in levels)
+        if channels is None and first != last:
+            raise ValueError(
+                f"maps of several sizes {levels} want a pyramid (channels=256), or one level, ('c4', 'c4')"
+            )
+        self.body = Trunk(net, levels[1])
+        self.first = first - 2
+        self.fpn = None
+        self.out_channels = net.specs[levels[1]].channels
+        if channels is not None:
+            more: ExtraFPNBlock | None = LastLevelMaxPool() if extra == "pool" else None
+            if extra == "p6p7":
+                more = LastLevelP6P7(channels, channels)
+            below = [net.specs[f"c{i}"].channels for i in range(first, last + 1)]
+            self.fpn = FeaturePyramidNetwork(below, channels, more)
+            self.out_channels = channels
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """Normalised images [N, 3, H, W] to "0", "1", …, and the extra levels."""
+        maps = OrderedDict((str(i), m) for i, m in enumerate(self.body.maps(x)[self.first :]))
+        return maps if self.fpn is None else self.fpn(maps)

@@ -1,0 +1,78 @@
+"""The networks as backbones of transformers' detectors, DETR and its relatives; wants transformers 5.
+
+Importing this file makes ``AutoConfig`` and ``AutoBackbone`` know the model type "resdet".
+"""
+
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoBackbone, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
+from transformers.modeling_outputs import BackboneOutput
+
+from backbone.resnet import network
+
+
+class ResDetConfig(BackboneConfigMixin, PreTrainedConfig):  # type: ignore[misc]
+    """A network of :mod:`backbone` by its name.
+
+    Args:
+        network: resnet18, resnet50, resnet101, …
+        options: keywords of :class:`backbone.ResNet`, such as {"norm": "frozen_bn", "freeze_at": 2}.
+        out_features, out_indices: which of "stem", "stage1" (conv2_x), … "stage4" come out; the last by default.
+
+    >>> config = DetrConfig(use_timm_backbone=False, backbone_config=ResDetConfig(network="resnet50"))
+    >>> detector = DetrForObjectDetection(config)
+    """
+
+    model_type = "resdet"
+
+    def __init__(
+        self,
+        network: str = "resnet50",
+        options: dict[str, Any] | None = None,
+        out_features: list[str] | None = None,
+        out_indices: list[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.network, self.options = network, dict(options or {})
+        self.stage_names = ["stem", "stage1", "stage2", "stage3", "stage4"]
+        super().__init__(**kwargs)
+        self.set_output_features_output_indices(out_features=out_features, out_indices=out_indices)
+
+
+class ResDetBackbone(BackboneMixin, PreTrainedModel):  # type: ignore[misc]
+    """transformers' backbone interface: ``channels``, ``out_features``, and ``feature_maps`` of a batch."""
+
+    config_class = ResDetConfig
+    main_input_name = "pixel_values"
+    has_attentions = False
+
+    def __init__(self, config: ResDetConfig) -> None:
+        super().__init__(config)
+        self.net = network(config.network, **config.options)
+        self.net.fc = None  # type: ignore[assignment]  # no part of it; unused parameters would upset DistributedDataParallel
+        self.num_features = [spec.channels for spec in self.net.specs.values()]
+        self.post_init()
+
+    def _init_weights(self, module: Any) -> None:
+        """Nothing: the network has initialised itself."""
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> BackboneOutput:
+        """Normalised images [N, 3, H, W] to the chosen maps."""
+        maps = dict(zip(self.stage_names, self.net.features(pixel_values).values(), strict=True))
+        chosen = tuple(maps[name] for name in self.out_features)
+        hidden = tuple(maps.values()) if output_hidden_states else None
+        if return_dict is False:
+            return (chosen, hidden) if output_hidden_states else (chosen,)
+        return BackboneOutput(feature_maps=chosen, hidden_states=hidden, attentions=None)
+
+
+AutoConfig.register("resdet", ResDetConfig)
+AutoBackbone.register(ResDetConfig, ResDetBackbone)

@@ -1,0 +1,136 @@
+"""Files of weights from strangers: damaged or made to harm, they give one clear error, and nothing in them is run."""
+
+import io
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from backbone import load_weights, resnet18
+from backbone.weights import read_weights
+
+TENSORS = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2, dtype=torch.float64)}
+ARRAYS = {name: tensor.numpy() for name, tensor in TENSORS.items()}
+
+
+def zipped():
+    file = io.BytesIO()
+    torch.save({"model": TENSORS, "recipe": "msra", "epoch": 3}, file)
+    return file.getvalue()
+
+
+def old():
+    file = io.BytesIO()
+    torch.save(TENSORS, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+FILES = {
+    "zip": zipped(),
+    "old": old(),
+    "safetensors": save(TENSORS, {"recipe": "msra"}),
+    "pickle": pickle.dumps({"model": ARRAYS, "__author__": "someone"}, protocol=2),
+}
+
+
+class Harm:
+    """Unpickled without care it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.path}",))
+
+
+def read(path, data):
+    """Tensors, or the one error that there may be; any other is a fault."""
+    path.write_bytes(data)
+    try:
+        return read_weights(path)
+    except ValueError as error:
+        said = str(error)
+    assert str(path) in said
+    assert "\n" not in said
+    return None
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_whole_files_are_read(kind, tmp_path):
+    weights = read(tmp_path / "w", FILES[kind])
+    assert set(weights.tensors) == set(TENSORS)
+    assert torch.equal(weights.tensors["fc.bias"], TENSORS["fc.bias"])
+
+
+@pytest.mark.parametrize("kind", FILES)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files(kind, tmp_path, data):
+    """Cut off, with bytes changed, put in or taken out."""
+    content = bytearray(FILES[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        change = data.draw(st.sampled_from(["flip", "cut", "insert", "remove"]))
+        if change == "flip":
+            content[at] = data.draw(st.integers(0, 255))
+        elif change == "cut":
+            del content[max(at, 1) :]
+        elif change == "insert":
+            content[at:at] = data.draw(st.binary(min_size=1, max_size=9))
+        elif len(content) > 1:
+            del content[at]
+    read(tmp_path / "w", bytes(content))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=300))
+def test_noise(tmp_path, content):
+    read(tmp_path / "w", content)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: x, lambda x: {"model": {"conv1.weight": x}}, lambda x: [x], lambda x: {"a": x}]
+)
+@pytest.mark.parametrize("how", ["pickle", "zip", "old"])
+def test_no_code_is_run(wrap, how, tmp_path):
+    harm = wrap(Harm(tmp_path / "harmed"))
+    if how == "pickle":
+        content = pickle.dumps(harm)
+    else:
+        file = io.BytesIO()
+        torch.save(harm, file, _use_new_zipfile_serialization=how == "zip")
+        content = file.getvalue()
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as weights"):
+        load_weights(resnet18(), tmp_path / "w.pth")
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["builtins eval", "os system", "numpy load", "numpy._core.multiarray fromfile", "torch load"]
+)
+def test_other_globals_are_refused(name, tmp_path):
+    module, what = name.split()
+    (tmp_path / "w.pkl").write_bytes(f"c{module}\n{what}\n.".encode())
+    with pytest.raises(ValueError, match=f"{module}.{what} is not allowed in a weights file"):
+        read_weights(tmp_path / "w.pkl")
+
+
+def test_no_terabytes(tmp_path):
+    """An array that says that it is huge, called directly or by numpy's way; a header longer than the file."""
+    for function in (b"cnumpy\nndarray\n((I1000000000000\nttR.", b"cnumpy.core.multiarray\n_reconstruct\n"):
+        call = b"" if function.endswith(b".") else b"(cnumpy\nndarray\n(I1000000000000\ntS'd'\ntR."
+        read(tmp_path / "w.pkl", function + call)
+    assert read(tmp_path / "w.safetensors", struct.pack("<Q", 2**40) + b"{" + b" " * 50) is None
+
+
+def test_arrays_of_objects_are_no_weights(tmp_path):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"conv1.weight": np.array(["a", "b"])}))
+    with pytest.raises(ValueError, match="no tensor"):
+        read_weights(tmp_path / "w.pkl")
