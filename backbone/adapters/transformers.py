@@ -58,13 +58,13 @@ class ResDetBackbone(BackboneMixin, PreTrainedModel):  # type: ignore[misc]
     def _init_weights(self, module: Any) -> None:
         """Nothing: the network has initialised itself."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # theirs differs from release to release
         self,
         pixel_values: Tensor,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
-    ) -> BackboneOutput:
+    ) -> Any:
         """Normalised images [N, 3, H, W] to the chosen maps."""
         maps = dict(zip(self.stage_names, self.net.features(pixel_values).values(), strict=True))
         chosen = tuple(maps[name] for name in self.out_features)
