@@ -3,9 +3,15 @@ and ``ResDetRes5ROIHeads``, for MODEL.BACKBONE.NAME and MODEL.ROI_HEADS.NAME of 
 
 Their tensors go by detectron2's names, so that its checkpoints load and its checkpointer's files are read elsewhere.
 
+>>> import torch
+>>> from detectron2 import model_zoo
+>>> from detectron2.modeling import build_model
 >>> cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml")
 >>> cfg.MODEL.BACKBONE.NAME, cfg.MODEL.ROI_HEADS.NAME = "build_resdet_backbone", "ResDetRes5ROIHeads"
->>> model = detectron2.modeling.build_model(cfg)
+>>> cfg.MODEL.DEVICE = "cpu"
+>>> model = build_model(cfg).eval()
+>>> model([{"image": torch.zeros(3, 64, 64)}])[0]["instances"].image_size
+(64, 64)
 """
 
 from collections.abc import Callable

@@ -56,6 +56,7 @@ class FeaturesOnly(nn.Module):
     Raises:
         ValueError: an index that the network does not have.
 
+    >>> from backbone import resnet50
     >>> net = FeaturesOnly(resnet50(), out_indices=(2, 3, 4))
     >>> net.feature_info.channels(), net.feature_info.reduction()
     ([512, 1024, 2048], [8, 16, 32])

@@ -25,8 +25,12 @@ class TorchvisionBackbone(nn.Module):
     Raises:
         ValueError: several levels without a pyramid.
 
-    >>> backbone = TorchvisionBackbone(resnet50(norm="frozen_bn"))
-    >>> detector = torchvision.models.detection.FasterRCNN(backbone, num_classes=91)
+    >>> import torch
+    >>> from backbone import resnet50
+    >>> from torchvision.models.detection import FasterRCNN
+    >>> detector = FasterRCNN(TorchvisionBackbone(resnet50(norm="frozen_bn")), num_classes=91).eval()
+    >>> sorted(detector([torch.rand(3, 200, 300)])[0])
+    ['boxes', 'labels', 'scores']
     """
 
     def __init__(

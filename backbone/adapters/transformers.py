@@ -21,8 +21,12 @@ class ResDetConfig(BackboneConfigMixin, PreTrainedConfig):  # type: ignore[misc]
         options: keywords of :class:`backbone.ResNet`, such as {"norm": "frozen_bn", "freeze_at": 2}.
         out_features, out_indices: which of "stem", "stage1" (conv2_x), … "stage4" come out; the last by default.
 
-    >>> config = DetrConfig(use_timm_backbone=False, backbone_config=ResDetConfig(network="resnet50"))
-    >>> detector = DetrForObjectDetection(config)
+    >>> import torch
+    >>> from transformers import DetrConfig, DetrForObjectDetection
+    >>> backbone = ResDetConfig(network="resnet50", options={"norm": "frozen_bn", "freeze_at": 2})
+    >>> detector = DetrForObjectDetection(DetrConfig(use_timm_backbone=False, backbone_config=backbone))
+    >>> detector(pixel_values=torch.rand(1, 3, 128, 128)).pred_boxes.shape
+    torch.Size([1, 100, 4])
     """
 
     model_type = "resdet"
