@@ -5,6 +5,7 @@ Key names are torchvision's (conv1, bn1, layer1..layer4, fc), so its weights loa
 layer1, conv5_x is layer4.
 """
 
+import copy
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -236,15 +237,48 @@ class Conv5(nn.Module):
     """conv5_x of a ResNet, sharing its parameters: RoI features [R, C4, S, S] -> [R, C5, S/2, S/2].
 
     ``spec.stride`` counts image pixels per step, as everywhere: half the trunk's resolution at stride 32.
+
+    Args:
+        net: the network.
+        strided: False for regions of which every second row and column was left out already, [R, C4, S/2, S/2]: the same
+            result where the stride is in 1x1 convolutions, which look at nothing else.
+
+    Raises:
+        ValueError: not strided, and a 3x3 convolution has the stride.
     """
 
-    def __init__(self, net: ResNet) -> None:
+    def __init__(self, net: ResNet, strided: bool = True) -> None:
         super().__init__()
-        self.layer4 = net.layer4
+        self.layer4 = net.layer4 if strided else _without_stride(net.layer4)
         self.spec = net.specs["c5"]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer4(x)
+
+
+def strides_in_1x1(stage: nn.Sequential) -> bool:
+    """Whether a stage halves its map by 1x1 convolutions alone, so that three of four points of the map do not count."""
+    strided = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
+    return bool(strided) and all(m.kernel_size == (1, 1) and m.stride == (2, 2) for m in strided)
+
+
+def _without_stride(stage: nn.Sequential) -> nn.Sequential:
+    """The stage with stride 1; modules without a stride and all parameters are shared, the stage itself stays as it is."""
+    if not strides_in_1x1(stage):
+        raise ValueError("only a stage that strides in its 1x1 convolutions can do without the stride")
+
+    def twin(module: nn.Module) -> nn.Module:
+        if not any(isinstance(m, nn.Conv2d) and m.stride != (1, 1) for m in module.modules()):
+            return module
+        other = copy.copy(module)  # with the same tables of parameters and buffers
+        other._modules = {name: twin(child) for name, child in module._modules.items() if child is not None}
+        if isinstance(other, nn.Conv2d):
+            other.stride = (1, 1)
+        return other
+
+    found = twin(stage)
+    assert isinstance(found, nn.Sequential)
+    return found
 
 
 def split_c4(net: ResNet) -> tuple[Trunk, Conv5]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from backbone import RECIPES, FeatureSpec, PyramidTrunk, ResNet, Trunk, split_c4
-from backbone.resnet import FACTORIES
+from backbone.resnet import FACTORIES, Conv5, strides_in_1x1
 from detection.anchors import AnchorGenerator
 from detection.box_coding import BoxCoder
 from detection.config import AnchorConfig, ModelConfig
@@ -74,7 +74,14 @@ def assemble(net: ResNet, config: ModelConfig, num_classes: int) -> FasterRCNN:
             box_loss_weight=rpn.box_loss_weight,
         ),
         RoIHead(
-            RoIPooler(roi.pool, roi.resolution, [s.stride for s in parts.pooled], roi.sampling_ratio, roi.aligned),
+            RoIPooler(
+                roi.pool,
+                roi.resolution,
+                [s.stride for s in parts.pooled],
+                roi.sampling_ratio,
+                roi.aligned,
+                parts.every,
+            ),
             parts.head,
             parts.head_channels,
             num_classes,
@@ -103,11 +110,15 @@ class _Parts:
     head: nn.Module
     head_channels: int
     divisor: int = 1
+    every: int = 1  # rows and columns of a pooled region that the head looks at
 
 
 def _c4(net: ResNet, config: ModelConfig) -> _Parts:
     trunk, conv5 = split_c4(net)
-    return _Parts(trunk, [trunk.spec], [trunk.spec], conv5, conv5.spec.channels)
+    every = 1
+    if strides_in_1x1(net.layer4):
+        conv5, every = Conv5(net, strided=False), 2
+    return _Parts(trunk, [trunk.spec], [trunk.spec], conv5, conv5.spec.channels, every=every)
 
 
 def _dc5(net: ResNet, config: ModelConfig) -> _Parts:

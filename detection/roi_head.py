@@ -10,12 +10,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, roi_align, roi_pool
+from torchvision.ops import batched_nms, roi_pool
 
 from detection.box_coding import BoxCoder
 from detection.boxes import area, at_least_float32, clip
 from detection.losses import box_loss, classification_loss, normaliser
 from detection.matching import Matcher
+from detection.roi_align import roi_align
 from detection.sampling import Sampler
 from detection.targets import Detections, Maps, Target, as_maps
 
@@ -29,23 +30,32 @@ class RoIPooler(nn.Module):
         strides: of the maps, finest first; further maps are not looked at.
         sampling_ratio: points a bin side for "align"; 0 takes as many as the region has map cells (detectron2).
         aligned: shift by half a pixel (detectron2's ROIAlignV2; torchvision's detectors do not).
+        every: only each ``every``-th of the rows and columns comes out: where a head strides in its first 1x1
+            convolution, the others would be thrown away.
     """
 
     def __init__(
-        self, kind: Literal["align", "max"], resolution: int, strides: Sequence[int], sampling_ratio: int, aligned: bool
+        self,
+        kind: Literal["align", "max"],
+        resolution: int,
+        strides: Sequence[int],
+        sampling_ratio: int,
+        aligned: bool,
+        every: int = 1,
     ) -> None:
         super().__init__()
         self.kind, self.resolution, self.strides = kind, resolution, tuple(strides)
-        self.sampling_ratio, self.aligned = sampling_ratio, aligned
+        self.sampling_ratio, self.aligned, self.every = sampling_ratio, aligned, every
 
     def forward(self, features: Maps, boxes: list[Tensor]) -> Tensor:
-        """Map [N, C, H, W], or several, and boxes [r_i, 4] an image in pixels -> [R, C, resolution, resolution]."""
+        """Map [N, C, H, W], or several, and boxes [r_i, 4] an image in pixels -> [R, C, S, S], S = resolution / every."""
         maps = as_maps(features)
-        if len(self.strides) == 1:
-            return self._pool(maps[0], boxes, self.strides[0])
         flat = torch.cat(boxes)
         image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
-        regions, level = torch.cat((image, flat), dim=1), self.levels(flat)
+        regions = torch.cat((image, flat), dim=1)
+        if len(self.strides) == 1:
+            return self._pool(maps[0], regions, self.strides[0])
+        level = self.levels(flat)
         pooled: Tensor | None = None
         for i, stride in enumerate(self.strides):
             chosen = (level == i).nonzero()[:, 0]
@@ -63,11 +73,12 @@ class RoIPooler(nn.Module):
         first = math.log2(self.strides[0])
         return (wanted - first).clamp(0, len(self.strides) - 1).long()
 
-    def _pool(self, x: Tensor, boxes: Tensor | list[Tensor], stride: int) -> Tensor:
+    def _pool(self, x: Tensor, regions: Tensor, stride: int) -> Tensor:
+        scale = 1.0 / stride
         if self.kind == "max":
-            # unlike roi_align, it does not take care of autocast itself
-            return roi_pool(x.float(), boxes, self.resolution, 1.0 / stride).to(x.dtype)
-        return roi_align(x, boxes, self.resolution, 1.0 / stride, self.sampling_ratio, self.aligned)
+            pooled = roi_pool(x.float(), regions.float(), self.resolution, scale).to(x.dtype)
+            return pooled[:, :, :: self.every, :: self.every]
+        return roi_align(x, regions, self.resolution, scale, self.sampling_ratio, self.aligned, self.every)
 
 
 class TwoLayerHead(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 import backbone
 from backbone import FrozenBatchNorm2d, ResNet, split_c4
 from backbone.blocks import BasicBlock, Bottleneck, ZeroPad
-from backbone.resnet import FACTORIES
+from backbone.resnet import FACTORIES, Conv5
 
 SMALL = ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2"]
 
@@ -264,3 +264,20 @@ def test_free_widths():
     assert net.layer2[1].conv2.weight.shape == (6, 6, 3, 3)
     with pytest.raises(ValueError, match="widths must have 2 values"):
         ResNet(BasicBlock, (1, 1), widths=(8, 8, 8))
+
+
+@pytest.mark.parametrize("side", [14, 7])
+def test_conv5_without_its_stride(side):
+    """On every second row and column it gives what the strided one gives on all, and the network itself is as before."""
+    net = backbone.resnet50(stride_in="1x1").eval()
+    whole, picked = Conv5(net), Conv5(net, strided=False)
+    x = torch.randn(2, 1024, side, side)
+    with torch.no_grad():
+        torch.testing.assert_close(picked(x[:, :, ::2, ::2]), whole(x), rtol=1e-5, atol=1e-5)
+    assert picked.state_dict().keys() == whole.state_dict().keys()
+    assert {id(p) for p in picked.parameters()} == {id(p) for p in net.layer4.parameters()}
+    assert net.layer4[0].conv1.stride == (2, 2)
+    picked.double()
+    assert net.layer4[0].conv1.weight.dtype == torch.float64  # one and the same
+    with pytest.raises(ValueError, match="strides in its 1x1"):
+        Conv5(backbone.resnet50(), strided=False)
