@@ -1,4 +1,4 @@
-"""Residual networks (He et al., 2015). Imports torch alone; knows nothing of detection.
+"""Residual networks (He et al., 2015). Imports torch, numpy and safetensors; knows nothing of detection.
 
 The public names; everything else in this package may change.
 """

@@ -59,7 +59,7 @@ class PyramidTrunk(nn.Module):
 
     def __init__(self, net: ResNet, channels: int = 256) -> None:
         super().__init__()
-        self.body = Trunk(net, "c5")
+        self.body = Trunk(net, "c5")  # refuses a network of three stages
         below = [net.specs[f"c{i}"] for i in range(2, 6)]
         self.fpn = FPN([spec.channels for spec in below], channels)
         strides = [spec.stride for spec in below] + [2 * below[-1].stride]

@@ -33,9 +33,9 @@ _ZOO = {
 _TIMEOUT = 20  # seconds without a byte before a host counts as unreachable
 
 
-def recipe_of(name: str) -> str:
-    """The recipe that weights of this name were trained with."""
-    return name.partition("://")[0]
+def recipe_of(name: str) -> str | None:
+    """The recipe that weights of this name were trained with; None where the file itself tells."""
+    return "torchvision" if name.startswith("torchvision://") else None
 
 
 def is_name(weights: str) -> bool:

@@ -12,6 +12,10 @@ Layout = Literal["torchvision", "detectron2", "caffe2"]
 _DETECTRON2_PLACES = ("backbone.bottom_up.", "backbone.", "roi_heads.")
 _DETECTRON2 = re.compile(r"res([2-5])\.(\d+)\.(?:(conv[123])|shortcut)\.(norm\.)?(\w+)")
 _DETECTRON2_STEM = re.compile(r"stem\.conv1\.(norm\.)?(\w+)")
+# what tells it from others; "linear.weight" alone would not
+_DETECTRON2_SIGN = re.compile(
+    r"^(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)?(?:stem\.conv1|res[2-5]\.\d+)\."
+)
 _TORCHVISION = re.compile(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))\.(\w+)")
 _CAFFE2 = re.compile(r"res(\d)_(\d+)_(?:branch1|branch2([abc]))(_bn)?_([wbs])")
 _CAFFE2_STEM = re.compile(r"(?:res_)?(conv1|conv1_bn|fc1000)_([wbs])")
@@ -24,7 +28,7 @@ def layout_of(names: Iterable[str]) -> Layout:
     for name in names:
         if name == "conv1_w" or name.startswith(("res2_", "res_conv1")):
             return "caffe2"
-        if _from_detectron2(name) is not None:
+        if _DETECTRON2_SIGN.search(name):
             return "detectron2"
     return "torchvision"
 

@@ -53,15 +53,24 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 def freeze_norms(module: nn.Module) -> nn.Module:
-    """Replaces every BatchNorm2d and SyncBatchNorm of any module by a FrozenBatchNorm2d with its numbers.
+    """Replaces every BatchNorm2d and SyncBatchNorm of a module by a FrozenBatchNorm2d with its numbers.
 
     Returns:
         The module itself, changed in place; a batch norm that is given alone comes back as a new module.
 
     Raises:
-        ValueError: a norm keeps no statistics, so that there is nothing to freeze.
+        ValueError: a norm keeps no statistics, so that there is nothing to freeze, or is a subclass, which may do more than
+            norming (timm's BatchNormAct2d also activates).
     """
+    return _freeze_norms(module, {})
+
+
+def _freeze_norms(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        if type(module) not in (nn.BatchNorm2d, nn.SyncBatchNorm):
+            raise ValueError(
+                f"{type(module).__name__} is more than a batch norm, and cannot be replaced by a frozen one"
+            )
         if module.running_mean is None or module.running_var is None:
             raise ValueError("a batch norm without running statistics cannot be frozen (track_running_stats=False)")
         frozen = FrozenBatchNorm2d(module.num_features, module.eps).to(module.running_mean.device)
@@ -69,8 +78,11 @@ def freeze_norms(module: nn.Module) -> nn.Module:
             frozen.weight, frozen.bias = module.weight.detach().clone(), module.bias.detach().clone()
         frozen.running_mean, frozen.running_var = module.running_mean.clone(), module.running_var.clone()
         return frozen.train(module.training)
-    for name, child in module.named_children():
-        setattr(module, name, freeze_norms(child))
+    for name, child in module._modules.items():  # a child that stands there twice, too
+        if child is not None:
+            if id(child) not in done:
+                done[id(child)] = _freeze_norms(child, done)
+            module._modules[name] = done[id(child)]
     return module
 
 

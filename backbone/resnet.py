@@ -214,6 +214,8 @@ class Trunk(nn.Module):
     def __init__(self, net: ResNet, last: str = "c4") -> None:
         super().__init__()
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        if last not in list(net.specs)[1:]:
+            raise ValueError(f"last must be one of {', '.join(list(net.specs)[1:])}, got {last!r}")
         self.count = int(last.removeprefix("c")) - 1
         for i in range(1, self.count + 1):
             self.add_module(f"layer{i}", getattr(net, f"layer{i}"))
@@ -343,11 +345,17 @@ def _factory(name: str) -> Callable[..., ResNet]:
 
 def _plain_factory(name: str, residual: str) -> Callable[..., ResNet]:
     def build(num_classes: int = 1000, **options: Any) -> ResNet:
-        return FACTORIES[residual](num_classes, shortcut="none", **options)
+        _check_plain(name, options)
+        return FACTORIES[residual](num_classes, **(options | {"shortcut": "none"}))
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"The layers of {residual} without its shortcuts (figure 3, middle)."
     return build
+
+
+def _check_plain(name: str, options: dict[str, Any]) -> None:
+    if options.get("shortcut", "none") != "none":
+        raise ValueError(f"{name} has no shortcuts, got shortcut={options['shortcut']!r}; take the residual network")
 
 
 def cifar_resnet(depth: int, plain: bool = False, num_classes: int = 10, **options: Any) -> ResNet:
@@ -366,6 +374,8 @@ def cifar_resnet(depth: int, plain: bool = False, num_classes: int = 10, **optio
     n, rest = divmod(depth - 2, 6)
     if rest or n < 1:
         raise ValueError(f"the depth must be 6n + 2 (20, 32, 44, 56, 110, 1202), got {depth}")
+    if plain:
+        _check_plain(f"cifar_plain{depth}", options)
     shape: dict[str, Any] = {"widths": (16, 32, 64), "stem_width": 16, "stem_kernel": 3, "stem_stride": 1}
     shape |= {"stem_pool": "none", "shortcut": "none" if plain else "A"}
     return ResNet(BasicBlock, (n, n, n), num_classes, **(shape | options))

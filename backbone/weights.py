@@ -157,6 +157,12 @@ def check_recipe(net: nn.Module, recipe: Recipe) -> None:
         ValueError: says what the recipe wants, what the network has, and how to mend it.
     """
     has_bottlenecks = any(isinstance(m, Bottleneck) for m in net.modules())
+    grouped = any(isinstance(m, Bottleneck) and m.conv2.groups > 1 for m in net.modules())
+    if grouped and recipe.name in ("msra", "detectron2"):
+        raise ValueError(
+            f"recipe {recipe.name!r} is that of plain bottlenecks; grouped ones (ResNeXt) were trained on other pictures "
+            "and with the stride in the 3x3, for which there is no recipe here"
+        )
     wanted: dict[str, str] = {"stride_in": recipe.stride_in} if has_bottlenecks else {}
     if getattr(net, "stem_pool", None) != "none":  # without a pooling there is no rule of it to break
         wanted["stem_pool"] = recipe.stem_pool
@@ -196,12 +202,27 @@ def require_loaded(parts: nn.Module | Sequence[nn.Module], loaded: Collection[st
         )
 
 
-def require_complete(report: LoadReport) -> None:
-    """Refuses a network of which a part was not loaded.
+def require_same_network(report: LoadReport) -> None:
+    """Refuses weights of which a part of the network is left over: those of a deeper one fill a shallower one in silence.
 
     Raises:
-        ValueError: names tensors that are missing or of another shape.
+        ValueError: names the tensors.
     """
+    over = [name for name in report.unused if re.match(r"(conv1|bn1|layer\d+)\.", name)]
+    if over:
+        raise ValueError(
+            f"the weights are of another network, with {len(over)} more tensors ({', '.join(over[:4])}"
+            f"{', …' if len(over) > 4 else ''}); build the one that they were trained with"
+        )
+
+
+def require_complete(report: LoadReport) -> None:
+    """Refuses a network of which a part was not loaded, and weights of which a part is left over.
+
+    Raises:
+        ValueError: names tensors that are missing, of another shape, or of a deeper network.
+    """
+    require_same_network(report)
     lacking = (*report.missing, *report.mismatched)
     if lacking:
         raise ValueError(
@@ -270,6 +291,11 @@ def _empty_array(kind: Any, shape: Any, dtype: Any) -> Any:
     return np.ndarray((0,), np.uint8)
 
 
+def _array_of_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
+    """An array in the newest of pickle's protocols, which brings its bytes along."""
+    return np.frombuffer(data, dtype).reshape(shape, order=order)
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds numpy arrays and plain containers; every other global is refused before it is looked up."""
 
@@ -281,6 +307,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")):
+            return _array_of_bytes
         if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             if name == "_reconstruct":
                 return _empty_array
@@ -321,4 +349,14 @@ def _implied_recipe(content: Any, layout: Layout) -> str | None:
     if layout == "torchvision":
         return None
     # torchvision's weights also come in detectron2's layout, by its converter, which names them
-    return "torchvision" if content.get("__author__") == "torchvision" else "detectron2"
+    if content.get("__author__") == "torchvision":
+        return "torchvision"
+    state = content.get("model", content)
+    mean = state.get("pixel_mean") if isinstance(state, dict) else None
+    wanted = RECIPES["detectron2"].mean
+    if mean is not None and not np.allclose(np.asarray(mean).ravel(), wanted, atol=0.01):
+        raise ValueError(
+            f"the file says that its pictures have the mean {np.asarray(mean).ravel().tolist()}, and detectron2's recipe "
+            f"has {wanted}: there is no recipe here for these weights"
+        )
+    return "detectron2"

@@ -308,5 +308,7 @@ class Config:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
 
     def __post_init__(self) -> None:
+        if self.solver.schedule == "plateau" and self.data.val is None:
+            raise ValueError("solver.schedule=plateau looks at evaluations, and data.val is null")
         if not self.data.short_side:
             raise ValueError("data.short_side must name at least one size")

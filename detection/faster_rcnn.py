@@ -1,4 +1,4 @@
-"""Faster R-CNN: one map, the RPN and the RoI head on it. Knows its parts, not how they are configured."""
+"""Faster R-CNN: one map (or a pyramid), the RPN and the RoI head on it. Knows its parts, not how they are configured."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -100,6 +100,9 @@ class ResDetBackbone(Backbone):  # type: ignore[misc]
     def __init__(self, net: ResNet, out_features: list[str]) -> None:
         super().__init__()
         self._out_features = list(out_features)
+        known = [f"res{i}" for i in range(2, 6)]
+        if not out_features or not set(out_features) <= set(known):
+            raise ValueError(f"OUT_FEATURES must be of {', '.join(known)}, got {out_features}")
         last = max(int(name.removeprefix("res")) for name in out_features)
         self.trunk = Trunk(net, f"c{last}")
         specs = {name: net.specs[f"c{name.removeprefix('res')}"] for name in out_features}

@@ -41,6 +41,15 @@ class TorchvisionBackbone(nn.Module):
         extra: Literal["pool", "p6p7"] | None = "pool",
     ) -> None:
         super().__init__()
+        known = list(net.specs)[1:]
+        if not (levels[0] in known and levels[1] in known and levels[0] <= levels[1]) or extra not in (
+            "pool",
+            "p6p7",
+            None,
+        ):
+            raise ValueError(
+                f"wanted levels (first, last) of {', '.join(known)} and extra of pool, p6p7, None; got {levels}, {extra!r}"
+            )
         first, last = (int(level.removeprefix("c")) for level in levels)
         if channels is None and first != last:
             raise ValueError(

@@ -5,11 +5,12 @@ Importing this file makes ``AutoConfig`` and ``AutoBackbone`` know the model typ
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoBackbone, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
 from transformers.modeling_outputs import BackboneOutput
 
+from backbone.norm import FrozenBatchNorm2d
 from backbone.resnet import network
 
 
@@ -55,12 +56,28 @@ class ResDetBackbone(BackboneMixin, PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: ResDetConfig) -> None:
         super().__init__(config)
         self.net = network(config.network, **config.options)
+        if len(self.net.specs) != len(config.stage_names):
+            raise ValueError(f"wanted a network of four stages, and {config.network} has {len(self.net.specs) - 1}")
         self.net.fc = None  # type: ignore[assignment]  # no part of it; unused parameters would upset DistributedDataParallel
         self.num_features = [spec.channels for spec in self.net.specs.values()]
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
-        """Nothing: the network has initialised itself."""
+        """What a checkpoint lacks, as the network itself initialises it."""
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            module.reset_parameters()
+        elif isinstance(module, FrozenBatchNorm2d):
+            for tensor, value in (
+                (module.weight, 1),
+                (module.bias, 0),
+                (module.running_mean, 0),
+                (module.running_var, 1),
+            ):
+                nn.init.constant_(tensor, value)
 
     def forward(  # type: ignore[override]  # theirs differs from release to release
         self,

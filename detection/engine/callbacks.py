@@ -36,8 +36,8 @@ class MetricsLog:
         self.columns = ("step", "lr", "loss", *losses, *_SPEED, *metrics)
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
         rows = []
-        if start and self.jsonl.exists():
-            rows = [row for row in map(json.loads, self.jsonl.read_text().splitlines()) if row["step"] <= start]
+        if start:
+            rows = [row for row in read_rows(self.jsonl) if row["step"] <= start]
         self.jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
         with self.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
@@ -61,6 +61,15 @@ class MetricsLog:
         """Writes out what TensorBoard's writer still holds."""
         if self.board is not None:
             self.board.flush()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; none where it is not there. A last line without its end, of a run that was cut off or
+    that is writing it now, is left out."""
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text().split("\n")
+    return [json.loads(line) for line in lines]
 
 
 def _tensorboard(folder: Path) -> Any:

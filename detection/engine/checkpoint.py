@@ -14,7 +14,7 @@ from backbone import LoadReport, PyramidTrunk, require_loaded
 from backbone import load_weights as load_backbone_weights
 from backbone.hub import fetch, is_name, recipe_of
 from backbone.resnet import Conv5
-from backbone.weights import Weights, check_recipe, read_weights
+from backbone.weights import Weights, check_recipe, read_weights, require_same_network
 from detection.build import build_model
 from detection.config import Config, ModelConfig
 from detection.config_io import config_from_dict, config_to_dict, override
@@ -23,6 +23,7 @@ from detection.faster_rcnn import FasterRCNN
 
 _LOG = logging.getLogger(__name__)
 CARD = "resdet"  # the entry under which a checkpoint says what it is
+CLASSIFIER = "classifier"  # and that of a classifier's
 _COUNTER = "num_batches_tracked"  # which no frozen norm has, and many files lack
 _PER_CLASS = ("roi_head.classes.", "roi_head.deltas.")
 _MODEL, _AVERAGE = "model.", "average.module."  # where a training state holds the weights
@@ -138,7 +139,11 @@ def detector_state(weights: Weights) -> dict[str, Tensor]:
         )
         state = averaged or trained or everything
     tensors = {str(k): torch.as_tensor(v) for k, v in state.items() if isinstance(v, Tensor | np.ndarray)}
-    return from_detectron2(tensors) if weights.layout == "detectron2" else tensors
+    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if weights.layout == "detectron2":
+        return from_detectron2(tensors)
+    # what the head was called before there were heads of other kinds
+    return {name.replace("roi_head.conv5.", "roi_head.head.", 1): tensor for name, tensor in tensors.items()}
 
 
 def local_file(weights: str | Path) -> Path:
@@ -164,7 +169,7 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
         return None
     path = local_file(config.weights)
     weights = read_weights(path)
-    implied = recipe_of(config.weights) if is_name(config.weights) else recipe_implied(weights)
+    implied = (recipe_of(config.weights) if is_name(config.weights) else None) or recipe_implied(weights)
     if implied is not None and implied != config.recipe:
         raise ValueError(
             f"{config.weights} was trained with recipe {implied!r}, the configuration says {config.recipe!r}; "
@@ -179,6 +184,7 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
         _start_from_detectron2(model, weights)
         return None
     report = load_backbone_weights(parts, weights, config.recipe)
+    require_same_network(report)
     require_loaded(parts, report.loaded)
     _LOG.info("weights %s: %s", path, report)
     return report
@@ -192,7 +198,7 @@ def _start_from_detectron2(model: FasterRCNN, weights: Weights) -> None:
         _LOG.warning(
             "%s has %d classes and the data %d: its class and box layers are left out, all else is taken",
             weights.source,
-            len(state["roi_head.classes.weight"]) - 1,
+            len(state.get("roi_head.classes.weight", ())) - 1,
             model.roi_head.num_classes,
         )
         state = {k: v for k, v in state.items() if k not in other} | {k: mine[k] for k in other}

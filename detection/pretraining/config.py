@@ -94,3 +94,7 @@ class ClassifierConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: PicturesConfig = field(default_factory=PicturesConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
+
+    def __post_init__(self) -> None:
+        if self.solver.schedule == "plateau" and self.data.val is None:
+            raise ValueError("solver.schedule=plateau looks at evaluations, and data.val is null")

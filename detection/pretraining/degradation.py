@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from backbone.resnet import NAMES, network
 from detection.config_io import dump_config, load
+from detection.engine.callbacks import read_rows
 from detection.engine.progress import progress_bar
+from detection.engine.run_folder import set_aside
 from detection.pretraining.config import ClassifierConfig
 from detection.pretraining.plots import Curve, draw_errors
 
 _LOG = logging.getLogger(__name__)
 _PAPER = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
-_POLL = 0.5  # seconds
+_POLL, _LOOK = 0.5, 10  # seconds between looks at the processes; looks between readings of their logs
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class Run:
 
     def rows(self) -> list[dict[str, Any]]:
         """The lines of its log so far."""
-        log = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        return read_rows(self.folder / "metrics.jsonl")
 
     def step(self) -> int:
         """The last logged."""
@@ -81,10 +83,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--seeds wants whole numbers with commas between them, such as 0,1,2; got {args.seeds}")
     for name in names:
         if name not in NAMES:
-            network(name)  # says which is nearest
+            with torch.device("meta"):
+                network(name)  # raises, and says which is nearest
     config = load(ClassifierConfig, args.config, args.keys, "classifiers")
     if config.data.val is None:
         raise ValueError("data.val is null: there would be no test error")
+    if config.mixup or config.cutmix or config.solver.early_stop is not None:
+        raise ValueError(
+            "mixed pictures have no training error and stopped runs no end: set mixup=0 cutmix=0 solver.early_stop=null"
+        )
+    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"a network or seed is given twice: {args.networks}; {args.seeds}")
     output = args.output or Path("output") / Path(args.config).stem
     runs = [
         Run(
@@ -98,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     train_all(runs, args.jobs)
     summary = summarise(runs)
+    set_aside(output, ("degradation.json", "degradation.png"))
     (output / "degradation.json").write_text(json.dumps(summary, indent=2) + "\n")
     picture = output / "degradation.png"
     draw_errors(curves(runs), picture)
@@ -127,7 +137,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
     going: dict[Run, subprocess.Popen[bytes]] = {}
     try:
         with progress_bar() as bar:
-            task = bar.add_task("training", total=total)
+            task, looks = bar.add_task("training", total=total), 0
             while waiting or going:
                 while waiting and len(going) < jobs:
                     run = waiting.pop(0)
@@ -138,10 +148,14 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
                     if process.poll() is not None:
                         del going[run]
                         _check(run, process.returncode)
-                bar.update(task, completed=sum(run.step() for run in runs))
+                looks += 1
+                if looks % _LOOK == 0 or not going:
+                    bar.update(task, completed=sum(run.step() for run in runs))
     finally:
         for process in going.values():
             process.terminate()
+        for process in going.values():
+            process.wait()
 
 
 def _start(run: Run, threads: int) -> "subprocess.Popen[bytes]":

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
@@ -91,28 +92,38 @@ def responses(
     """Draws the standard deviation of each layer's response, and prints its median and largest for each network."""
     if count < 1:
         raise ValueError(f"--count must be at least 1, got {count}")
+    if not output.resolve().parent.is_dir():
+        raise ValueError(f"there is no folder {output.resolve().parent} for {output.name}")
     found = {}
-    for file in files:
+    for file, title in zip(files, _titles(files), strict=True):
         classifier = read_classifier(file, name)
-        found[_title(file, files)] = response_deviations(classifier.net, _batches(classifier, file, pictures, count))
+        found[title] = response_deviations(classifier.net, _batches(classifier, file, pictures, count))
     draw_responses([Responses(title, list(values.values())) for title, values in found.items()], output)
     if as_json:
         print(json.dumps(found))
     else:
         shown = Table("network", "layers", "median response", "largest", "of the last layer")
         for title, values in found.items():
-            ordered = sorted(values.values())
-            numbers = (ordered[len(ordered) // 2], ordered[-1], list(values.values())[-1])
-            shown.add_row(title, str(len(ordered)), *(f"{v:.3f}" for v in numbers))
+            numbers = (statistics.median(values.values()), max(values.values()), list(values.values())[-1])
+            shown.add_row(title, str(len(values)), *(f"{v:.3f}" for v in numbers))
         Console(width=None if Console().is_terminal else 120).print(shown)
     _LOG.info("responses layer by layer: %s", output)
     return 0
 
 
-def _title(file: Path, files: Sequence[Path]) -> str:
-    """A file's name, or its folder's where several files have one name."""
-    same = sum(other.name == file.name for other in files) > 1
-    return file.resolve().parent.name if same else file.stem
+def _titles(files: Sequence[Path]) -> list[str]:
+    """A file's name, with as many of its folders as tell it from the others.
+
+    Raises:
+        ValueError: a file is given twice.
+    """
+    parts = [file.resolve().parts for file in files]
+    if len(set(parts)) < len(parts):
+        raise ValueError("--responses has a file twice")
+    count = 1
+    while len({p[-count:] for p in parts}) < len(parts):
+        count += 1
+    return ["/".join(p[-count:]) for p in parts]
 
 
 def _batches(classifier: Classifier, file: Path, inputs: Sequence[Path] | None, count: int) -> Iterator[torch.Tensor]:
@@ -125,7 +136,8 @@ def _batches(classifier: Classifier, file: Path, inputs: Sequence[Path] | None, 
         raise ValueError(f"{file} does not say what pictures it was judged on; name some with --pictures")
     else:
         shown = EvalPictures(open_set(config.data, "val", config.data.val), config.data)
-        batches = (images for images, _ in eval_loader(shown, _BATCH, range(min(count, len(shown)))))
+        chosen = range(0, len(shown), max(len(shown) // count, 1))[:count]  # of all classes: folders go class by class
+        batches = (images for images, _ in eval_loader(shown, _BATCH, chosen))
     for batch in batches:
         yield classifier.recipe.normalise(batch.float().div_(255))
 

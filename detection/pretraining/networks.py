@@ -9,9 +9,10 @@ from backbone.recipe import RECIPES, Recipe
 from backbone.resnet import ResNet, network
 from backbone.weights import load_weights, read_weights, require_complete
 from detection.config_io import from_dict
+from detection.engine.checkpoint import CLASSIFIER
 from detection.pretraining.config import ClassifierConfig, NetworkConfig
 
-CARD = "classifier"  # the entry under which a file says what it is
+CARD = CLASSIFIER
 
 
 def build_network(config: NetworkConfig, num_classes: int) -> ResNet:

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import matplotlib
-
-matplotlib.use("Agg")  # files alone: no window, no display
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # without pyplot there is no window and no display to want
 
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008
 Points = Sequence[tuple[float, float]]
@@ -41,9 +38,8 @@ def draw_errors(curves: Sequence[Curve], path: Path) -> None:
         "residual": [c for c in curves if "plain" not in c.network],
     }
     kinds = {kind: members for kind, members in kinds.items() if members}
-    figure, axes = plt.subplots(
-        1, len(kinds), figsize=(5.5 * len(kinds), 4.5), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(5.5 * len(kinds), 4.5), layout="constrained")
+    axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)
     for ax, (kind, members) in zip(axes[0], kinds.items(), strict=True):
         for name, colour in zip(dict.fromkeys(c.network for c in members), _cycle(), strict=False):
             mine = [c for c in members if c.network == name]
@@ -57,7 +53,6 @@ def draw_errors(curves: Sequence[Curve], path: Path) -> None:
     axes[0][0].set_ylabel("error (%)")
     axes[0][0].set_ylim(bottom=0)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def _band(ax: Axes, runs: Sequence[Points], colour: str, label: str, **line: object) -> None:
@@ -74,7 +69,8 @@ def _band(ax: Axes, runs: Sequence[Points], colour: str, label: str, **line: obj
 
 def draw_responses(networks: Sequence[Responses], path: Path) -> None:
     """Figure 7: the layers in order above, sorted by their response below."""
-    figure, axes = plt.subplots(2, 1, figsize=(8, 6.5), layout="constrained")
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
+    axes = figure.subplots(2, 1)
     for responses, colour in zip(networks, _cycle(), strict=False):
         style = "--" if "plain" in responses.name else "-"
         for ax, values in zip(axes, (responses.values, sorted(responses.values, reverse=True)), strict=True):
@@ -86,7 +82,6 @@ def draw_responses(networks: Sequence[Responses], path: Path) -> None:
         ax.grid(alpha=0.3)
         ax.legend()
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def _cycle() -> list[str]:

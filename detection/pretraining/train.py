@@ -19,8 +19,8 @@ from torchvision.transforms import v2
 
 from backbone.recipe import RECIPES
 from backbone.resnet import ResNet
-from backbone.weights import load_weights
-from detection.config_io import config_to_dict, dump_config
+from backbone.weights import load_weights, require_same_network
+from detection.config_io import config_to_dict, dump_config, from_dict
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
 from detection.engine.module import TrainingModule
 from detection.engine.precision import use_bf16
@@ -67,7 +67,9 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     start = _check_resume(checkpoint, config) if checkpoint is not None else 0
     net = build_network(config.network, len(pictures.classes))
     if checkpoint is None and config.network.init_from is not None:
-        _LOG.info("weights %s: %s", config.network.init_from, load_weights(net, config.network.init_from))
+        report = load_weights(net, config.network.init_from, config.network.recipe)
+        require_same_network(report)
+        _LOG.info("weights %s: %s", config.network.init_from, report)
     if rank == 0:
         set_aside(output, _FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
@@ -278,9 +280,18 @@ def _check_resume(checkpoint: Path, config: ClassifierConfig) -> int:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     if CARD not in content:
         raise ValueError(f"{checkpoint} is no classifier's training state")
-    before, now = content[CARD]["config"], config_to_dict(config)
+    # through the schema, so that a state from before a setting existed has that setting's default
+    old = from_dict(ClassifierConfig, content[CARD]["config"], str(checkpoint))
+    before, now = config_to_dict(old), config_to_dict(config)
+    unlike = {key for key in now if before[key] != now[key]} - {"network", "solver", "expects"}
+    if unlike:
+        _LOG.warning(
+            "%s differ from those that %s was begun with: the run will not repeat",
+            ", ".join(sorted(unlike)),
+            checkpoint,
+        )
     for part in ("network", "solver"):
-        changed = [k for k in now[part] if before[part].get(k) != now[part][k] and k not in MAY_CHANGE]
+        changed = [k for k in now[part] if before[part][k] != now[part][k] and k not in MAY_CHANGE]
         if changed:
             raise ValueError(
                 f"{checkpoint} was trained with another {part}.{changed[0]}; resume with the configuration of its run, "

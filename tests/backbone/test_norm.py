@@ -64,3 +64,16 @@ def test_any_module_s_batch_norms_are_frozen():
     assert isinstance(freeze_norms(nn.BatchNorm2d(3)), FrozenBatchNorm2d)
     with pytest.raises(ValueError, match="track_running_stats"):
         freeze_norms(nn.BatchNorm2d(3, track_running_stats=False))
+
+
+def test_more_than_a_norm_is_not_frozen_and_twins_stay_twins():
+    class Activated(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    with pytest.raises(ValueError, match="Activated is more than a batch norm"):
+        freeze_norms(nn.Sequential(Activated(3)))
+    norm = nn.BatchNorm2d(3)
+    twins = freeze_norms(nn.Sequential(norm, norm))
+    assert twins[0] is twins[1]
+    assert isinstance(twins[1], FrozenBatchNorm2d)

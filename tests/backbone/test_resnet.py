@@ -281,3 +281,12 @@ def test_conv5_without_its_stride(side):
     assert net.layer4[0].conv1.weight.dtype == torch.float64  # one and the same
     with pytest.raises(ValueError, match="strides in its 1x1"):
         Conv5(backbone.resnet50(), strided=False)
+
+
+def test_plain_networks_have_no_shortcuts():
+    for build in (backbone.plain18, lambda **o: backbone.cifar_resnet(20, plain=True, **o)):
+        assert not [n for n, _ in build(shortcut="none").named_modules() if "downsample" in n]
+        with pytest.raises(ValueError, match="has no shortcuts, got shortcut='B'"):
+            build(shortcut="B")
+    with pytest.raises(ValueError, match="last must be one of c2, c3, c4"):
+        backbone.Trunk(backbone.cifar_resnet(20), "c5")

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 import backbone
 from backbone import load_weights, require_loaded, split_c4
-from backbone.weights import read_weights
+from backbone.weights import read_weights, require_complete
 
 
 @pytest.fixture
@@ -250,3 +250,30 @@ def test_real_weights_give_what_torchvision_s_module_gives(shared, file, recipe)
     if recipe == "v1_rgb":
         with torch.no_grad():
             torch.testing.assert_close(ours(normalise(picture[None] / 255)), theirs(x[None]), rtol=0, atol=1e-3)
+
+
+def test_a_deeper_network_s_weights_are_refused(tmp_path):
+    path = saved(tmp_path, backbone.resnet34().state_dict())
+    report = load_weights(backbone.resnet18(), path)
+    with pytest.raises(ValueError, match=r"of another network, with \d+ more tensors"):
+        require_complete(report)
+
+
+def test_a_classifier_called_linear_is_no_sign_of_detectron2(tmp_path):
+    state = backbone.cifar_resnet(20).state_dict()
+    state = {f"module.{k.replace('fc.', 'linear.')}": v for k, v in state.items()}
+    weights = read_weights(saved(tmp_path, state))
+    assert (weights.layout, weights.recipe) == ("torchvision", None)
+
+
+def test_grouped_networks_have_no_caffe_recipe(tmp_path):
+    net = backbone.resnext50_32x4d(stride_in="1x1")
+    with pytest.raises(ValueError, match="grouped ones"):
+        load_weights(net, saved(tmp_path, net.state_dict()), recipe="detectron2")
+
+
+def test_every_protocol_of_pickle(tmp_path):
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        array = np.arange(6, dtype=np.float32).reshape(2, 3)
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps({"conv1.weight": array}, protocol=protocol))
+        assert torch.equal(read_weights(tmp_path / "a.pkl").tensors["conv1.weight"], torch.arange(6.0).reshape(2, 3))

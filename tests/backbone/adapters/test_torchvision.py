@@ -62,3 +62,6 @@ def test_a_single_map():
     assert {name: tuple(m.shape) for name, m in backbone(torch.rand(1, 3, 64, 64)).items()} == {"0": (1, 1024, 4, 4)}
     with pytest.raises(ValueError, match="want a pyramid"):
         TorchvisionBackbone(resnet18(), channels=None)
+    for levels, extra in ((("c1", "c5"), "pool"), (("c5", "c2"), "pool"), (("c2", "c5"), "p6")):
+        with pytest.raises(ValueError, match="wanted levels"):
+            TorchvisionBackbone(resnet18(), levels, extra=extra)

@@ -3,6 +3,8 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
 from backbone.adapters.transformers import ResDetBackbone, ResDetConfig  # noqa: E402
 
 
@@ -41,3 +43,15 @@ def test_in_detr():
     assert out.pred_boxes.shape == (1, 5, 4)
     out.pred_boxes.sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for n, p in detector.named_parameters() if "layer4" in n)
+
+
+def test_what_a_checkpoint_lacks_is_initialised(tmp_path):
+    ResDetBackbone(ResDetConfig(network="resnet18")).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    state = {k: v for k, v in load_file(path).items() if "layer4" not in k}
+    save_file(state, path, metadata={"format": "pt"})
+    net = ResDetBackbone.from_pretrained(tmp_path).net
+    assert torch.equal(net.layer4[0].bn1.running_var, torch.ones(512))
+    assert 0.01 < float(net.layer4[0].conv1.weight.std()) < 0.1
+    with pytest.raises(ValueError, match="four stages"):
+        ResDetBackbone(ResDetConfig(network="cifar_resnet20"))

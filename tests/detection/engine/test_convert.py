@@ -118,9 +118,13 @@ def test_a_network_s_recipe_must_be_known_and_travels(tmp_path, capsys):
     assert "give --recipe" in capsys.readouterr().err
     assert go(tmp_path / "a.safetensors", tmp_path / "b.pth", "--recipe", "msra") == 0
     assert read_weights(tmp_path / "b.pth").recipe == "msra"
-    assert go(tmp_path / "b.pth", tmp_path / "c.safetensors", "--to", "detectron2") == 0
+    assert go(tmp_path / "b.pth", tmp_path / "c.safetensors", "--to", "detectron2") == 2
+    assert "Caffe's rule" in capsys.readouterr().err
+    torch.save(resnet18(num_classes=2).state_dict(), tmp_path / "plain.pth")
+    assert go(tmp_path / "plain.pth", tmp_path / "c.safetensors", "--to", "detectron2", "--recipe", "torchvision") == 0
+    assert "INPUT.FORMAT RGB MODEL.PIXEL_MEAN [123.675, 116.28, 103.53]" in capsys.readouterr().err
     found = read_weights(tmp_path / "c.safetensors")
-    assert (found.recipe, found.layout) == ("msra", "detectron2")
+    assert (found.recipe, found.layout) == ("torchvision", "detectron2")
     assert go(tmp_path / "b.pth", tmp_path / "d.pth", "--recipe", "torchvision") == 2
     assert "holds weights of recipe 'msra'" in capsys.readouterr().err
 
@@ -202,3 +206,50 @@ def test_a_detector_of_detectron2_s_is_evaluated_and_fine_tuned(tmp_path):
     assert torch.equal(trained["trunk.conv1.weight"], model.state_dict()["trunk.conv1.weight"])
     assert len(trained["roi_head.classes.bias"]) == 7
     assert "its class and box layers are left out" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_a_training_state_s_network_and_options_that_do_not_apply(tmp_path, capsys):
+    config = small("c4")
+    model = build_model(config.model, 2)
+    save_detector(tmp_path / "a.pth", model, config, Classes(("x", "y"), (1, 2)))
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    content["state_dict"] = {f"model.{k}": v for k, v in content.pop("model").items()}
+    torch.save(content, tmp_path / "last.pth")
+    assert go(tmp_path / "last.pth", tmp_path / "b.pth", "--backbone") == 0
+    assert torch.equal(read_weights(tmp_path / "b.pth").tensors["conv1.weight"], model.trunk.conv1.weight)
+    assert go(tmp_path / "a.pth", tmp_path / "c.pth", "--classes", "q,r") == 2
+    assert "says them itself" in capsys.readouterr().err
+    assert go(tmp_path / "a.pth", tmp_path / "c.pth", "--recipe", "msra") == 2
+
+
+def test_other_detectors_of_detectron2_s_are_refused(tmp_path, capsys):
+    torch.save(
+        {
+            "model": {
+                "proposal_generator.rpn_head.conv.weight": torch.zeros(1),
+                "backbone.stem.conv1.weight": torch.zeros(1),
+            }
+        },
+        tmp_path / "rpn.pth",
+    )
+    assert go(tmp_path / "rpn.pth", tmp_path / "c.pth", "--config", "faster_rcnn_r50_c4_1x.yaml") == 2
+    assert "of a kind that there is not here" in capsys.readouterr().err
+
+
+def test_pictures_that_the_file_says_and_the_recipe_does_not(tmp_path):
+    state = to_detectron2(build_model(small("c4").model, 2).state_dict())
+    torch.save({"model": state | {"pixel_mean": torch.tensor([103.53, 116.28, 123.675])}}, tmp_path / "a.pth")
+    assert read_weights(tmp_path / "a.pth").recipe == "detectron2"
+    torch.save({"model": state | {"pixel_mean": torch.tensor([123.675, 116.28, 103.53])}}, tmp_path / "b.pth")
+    with pytest.raises(ValueError, match="there is no recipe here for these weights"):
+        read_weights(tmp_path / "b.pth")
+
+
+def test_weights_that_are_not_numbers_and_those_of_several_processes(tmp_path):
+    state = to_detectron2(build_model(small("c4").model, 2).state_dict())
+    state["backbone.stem.conv1.weight"][0] = float("nan")
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "a.pth")
+    config = tmp_path / "c.yaml"
+    config.write_text("model: {backbone: resnet18, recipe: detectron2, weights: null, rpn: {channels: 8}}\n")
+    assert go(tmp_path / "a.pth", tmp_path / "b.pth", "--config", config, "--classes", "x,y") == 0
+    assert load_detector(tmp_path / "b.pth")[1] == ("x", "y")

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from detection.cli import degradation, run
+from detection.engine.callbacks import read_rows
 from detection.pretraining.degradation import Run
 from detection.pretraining.plots import Curve, Responses, draw_errors, draw_responses
 
@@ -101,3 +102,20 @@ def test_pictures_of_any_selection(tmp_path):
     draw_errors([one], tmp_path / "a.png")
     draw_responses([Responses("plain20", [1.0, 2.0])], tmp_path / "b.png")
     assert Image.open(tmp_path / "a.png").width < Image.open(tmp_path / "b.png").width
+
+
+def test_what_gives_no_curve_or_no_end(tmp_path, capsys):
+    for key in ("mixup=0.2", "solver.early_stop=2"):
+        assert go(tmp_path, key) == 2
+        assert "set mixup=0 cutmix=0 solver.early_stop=null" in capsys.readouterr().err
+    assert go(tmp_path, networks=["cifar_plain20", "cifar_plain20"]) == 2
+    assert "given twice" in capsys.readouterr().err
+    assert go(tmp_path, "network.shortcut=B") == 2
+    assert "cifar_plain20 has no shortcuts" in capsys.readouterr().err
+
+
+def test_a_log_that_was_cut_off(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_rows(path) == []
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_rows(path) == [{"step": 1}, {"step": 2}]

@@ -61,8 +61,8 @@ def test_the_command(tmp_path, capsys):
     assert "name some with --pictures" in capsys.readouterr().err
     assert run(inspect, [*argv, "--pictures", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["net"]
-    assert len(found["net"]) == 49
+    assert list(found) == ["net.pth"]
+    assert len(found["net.pth"]) == 49
     assert Image.open(tmp_path / "out.png").size > (500, 500)
     with pytest.raises(SystemExit):
         inspect([])

@@ -237,3 +237,8 @@ def test_the_rate_falls_on_a_plateau(tmp_path):
     assert [rate / rates[0] for rate in rates] == pytest.approx(wanted)
     state = torch.load(tmp_path / "last.pth", weights_only=True)
     assert state["lr_schedulers"][0]["lr_lambdas"][0]["falls"] == round(-math.log10(factor))
+
+
+def test_a_plateau_wants_validation_pictures(tmp_path, capsys):
+    assert go(tmp_path, keys=["solver.schedule=plateau", "solver.eval_every=1", "data.val=null"]) == 2
+    assert "data.val is null" in capsys.readouterr().err
