@@ -66,4 +66,4 @@ class PyramidTrunk(nn.Module):
         self.specs = [FeatureSpec(channels, stride) for stride in strides]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return self.fpn(self.body.maps(x))
+        return self.fpn(self.body.maps(x)[1:])

@@ -223,16 +223,19 @@ class Trunk(nn.Module):
         self.stride_in, self.stem_pool = net.stride_in, net.stem_pool
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """c2, c3, … up to the last."""
-        x = self.maxpool(stem(self, x))
-        found = []
+        """c1 (the stem before pooling), c2, … up to the last."""
+        found = [stem(self, x)]
+        x = self.maxpool(found[0])
         for i in range(1, self.count + 1):
             x = getattr(self, f"layer{i}")(x)
             found.append(x)
         return found
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.maps(x)[-1]
+        x = self.maxpool(stem(self, x))
+        for i in range(1, self.count + 1):  # without a hold on the maps before
+            x = getattr(self, f"layer{i}")(x)
+        return x
 
 
 class Conv5(nn.Module):

@@ -112,7 +112,7 @@ class ResDetBackbone(Backbone):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Normalised images [N, 3, H, W] to the chosen maps."""
-        maps = {f"res{i}": m for i, m in enumerate(self.trunk.maps(x), 2)}
+        maps = {f"res{i}": m for i, m in enumerate(self.trunk.maps(x), 1)}
         return {name: maps[name] for name in self._out_features}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from backbone.resnet import ResNet
+from backbone.resnet import ResNet, Trunk
 
 
 class FeatureInfo:
@@ -64,17 +64,18 @@ class FeaturesOnly(nn.Module):
 
     def __init__(self, net: ResNet, out_indices: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.net = net
         info = [
             {"num_chs": spec.channels, "reduction": spec.stride, "module": f"layer{i}" if i else "act1", "index": i}
             for i, spec in enumerate(net.specs.values())
         ]
         indices = tuple(range(len(info)) if out_indices is None else out_indices)
-        if not set(indices) <= set(range(len(info))):
+        if not indices or not set(indices) <= set(range(len(info))):
             raise ValueError(f"out_indices must be among 0..{len(info) - 1}, got {indices}")
         self.feature_info = FeatureInfo(info, indices)
+        # no further than the last one: what is not used would have no gradient, which DistributedDataParallel refuses
+        self.trunk = Trunk(net, f"c{max(*indices, 1) + 1}")
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Normalised images [N, 3, H, W] to the chosen maps."""
-        maps = list(self.net.features(x).values())
+        maps = self.trunk.maps(x)
         return [maps[i] for i in self.feature_info.out_indices]

@@ -56,7 +56,7 @@ class TorchvisionBackbone(nn.Module):
                 f"maps of several sizes {levels} want a pyramid (channels=256), or one level, ('c4', 'c4')"
             )
         self.body = Trunk(net, levels[1])
-        self.first = first - 2
+        self.first = first - 1
         self.fpn = None
         self.out_channels = net.specs[levels[1]].channels
         if channels is not None:
