@@ -5,7 +5,6 @@ Reads torch.save files (tensors only), safetensors, and the pickles of Caffe2/de
 unpickler that knows arrays and plain containers alone.
 """
 
-import importlib
 import io
 import json
 import pickle
@@ -277,7 +276,7 @@ def read_file(path: Path) -> Any:
             # what the file says of itself lies beside the tensors in its header
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             return {**header.get("__metadata__", {}), "model": load_safetensors(data)}
-        return _ArrayUnpickler(io.BytesIO(data), encoding="latin1").load()
+        return _with_arrays(_ArrayUnpickler(io.BytesIO(data), encoding="latin1").load())
     except Exception as error:  # whatever a damaged file makes the readers raise, the user gets one message
         raise ValueError(
             f"{path} cannot be read as weights (wanted a torch.save file of tensors, safetensors, or a Caffe2/detectron2 "
@@ -285,39 +284,73 @@ def read_file(path: Path) -> Any:
         ) from error
 
 
-def _empty_array(kind: Any, shape: Any, dtype: Any) -> Any:
-    """What a pickled array begins as; its state then brings shape and bytes, which numpy holds against each other. The shape
-    here is not looked at: a hostile file would ask for terabytes."""
-    return np.ndarray((0,), np.uint8)
+class _DType:
+    """A pickled dtype. numpy's own would take any state from a file, flags that make it follow pointers among them."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(f[248]|[iu][1248]|b1)", code):
+            raise pickle.UnpicklingError(f"arrays of {code!r} are no weights")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _array_of_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    """An array in the newest of pickle's protocols, which brings its bytes along."""
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
+class _Array:
+    """A pickled array: bytes, which are held against dtype and shape before numpy sees them."""
+
+    def __init__(self, *_: Any) -> None:
+        self.array: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.array = _array_of_bytes(data, dtype, shape, "F" if fortran else "C").array
+
+
+def _array_of_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    if not isinstance(dtype, _DType) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise pickle.UnpicklingError("an array's dtype or shape is damaged")
+    if isinstance(data, str):
+        data = data.encode("latin1")
+    found = _Array()
+    array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+    found.array = array.astype(dtype.dtype.newbyteorder("="))  # a copy of its own, in this machine's order
+    return found
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    return _array_of_bytes(data, dtype, (), "C").array[()]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers; every other global is refused before it is looked up."""
+    """Builds arrays and plain containers; every other global is refused before it is looked up."""
 
-    _ALLOWED: ClassVar = {
+    _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): dict,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy", "dtype"): _DType,
         ("numpy", "ndarray"): None,  # an argument of _reconstruct and nothing else: it cannot be called
         ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
     }
+    for _core in ("numpy.core", "numpy._core"):
+        _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _Array
+        _ALLOWED[f"{_core}.multiarray", "scalar"] = _scalar
+        _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _array_of_bytes
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")):
-            return _array_of_bytes
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            if name == "_reconstruct":
-                return _empty_array
-            if name == "scalar":
-                return importlib.import_module("numpy._core.multiarray").scalar
         try:
             return self._ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file") from None
+
+
+def _with_arrays(content: Any, depth: int = 3) -> Any:
+    """Dictionaries with numpy's arrays for those that the unpickler built."""
+    if isinstance(content, _Array):
+        return content.array
+    if isinstance(content, dict) and depth:
+        return {key: _with_arrays(value, depth - 1) for key, value in content.items()}
+    return content
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Any]:

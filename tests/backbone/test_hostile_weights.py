@@ -131,6 +131,20 @@ def test_no_terabytes(tmp_path):
 
 
 def test_arrays_of_objects_are_no_weights(tmp_path):
-    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"conv1.weight": np.array(["a", "b"])}))
-    with pytest.raises(ValueError, match="no tensor"):
-        read_weights(tmp_path / "w.pkl")
+    for array in (np.array(["a", "b"]), np.array([{}, None]), np.zeros(2, dtype="c8")):
+        (tmp_path / "w.pkl").write_bytes(pickle.dumps({"conv1.weight": array}))
+        with pytest.raises(ValueError, match="are no weights"):
+            read_weights(tmp_path / "w.pkl")
+
+
+def test_a_dtype_s_state_is_not_believed(tmp_path):
+    """With flags that say "pointers" numpy's own dtype would follow them, also in arrays that have nothing to do with it."""
+    whole = pickle.dumps({"conv1.weight": np.ones(4, np.float32)}, protocol=2)
+    state = b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
+    short = state.replace(b"X\x01\x00\x00\x00<", b"U\x01<")
+    place = next(at for at in (state, short, b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t") if at in whole)
+    hostile = whole.replace(place, place.replace(b"K\x00t", b"K\x3ft"))
+    assert hostile != whole
+    weights = read(tmp_path / "w.pkl", hostile)
+    assert torch.equal(weights.tensors["conv1.weight"], torch.ones(4))
+    assert np.dtype(np.float32).flags == 0
