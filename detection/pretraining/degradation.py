@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train plain and residual networks of several depths by one recipe, and draw their errors.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help="a classifier's YAML file, or the bare name of one in configs/")
+    parser.add_argument(
+        "--config", required=True, help="a classifier's YAML file, or the bare name of one in configs/classifiers/"
+    )
     parser.add_argument("--networks", default=",".join(_PAPER), help=f"names with commas (default: {','.join(_PAPER)})")
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas (default: 0,1,2)")
     parser.add_argument(
