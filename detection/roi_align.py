@@ -36,14 +36,16 @@ def roi_align(
     Returns:
         [R, C, S, S] with S = ceil(resolution / every), in the map's dtype.
     """
-    if features.device.type != "cpu":  # elsewhere torchvision's kernel is the fast one
-        boxes = regions.to(features.dtype)
-        pooled = torchvision_roi_align(features, boxes, resolution, scale, sampling_ratio, aligned)
-        return pooled[:, :, ::every, ::every]
     channels, height, width = features.shape[1:]
     side = -(-resolution // every)
-    # half precision is too coarse for a sum of weights, and the map is small beside what is pooled from it
-    cells = at_least_float32(features.permute(0, 2, 3, 1).reshape(-1, channels))
+    if not len(regions):
+        return features.new_zeros(0, channels, side, side)
+    # half precision is too coarse for boxes and sums of weights, and the map is small beside what is pooled from it
+    exact = at_least_float32(features)
+    if features.device.type != "cpu":  # elsewhere torchvision's kernel is the fast one
+        pooled = torchvision_roi_align(exact, regions.to(exact.dtype), resolution, scale, sampling_ratio, aligned)
+        return pooled[:, :, ::every, ::every].to(features.dtype)
+    cells = exact.permute(0, 2, 3, 1).reshape(-1, channels)
     boxes = regions[:, 1:].to(cells.dtype) * scale - (0.5 if aligned else 0.0)
     first = regions[:, 0].long() * (height * width)
     size = boxes[:, 2:] - boxes[:, :2]
@@ -52,7 +54,7 @@ def roi_align(
     points = torch.full_like(size, sampling_ratio) if sampling_ratio else torch.ceil(size / resolution).clamp(min=0)
     parts, order = [], []
     # together those with as many points, so that small regions do not carry the zeros of large ones
-    most = points.amax(dim=1) if len(points) else points[:, 0]
+    most = points.amax(dim=1)
     for count in most.unique().tolist():
         chosen = (most == count).nonzero()[:, 0]
         x, y = (
@@ -67,8 +69,6 @@ def roi_align(
         )
         parts.append(sums.view(len(chosen), side * side, channels))
         order.append(chosen)
-    if not parts:
-        return features.new_zeros(0, channels, side, side)
     pooled = parts[0] if len(parts) == 1 else torch.cat(parts)[torch.cat(order).argsort()]
     # channels_last: what convolutions take fastest
     return pooled.view(len(regions), side, side, channels).permute(0, 3, 1, 2).to(features.dtype)
