@@ -25,7 +25,7 @@ from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, Prog
 from detection.engine.checkpoint import CARD, Classes, load_weights, local_file, read_detector, start_weights
 from detection.engine.inference import detect, validation_losses
 from detection.engine.layouts import is_detectron2
-from detection.engine.module import DetectionModule
+from detection.engine.module import DetectionModule, TrainingModule
 from detection.engine.mosaics import pretrain_on_crops
 from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
@@ -130,27 +130,11 @@ def _fit(
 ) -> Report | None:
     solver, n = config.solver, config.solver.max_iter
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    _LOG.info(
-        "training on %d images, %d a step (%d processes x %d parts), %d steps in %s; "
-        "learning rate %g = base_lr %g x %d / %d",
-        len(dataset.usable()),
-        solver.batch_size,
-        world,
-        solver.accumulate,
-        n,
-        "bf16" if use_bf16(solver.precision) else "float32",
-        scaled_lr(solver),
-        solver.base_lr,
-        solver.batch_size,
-        solver.reference_batch,
-    )
+    _LOG.info("training on %d images, %s", len(dataset.usable()), describe_solver(solver, world))
     metrics = (
         MetricsLog(output, start, _LOSSES, (*(f"val_{name}" for name in _LOSSES), *_METRICS)) if rank == 0 else None
     )
-    checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, n))
-    callbacks: list[L.Callback] = [StepLog(metrics, solver.log_every), checkpoints]
-    if rank == 0:
-        callbacks.append(ProgressLine(n, solver.log_every))
+    checkpoints, callbacks = step_callbacks(solver, metrics, output)
     evaluator = evaluation = None
     if source.val is not None:
         evaluator = Evaluator(config, source, output)
@@ -158,7 +142,6 @@ def _fit(
         every = iterations(solver.eval_every, n)
         evaluation = Evaluation(evaluator, "AP", every, output, metrics, solver.early_stop, checkpoints)
         callbacks.append(evaluation)
-    trainer = make_trainer(solver, callbacks, world)
     loader = train_loader(
         dataset,
         solver.batch_size,
@@ -171,10 +154,7 @@ def _fit(
     )
     module = DetectionModule(model, config, classes)
     began = time.perf_counter()
-    with warnings.catch_warnings():
-        # advice on workers and loggers that the configuration decides
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    trainer = fit(module, loader, callbacks, checkpoint)
     if evaluation is not None and evaluation.done_at < trainer.global_step:
         # a run that stopped between its last step and its last evaluation
         evaluation.evaluate(trainer, module)
@@ -234,6 +214,36 @@ def _trained(config: Config, weights: Path, model_keys: Sequence[str], source: S
     model = build_model(config.model, len(records.classes))
     load_weights(model, file)
     return model.eval(), Classes(records.classes, records.category_ids)
+
+
+def describe_solver(solver: SolverConfig, world: int) -> str:
+    """What is done in a step and at what rate, for the log."""
+    return (
+        f"{solver.batch_size} a step ({world} processes x {solver.accumulate} parts), {solver.max_iter} steps in "
+        f"{'bf16' if use_bf16(solver.precision) else 'float32'}; learning rate {scaled_lr(solver):g} = base_lr "
+        f"{solver.base_lr:g} x {solver.batch_size} / {solver.reference_batch}"
+    )
+
+
+def step_callbacks(
+    solver: SolverConfig, metrics: MetricsLog | None, output: Path
+) -> tuple[Checkpoints, list[L.Callback]]:
+    """What every run has around its steps, in order; ``metrics`` is that of rank 0, and None on the others."""
+    checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, solver.max_iter))
+    callbacks: list[L.Callback] = [StepLog(metrics, solver.log_every), checkpoints]
+    if metrics is not None:
+        callbacks.append(ProgressLine(solver.max_iter, solver.log_every))
+    return checkpoints, callbacks
+
+
+def fit(module: TrainingModule, loader: Any, callbacks: list[L.Callback], checkpoint: Path | None) -> L.Trainer:
+    """Trains, from a checkpoint on where there is one."""
+    trainer = make_trainer(module.solver, callbacks, int(os.environ.get("WORLD_SIZE", 1)))
+    with warnings.catch_warnings():
+        # advice on workers and loggers that the configuration decides
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    return trainer
 
 
 def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], world: int) -> L.Trainer:

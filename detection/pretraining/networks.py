@@ -12,8 +12,6 @@ from detection.config_io import from_dict
 from detection.engine.checkpoint import CLASSIFIER
 from detection.pretraining.config import ClassifierConfig, NetworkConfig
 
-CARD = CLASSIFIER
-
 
 def build_network(config: NetworkConfig, num_classes: int) -> ResNet:
     """The network of a configuration.
@@ -70,7 +68,7 @@ def read_classifier(
     weights = read_weights(path)
     if "fc.weight" not in weights.tensors:
         raise ValueError(f"{path} has no classifier (fc.weight): it is a trunk, and cannot name classes")
-    card = weights.content.get(CARD) if isinstance(weights.content, dict) else None
+    card = weights.content.get(CLASSIFIER) if isinstance(weights.content, dict) else None
     config = from_dict(ClassifierConfig, card["config"], str(path)) if card else None
     if wanted is None:
         own = config.network if config is not None else NetworkConfig()

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -21,16 +20,17 @@ from backbone.recipe import RECIPES
 from backbone.resnet import ResNet
 from backbone.weights import load_weights, require_same_network
 from detection.config_io import config_to_dict, dump_config, from_dict
-from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
+from detection.engine.callbacks import Evaluation, MetricsLog, Row
+from detection.engine.checkpoint import CLASSIFIER
 from detection.engine.module import TrainingModule
 from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
 from detection.engine.run_folder import TRAINING_FILES, RunLog, set_aside
-from detection.engine.schedule import iterations, scaled_lr
+from detection.engine.schedule import iterations
 from detection.engine.statistics import measuring_statistics
-from detection.engine.train import MAY_CHANGE, last_checkpoint, make_trainer
+from detection.engine.train import MAY_CHANGE, describe_solver, fit, last_checkpoint, step_callbacks
 from detection.pretraining.config import ClassifierConfig
-from detection.pretraining.networks import CARD, build_network, read_classifier
+from detection.pretraining.networks import build_network, read_classifier
 from detection.pretraining.pictures import (
     EvalPictures,
     Pictures,
@@ -59,7 +59,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     """
     run_log = RunLog()
     pictures, val = open_pictures(config.data)
-    solver, n = config.solver, config.solver.max_iter
+    solver = config.solver
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     dataset = TrainPictures(pictures, config.data, config.seed)
     L.seed_everything(config.seed, verbose=False)
@@ -75,39 +75,26 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
     _LOG.info(
-        "%s: %d pictures of %d classes; %s, %d a step, %d steps in %s; learning rate %g = base_lr %g x %d / %d",
+        "%s: %d pictures of %d classes; %s, %s",
         pictures.name,
         len(pictures),
         len(pictures.classes),
         config.network.name,
-        solver.batch_size,
-        n,
-        "bf16" if use_bf16(solver.precision) else "float32",
-        scaled_lr(solver),
-        solver.base_lr,
-        solver.batch_size,
-        solver.reference_batch,
+        describe_solver(solver, world),
     )
     metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS) if rank == 0 else None
-    checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, n))
-    callbacks: list[L.Callback] = [StepLog(metrics, solver.log_every), checkpoints]
-    if rank == 0:
-        callbacks.append(ProgressLine(n, solver.log_every))
+    checkpoints, callbacks = step_callbacks(solver, metrics, output)
     evaluator = Evaluator(config, pictures, val, output)
     # without validation pictures the statistics are still to be measured, and the weights to be kept
-    every = iterations(solver.eval_every, n) if val is not None else 0
+    every = iterations(solver.eval_every, solver.max_iter) if val is not None else 0
     evaluation = Evaluation(evaluator, "top1", every, output, metrics, solver.early_stop, checkpoints)
     callbacks.append(evaluation)
-    trainer = make_trainer(solver, callbacks, world)
     loader = train_loader(
         dataset, solver.batch_size, parts=solver.accumulate, rank=rank, world=world, seed=config.seed, start=start
     )
     module = ClassificationModule(net, config, pictures.classes)
     began = time.perf_counter()
-    with warnings.catch_warnings():
-        # advice on workers and loggers that the configuration decides
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    trainer = fit(module, loader, callbacks, checkpoint)
     if evaluation.done_at < trainer.global_step:
         evaluation.evaluate(trainer, module)
     _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - began, output)
@@ -201,7 +188,7 @@ class ClassificationModule(TrainingModule):
         checkpoint.update(self._card())
 
     def _card(self) -> dict[str, Any]:
-        return {CARD: {"format": 1, "config": config_to_dict(self.config), "classes": list(self.classes)}}
+        return {CLASSIFIER: {"format": 1, "config": config_to_dict(self.config), "classes": list(self.classes)}}
 
 
 def prepare(images: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
@@ -278,10 +265,10 @@ def _check_resume(checkpoint: Path, config: ClassifierConfig) -> int:
         ValueError: the checkpoint is of another experiment.
     """
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if CARD not in content:
+    if CLASSIFIER not in content:
         raise ValueError(f"{checkpoint} is no classifier's training state")
     # through the schema, so that a state from before a setting existed has that setting's default
-    old = from_dict(ClassifierConfig, content[CARD]["config"], str(checkpoint))
+    old = from_dict(ClassifierConfig, content[CLASSIFIER]["config"], str(checkpoint))
     before, now = config_to_dict(old), config_to_dict(config)
     unlike = {key for key in now if before[key] != now[key]} - {"network", "solver", "expects"}
     if unlike:
