@@ -32,9 +32,10 @@ class Recipe:
     stride_in: StrideIn
     stem_pool: StemPool
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """Float RGB 0..1, [..., 3, H, W], to what the weights expect; the result is a new tensor."""
-        scale, shift = self.affine(image.device)
+    def normalise(self, image: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Float RGB 0..1, [..., 3, H, W], to what the weights expect; the result is a new tensor. ``affine`` is that of
+        :meth:`affine` where the caller keeps it on the device."""
+        scale, shift = affine or self.affine(image.device)
         if self.channels == "BGR":
             image = image.flip(-3)
         return torch.addcmul(shift.to(image.dtype), image, scale.to(image.dtype))

@@ -94,6 +94,7 @@ def assemble(net: ResNet, config: ModelConfig, num_classes: int) -> FasterRCNN:
             score_threshold=roi.score_threshold,
             nms_iou=roi.nms_iou,
             max_detections=roi.max_detections,
+            at_once=parts.at_once,
         ),
         RECIPES[config.recipe],
         parts.divisor,
@@ -111,6 +112,11 @@ class _Parts:
     head_channels: int
     divisor: int = 1
     every: int = 1  # rows and columns of a pooled region that the head looks at
+    at_once: int | None = None  # regions that the head takes at a time on a CPU
+
+
+# the best of 16 to 300 on 2 cores with 32 MB of cache: 5 % faster than all at once, and a third less memory in training
+_AT_ONCE = 64
 
 
 def _c4(net: ResNet, config: ModelConfig) -> _Parts:
@@ -118,7 +124,7 @@ def _c4(net: ResNet, config: ModelConfig) -> _Parts:
     every = 1
     if strides_in_1x1(net.layer4):
         conv5, every = Conv5(net, strided=False), 2
-    return _Parts(trunk, [trunk.spec], [trunk.spec], conv5, conv5.spec.channels, every=every)
+    return _Parts(trunk, [trunk.spec], [trunk.spec], conv5, conv5.spec.channels, every=every, at_once=_AT_ONCE)
 
 
 def _dc5(net: ResNet, config: ModelConfig) -> _Parts:

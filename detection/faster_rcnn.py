@@ -30,6 +30,10 @@ class FasterRCNN(nn.Module):
         super().__init__()
         self.divisor = divisor
         self.trunk, self.rpn, self.roi_head, self.recipe = trunk, rpn, roi_head, recipe
+        # buffers, so that they are on the device when they are wanted
+        scale, shift = recipe.affine(torch.get_default_device())
+        self.register_buffer("pixel_scale", scale, persistent=False)
+        self.register_buffer("pixel_shift", shift, persistent=False)
 
     def forward(
         self,
@@ -79,5 +83,7 @@ class FasterRCNN(nn.Module):
         batch = torch.zeros(len(images), 3, height, width, device=images[0].device, dtype=dtype)
         batch = batch.contiguous(memory_format=torch.channels_last)
         for slot, image in zip(batch, images, strict=True):
-            slot[:, : image.shape[-2], : image.shape[-1]] = self.recipe.normalise(image.to(dtype))
+            slot[:, : image.shape[-2], : image.shape[-1]] = self.recipe.normalise(
+                image.to(dtype), (self.pixel_scale, self.pixel_shift)
+            )
         return batch

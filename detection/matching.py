@@ -44,12 +44,12 @@ class Matcher:
         chunks = boxes.split(max(1, _MAX_PAIRS // len(truth)))
         overlaps = iou(truth, boxes) if len(chunks) == 1 else None
         best, index = _best_object(truth, chunks, overlaps)
-        label = torch.full_like(index, IGNORED, dtype=torch.int8)
-        label[(best >= self.background_low) & (best < self.background)] = BACKGROUND
-        label[best >= self.foreground] = FOREGROUND
+        foreground = best >= self.foreground
         if self.keep_best:
-            label[_best_boxes(truth, chunks, overlaps)] = FOREGROUND
-        return index, label
+            foreground |= _best_boxes(truth, chunks, overlaps)
+        label = torch.full_like(index, IGNORED, dtype=torch.int8)
+        label.masked_fill_((best >= self.background_low) & (best < self.background), BACKGROUND)
+        return index, label.masked_fill_(foreground, FOREGROUND)
 
 
 def _best_object(truth: Tensor, chunks: tuple[Tensor, ...], overlaps: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -9,16 +9,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, roi_pool
 
 from detection.box_coding import BoxCoder
 from detection.boxes import area, at_least_float32, clip
+from detection.in_parts import losses_in_parts
 from detection.losses import box_loss, classification_loss, normaliser
-from detection.matching import Matcher
+from detection.matching import FOREGROUND, IGNORED, Matcher
 from detection.roi_align import roi_align
 from detection.sampling import Sampler
 from detection.targets import Detections, Maps, Target, as_maps
+
+_OUTSIDE = -1e6  # pixels: beyond every map
 
 
 class RoIPooler(nn.Module):
@@ -47,22 +51,36 @@ class RoIPooler(nn.Module):
         self.kind, self.resolution, self.strides = kind, resolution, tuple(strides)
         self.sampling_ratio, self.aligned, self.every = sampling_ratio, aligned, every
 
-    def forward(self, features: Maps, boxes: list[Tensor]) -> Tensor:
-        """Map [N, C, H, W], or several, and boxes [r_i, 4] an image in pixels -> [R, C, S, S], S = resolution / every."""
+    def forward(self, features: Maps, regions: Tensor) -> Tensor:
+        """Map [N, C, H, W], or several, and regions [R, 5] (the image, then a box in pixels) -> [R, C, S, S], S =
+        resolution / every."""
         maps = as_maps(features)
-        flat = torch.cat(boxes)
-        image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
-        regions = torch.cat((image, flat), dim=1)
         if len(self.strides) == 1:
             return self._pool(maps[0], regions, self.strides[0])
-        level = self.levels(flat)
+        level = self.levels(regions[:, 1:])
+        return self._chosen(maps, regions, level) if regions.device.type == "cpu" else self._all(maps, regions, level)
+
+    def _chosen(self, maps: Sequence[Tensor], regions: Tensor, level: Tensor) -> Tensor:
+        """Each level's regions pooled from it."""
         pooled: Tensor | None = None
         for i, stride in enumerate(self.strides):
             chosen = (level == i).nonzero()[:, 0]
             part = self._pool(maps[i], regions[chosen], stride)
             if pooled is None:
-                pooled = part.new_zeros(len(flat), *part.shape[1:])
+                pooled = part.new_zeros(len(regions), *part.shape[1:])
             pooled = pooled.index_put((chosen,), part)
+        assert pooled is not None
+        return pooled
+
+    def _all(self, maps: Sequence[Tensor], regions: Tensor, level: Tensor) -> Tensor:
+        """The same without waiting for the device to say which regions a level has: all are pooled from every level, the
+        others' from outside the map, where everything is 0."""
+        image, boxes = regions[:, :1], regions[:, 1:]
+        pooled: Tensor | None = None
+        for i, stride in enumerate(self.strides):
+            own = torch.where((level == i)[:, None], boxes, _OUTSIDE)
+            part = self._pool(maps[i], torch.cat((image, own), dim=1), stride)
+            pooled = part if pooled is None else pooled + part
         assert pooled is not None
         return pooled
 
@@ -79,6 +97,11 @@ class RoIPooler(nn.Module):
             pooled = roi_pool(x.float(), regions.float(), self.resolution, scale).to(x.dtype)
             return pooled[:, :, :: self.every, :: self.every]
         return roi_align(x, regions, self.resolution, scale, self.sampling_ratio, self.aligned, self.every)
+
+
+def as_regions(boxes: Sequence[Tensor]) -> Tensor:
+    """Boxes [r_i, 4] of each image, one below the other, with the image's number in front: [R, 5]."""
+    return torch.cat([F.pad(own, (1, 0), value=float(i)) for i, own in enumerate(boxes)])
 
 
 class TwoLayerHead(nn.Module):
@@ -117,6 +140,9 @@ class RoIHead(nn.Module):
         score_threshold: detections need a higher score (0.05).
         nms_iou: within a class, detections that overlap a better one by more are dropped (0.5; the papers 0.3).
         max_detections: kept an image (100).
+        at_once: on a CPU, regions that the head takes at a time, so that they stay in its cache, and in training no more
+            than their activations are held (:func:`losses_in_parts`); None takes all. A head whose norms are in training
+            always gets all.
     """
 
     def __init__(
@@ -135,9 +161,10 @@ class RoIHead(nn.Module):
         score_threshold: float,
         nms_iou: float,
         max_detections: int,
+        at_once: int | None = None,
     ) -> None:
         super().__init__()
-        self.pooler, self.head = pooler, head
+        self.pooler, self.head, self.at_once = pooler, head, at_once
         self.classes = nn.Linear(channels, num_classes + 1)
         self.deltas = nn.Linear(channels, num_classes * 4)
         nn.init.normal_(self.classes.weight, std=0.01)
@@ -149,48 +176,71 @@ class RoIHead(nn.Module):
         self.append_truth, self.beta, self.box_loss_weight = append_truth, beta, box_loss_weight
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
 
-    def forward(self, features: Maps, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits [R, K + 1] and offsets [R, K, 4] of the regions of all images."""
-        regions = self.head(self.pooler(features, boxes))
-        if regions.dim() == 4:
-            regions = regions.mean(dim=(2, 3))
-        return self.classes(regions), self.deltas(regions).view(-1, self.num_classes, 4)
+    def forward(self, features: Maps, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits [R, K + 1] and offsets [R, K, 4] of regions [R, 5]: the image, then a box in pixels."""
+        x = self.head(self.pooler(features, regions))
+        if x.dim() == 4:
+            x = x.mean(dim=(2, 3))
+        return self.classes(x), self.deltas(x).view(-1, self.num_classes, 4)
 
     def losses(
         self, features: Maps, proposals: list[Tensor], targets: list[Target], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """``loss_classifier`` and ``loss_box`` over the sampled regions of all images."""
-        boxes, labels, goals = zip(
-            *(self._sample(p, t, generator) for p, t in zip(proposals, targets, strict=True)), strict=True
-        )
-        label, goal = torch.cat(labels), torch.cat(goals)
-        logits, deltas = self(features, list(boxes))
-        foreground = label.nonzero()[:, 0]
-        count = normaliser(len(label), label.device, self.training)
-        chosen = deltas[foreground, label[foreground] - 1]
-        return {
-            "loss_classifier": classification_loss(logits, label, count),
-            "loss_box": self.box_loss_weight * box_loss(chosen, goal, self.beta, count),
-        }
+        sampled = [self._sample(p, t, generator) for p, t in zip(proposals, targets, strict=True)]
+        boxes, labels, goals = zip(*sampled, strict=True)
+        regions, label, goal = as_regions(boxes), torch.cat(labels), torch.cat(goals)
+        count = normaliser((label != IGNORED).sum(), label.device, self.training)
+
+        def losses(rows: slice) -> Tensor:
+            logits, deltas = self(features, regions[rows])
+            own = label[rows]
+            of_class = deltas[torch.arange(len(own), device=own.device), (own - 1).clamp(min=0)]
+            return torch.stack(
+                (
+                    classification_loss(logits, own, count),
+                    self.box_loss_weight * box_loss(of_class, goal[rows], own > 0, self.beta, count),
+                )
+            )
+
+        at_once = self._at_once(label.device)
+        inputs = [x for x in (*as_maps(features), *self.parameters()) if x.requires_grad]
+        if at_once is None or at_once >= len(label) or not inputs or not torch.is_grad_enabled():
+            loss = losses(slice(0, len(label)))
+        else:
+            loss = losses_in_parts(losses, len(label), at_once, inputs)
+        return {"loss_classifier": loss[0], "loss_box": loss[1]}
+
+    def _at_once(self, device: torch.device) -> int | None:
+        """How many regions the head takes at a time; None for all."""
+        batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+        together = any(isinstance(m, batch_norms) and m.training for m in self.head.modules())
+        return None if device.type != "cpu" or together else self.at_once
 
     @torch.no_grad()
     def _sample(
         self, proposals: Tensor, target: Target, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sampled regions [r, 4], their labels [r], and the offsets [f, 4] of the foreground, which comes first."""
+        """Sampled regions [r, 4], their labels [r] (0 the background, IGNORED an empty place), and the offsets [r, 4] to
+        their objects, which mean nothing for the background."""
         truth = target["boxes"]
         if self.append_truth:
             proposals = torch.cat((proposals, truth))
         index, label = self.matcher(truth, proposals)
-        foreground, background = self.sampler(label, generator)
-        matched = index[foreground]
-        labels = torch.cat((target["labels"][matched], torch.zeros_like(background)))
-        goal = self.coder.encode(truth[matched], proposals[foreground])
-        return proposals[torch.cat((foreground, background))], labels, goal
+        place, kind = self.sampler(label, generator)
+        boxes, matched = proposals[place], index[place]
+        labels = kind.long()
+        if len(truth):
+            labels = torch.where(kind == FOREGROUND, target["labels"][matched], labels)
+        return boxes, labels, self.coder.encode_matched(truth, matched, boxes)
 
     def detections(self, features: Maps, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """Scores, class by class NMS and the best ``max_detections`` of every image."""
-        logits, deltas = self(features, proposals)
+        regions = as_regions(proposals)
+        answers = [
+            self(features, part) for part in regions.split(self._at_once(regions.device) or max(len(regions), 1))
+        ]
+        logits, deltas = (torch.cat(part) for part in zip(*answers, strict=True))
         scores = at_least_float32(logits).softmax(dim=1)[:, 1:]
         counts = [len(boxes) for boxes in proposals]
         parts = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)

@@ -132,7 +132,7 @@ class RPN(nn.Module):
                 level = torch.bucketize(image_top[valid], ends, right=True)
                 order = batched_nms(image_boxes, image_scores, level, self.nms_iou)
             else:
-                order = nms(image_boxes, image_scores, self.nms_iou)
+                order = best_apart(image_boxes, image_scores, self.nms_iou, limits.after_nms)
             kept.append(image_boxes[order[: limits.after_nms]])
         return kept
 
@@ -152,11 +152,9 @@ class RPN(nn.Module):
         of the others, so that an object at the edge has one too."""
         if not self.ignore_cross_boundary:
             return self.matcher(truth, anchors)
-        kept = inside(anchors, size).nonzero()[:, 0]
-        index = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
-        label = torch.full_like(index, IGNORED, dtype=torch.int8)
-        index[kept], label[kept] = self.matcher(truth, anchors[kept])
-        return index, label
+        kept = inside(anchors, size)
+        index, label = self.matcher(truth, anchors * kept[:, None])  # an empty box is no object's best
+        return index, label.masked_fill(~kept, IGNORED)
 
     def losses(
         self,
@@ -169,21 +167,33 @@ class RPN(nn.Module):
 
         The normaliser is the quota of all images, also where an image has fewer anchors to offer (as in detectron2).
         """
-        sampled, is_object, box_index, box_targets = [], [], [], []
         anchors = len(output.anchors)
+        places, kinds, goals = [], [], []
         for i, (size, target) in enumerate(zip(sizes, targets, strict=True)):
             index, label = self._match(target["boxes"], output.anchors, size)
-            foreground, background = self.sampler(label, generator)
-            sampled += [foreground + i * anchors, background + i * anchors]
-            is_object += [torch.full_like(foreground, FOREGROUND), torch.zeros_like(background)]
-            box_index.append(foreground + i * anchors)
-            if len(foreground):
-                box_targets.append(self.coder.encode(target["boxes"][index[foreground]], output.anchors[foreground]))
+            place, kind = self.sampler(label, generator)
+            places.append(place + i * anchors)
+            kinds.append(kind)
+            goals.append(self.coder.encode_matched(target["boxes"], index[place], output.anchors[place]))
         count = normaliser(self.sampler.quota * len(sizes), output.objectness.device, self.training)
-        logits = output.objectness.flatten()[torch.cat(sampled)]
-        deltas = output.deltas.flatten(0, 1)[torch.cat(box_index)]
-        goal = torch.cat(box_targets) if box_targets else at_least_float32(deltas.detach())
+        sampled, kind = torch.cat(places), torch.cat(kinds)
+        logits = output.objectness.flatten()[sampled]
+        deltas = output.deltas.flatten(0, 1)[sampled]
+        foreground = kind == FOREGROUND
         return {
-            "loss_objectness": objectness_loss(logits, torch.cat(is_object), count),
-            "loss_rpn_box": self.box_loss_weight * box_loss(deltas, goal, self.beta, count),
+            "loss_objectness": objectness_loss(logits, kind, count),
+            "loss_rpn_box": self.box_loss_weight * box_loss(deltas, torch.cat(goals), foreground, self.beta, count),
         }
+
+
+def best_apart(boxes: Tensor, scores: Tensor, iou: float, limit: int) -> Tensor:
+    """``nms(boxes, scores, iou)[:limit]`` of boxes [n, 4] that are sorted by score.
+
+    What is kept among the first boxes does not depend on those behind them, so a CPU looks at as few as suffice.
+    """
+    count = min(2 * limit, len(boxes)) if boxes.device.type == "cpu" else len(boxes)
+    while True:
+        kept = nms(boxes[:count], scores[:count], iou)
+        if len(kept) >= limit or count == len(boxes):
+            return kept[:limit]
+        count = min(2 * count, len(boxes))

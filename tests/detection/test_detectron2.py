@@ -76,7 +76,8 @@ class FirstSampler:
 
     def __call__(self, label, generator=None):
         foreground = (label == 1).nonzero()[:, 0][: int(self.quota * self.fraction)]
-        return foreground, (label == 0).nonzero()[:, 0][: self.quota - len(foreground)]
+        index = torch.cat((foreground, (label == 0).nonzero()[:, 0][: self.quota - len(foreground)]))
+        return index, label[index]
 
 
 @pytest.fixture(params=["c4", "dc5", "fpn"])

@@ -213,15 +213,16 @@ class First:
         if isinstance(label, list):  # torchvision's form: masks of every image
             return self._masks(label)
         foreground = (label == 1).nonzero()[:, 0][: self.foreground]
-        return foreground, (label == 0).nonzero()[:, 0][: self.quota - len(foreground)]
+        index = torch.cat((foreground, (label == 0).nonzero()[:, 0][: self.quota - len(foreground)]))
+        return index, label[index]
 
     def _masks(self, labels):
         pairs = [self((label >= 1).to(torch.int8) - (label < 0).to(torch.int8)) for label in labels]
         masks = []
-        for k in range(2):
+        for kind in (1, 0):
             column = [torch.zeros(len(lab), dtype=torch.bool) for lab in labels]
-            for mask, pair in zip(column, pairs, strict=True):
-                mask[pair[k]] = True
+            for mask, (index, own) in zip(column, pairs, strict=True):
+                mask[index[own == kind]] = True
             masks.append(column)
         return masks
 

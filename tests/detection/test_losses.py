@@ -19,15 +19,40 @@ def test_losses_by_hand():
     log2 = torch.log(torch.tensor(2.0))
     torch.testing.assert_close(objectness_loss(torch.zeros(2), torch.tensor([1, 0]), count), 2 * log2 / 4)
     torch.testing.assert_close(classification_loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]), count), 3 * log2 / 4)
-    torch.testing.assert_close(box_loss(torch.ones(2, 4), torch.zeros(2, 4), 0.0, count), torch.tensor(2.0))
+    all_of_them = torch.tensor([True, True])
+    assert box_loss(torch.ones(2, 4), torch.zeros(2, 4), all_of_them, 0.0, count).item() == 2.0
 
 
 def test_nothing_sampled_gives_zero_with_a_gradient():
     deltas = torch.zeros(0, 4, requires_grad=True)
-    loss = box_loss(deltas, torch.zeros(0, 4), 0.0, normaliser(0, CPU, over_ranks=True))
+    none = torch.zeros(0, dtype=torch.bool)
+    loss = box_loss(deltas, torch.zeros(0, 4), none, 0.0, normaliser(0, CPU, over_ranks=True))
     loss.backward()
     assert loss.item() == 0
     assert deltas.grad.shape == (0, 4)
+
+
+def test_what_is_ignored_adds_neither_loss_nor_gradient():
+    one, two = normaliser(1, CPU, over_ranks=False), normaliser(torch.tensor(2), CPU, over_ranks=False)
+    assert (one.item(), two.item()) == (1, 2)
+    logits = torch.tensor([0.3, float("inf"), -0.2], requires_grad=True)
+    loss = objectness_loss(logits[[0, 2]], torch.tensor([1, -1], dtype=torch.int8), one)
+    loss.backward()
+    assert loss.item() == pytest.approx(-torch.sigmoid(torch.tensor(0.3)).log().item())
+    assert logits.grad.tolist()[1:] == [0, 0]
+    scores = torch.randn(3, 4, requires_grad=True)
+    loss = classification_loss(scores, torch.tensor([2, -1, 0]), one)
+    torch.testing.assert_close(loss, classification_loss(scores[[0, 2]], torch.tensor([2, 0]), one))
+    loss.backward()
+    assert (scores.grad[1] == 0).all()
+    for beta in (0.0, 1.0):
+        deltas = torch.randn(2, 4, requires_grad=True)
+        wild = torch.tensor([[1.0, 2, 3, 4], [float("nan"), float("inf"), 0, 0]])
+        loss = box_loss(deltas, wild, torch.tensor([True, False]), beta, one)
+        loss.backward()
+        assert loss.item() == smooth_l1(deltas[:1], wild[:1], beta).item()
+        assert (deltas.grad[1] == 0).all()
+        assert deltas.grad[0].any()
 
 
 def test_half_precision_logits_are_judged_in_float32():

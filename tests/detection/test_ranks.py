@@ -18,13 +18,15 @@ SCRIPT = textwrap.dedent(
             self.quota, self.foreground = quota, foreground
         def __call__(self, label, generator=None):
             fg = (label == 1).nonzero()[:, 0][: self.foreground]
-            return fg, (label == 0).nonzero()[:, 0][: self.quota - len(fg)]
+            index = torch.cat((fg, (label == 0).nonzero()[:, 0][: self.quota - len(fg)]))
+            return index, label[index]
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     config = ModelConfig(backbone="resnet18", norm="frozen_bn", freeze_at=0, anchors=AnchorConfig((32, 64)),
                          rpn=RPNConfig(after_nms_train=25), roi=RoIConfig(resolution=4))
     model = build_model(config, 3).double()
+    model.roi_head.at_once = 7  # so that the head works in parts
     model.rpn.sampler = First(64, 32)
     model.roi_head.sampler = First(32, 8)  # 25 proposals: the images bring different numbers of regions
     images = [torch.rand(3, 64, 96, dtype=torch.float64) for _ in range(2)]

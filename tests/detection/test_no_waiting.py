@@ -1,0 +1,99 @@
+"""A step on a GPU must not stop the host: nothing is read back, and nothing is copied there from pageable memory.
+
+Without a GPU the step runs on tensors that have shapes and a device but no values: whatever needs a value, or has a shape that
+depends on one, raises.
+"""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from detection import build_model
+from detection.config import AnchorConfig, ModelConfig, RoIConfig, RPNConfig
+
+SIZE = (96, 128)
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses copies from one device to another."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        devices = {x.device.type for x in tree_leaves((args, out)) if isinstance(x, torch.Tensor) and x.dim()}
+        if len(devices) > 1 and "copy" in str(func):
+            raise AssertionError(f"{func} copies between {devices}")
+        return out
+
+
+def on_a_gpu(config, act):
+    with FakeTensorMode(), torch.device("cuda"):
+        model = build_model(config, 3)
+        images = [torch.rand(3, *SIZE) for _ in range(2)]
+        targets = [{"boxes": torch.rand(n, 4), "labels": torch.ones(n, dtype=torch.int64)} for n in (2, 0)]
+        with NoCopies():
+            act(model, images, targets)
+
+
+def step(model, images, targets):
+    model.train()
+    output = model.rpn(features := model.trunk(model.batch(images)))
+    sizes = [SIZE] * 2
+    losses = model.rpn.losses(output, sizes, targets)
+    # NMS alone waits: its result has as many boxes as are left
+    losses |= model.roi_head.losses(features, [torch.rand(60, 4), torch.rand(50, 4)], targets)
+    assert all(loss.shape == () and loss.device.type == "cuda" for loss in losses.values())
+
+
+SMALL = {"backbone": "resnet18", "norm": "frozen_bn", "roi": RoIConfig(resolution=4, batch_per_image=16)}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(**SMALL),
+        ModelConfig(**SMALL, rpn=RPNConfig(ignore_cross_boundary=True)),
+        ModelConfig(**SMALL, architecture="fpn", anchors=AnchorConfig((32, 64, 128, 256, 512))),
+    ],
+    ids=["c4", "papers", "fpn"],
+)
+def test_a_training_step_waits_for_nothing(config):
+    on_a_gpu(config, step)
+
+
+def test_this_test_notices():
+    def read(model, images, targets):
+        float(images[0].sum())
+
+    def count(model, images, targets):
+        (images[0] > 0).nonzero()
+
+    def copy(model, images, targets):
+        images[0] * torch.ones(3, 1, 1, device="cpu").to("cuda")
+
+    for act, error in (
+        (read, DataDependentOutputException),
+        (count, DynamicOutputShapeException),
+        (copy, AssertionError),
+    ):
+        with pytest.raises(error):
+            on_a_gpu(ModelConfig(**SMALL), act)
+
+
+@pytest.mark.gpu
+def test_a_training_step_waits_for_nothing_but_nms():
+    torch.cuda.init()
+    model = build_model(ModelConfig(**SMALL), 3).cuda().train()
+    images = [torch.rand(3, *SIZE, device="cuda") for _ in range(2)]
+    box = torch.tensor([[10.0, 10, 60, 70]], device="cuda")
+    targets = [{"boxes": box, "labels": torch.ones(1, dtype=torch.int64, device="cuda")}] * 2
+    output = model.rpn(features := model.trunk(model.batch(images)))
+    proposals = model.rpn.proposals(output, [SIZE] * 2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = model.rpn.losses(output, [SIZE] * 2, targets)
+        losses |= model.roi_head.losses(features, proposals, targets)
+        sum(losses.values()).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
