@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = {"boxes", "anchors", "box_coding", "matching", "sampling", "losses", "targets", "roi_align"}
+LEAVES = {"boxes", "anchors", "box_coding", "matching", "sampling", "losses", "targets", "roi_align", "in_parts"}
 PARTS = {"rpn", "roi_head"}
 # room -> rooms of this project that it may import
 ALLOWED = {

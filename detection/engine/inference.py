@@ -3,15 +3,19 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detection.boxes import clip, xyxy_to_xywh
 from detection.data.loader import Batch, float_images, to_device
 from detection.data.records import Records
+from detection.targets import Detections
 
 Tick = Callable[[], None]
+Rows = NDArray[np.float64]
 
 
 def scale_back(boxes: Tensor, seen: tuple[int, int], original: tuple[int, int]) -> Tensor:
@@ -20,17 +24,23 @@ def scale_back(boxes: Tensor, seen: tuple[int, int], original: tuple[int, int]) 
     return clip(boxes * ratio, original)
 
 
+def as_rows(detections: Detections) -> Rows:
+    """One image's detections as [n, 6] float64: left, top, width, height, label, score. A device is waited for once."""
+    box, label, score = (detections[key].double() for key in ("boxes", "labels", "scores"))
+    rows: Rows = torch.cat((xyxy_to_xywh(box), label[:, None], score[:, None]), dim=1).cpu().numpy()
+    return rows
+
+
 def coco_results(
-    detections: dict[str, Tensor], image_id: Any, category_ids: Sequence[int], names: Sequence[str] | None = None
+    rows: Rows, image_id: Any, category_ids: Sequence[int], names: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """One image's detections as COCO results; with ``names``, "category_name" tells what a made-up id stands for."""
-    boxes = xyxy_to_xywh(detections["boxes"].cpu().double()).tolist()
-    rows = zip(boxes, detections["labels"].tolist(), detections["scores"].tolist(), strict=True)
     results = []
-    for box, label, score in rows:
-        results.append({"image_id": image_id, "category_id": category_ids[label - 1], "bbox": box, "score": score})
+    for *box, label, score in rows.tolist():
+        k = int(label) - 1
+        results.append({"image_id": image_id, "category_id": category_ids[k], "bbox": box, "score": score})
         if names is not None:
-            results[-1]["category_name"] = names[label - 1]
+            results[-1]["category_name"] = names[k]
     return results
 
 
@@ -45,7 +55,8 @@ def detect(
     names: Sequence[str] | None = None,
     tick: Tick = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Runs the model over this process's images and returns every process's results, each image once.
+    """Runs the model over this process's images and returns every process's results on rank 0, each image once and in the
+    records' order; on the others nothing.
 
     Args:
         model: images -> detections; its mode is restored afterwards.
@@ -58,7 +69,7 @@ def detect(
     """
     was_training = model.training
     model.eval()
-    results = []
+    found: list[tuple[int, Rows]] = []
     try:
         for batch in loader:
             images = float_images(to_device(batch, device))
@@ -68,11 +79,14 @@ def detect(
             for image, output, i, size, readable in rows:
                 output["boxes"] = scale_back(output["boxes"].float(), (image.shape[-2], image.shape[-1]), size)
                 if readable:
-                    results += coco_results(output, records.image_ids[i], records.category_ids, names)
+                    found.append((i, as_rows(output)))
                 tick()
     finally:
         model.train(was_training)
-    return _gather(results)
+    results = []
+    for i, rows in sorted(_gather(found), key=lambda own: own[0]):
+        results += coco_results(rows, records.image_ids[i], records.category_ids, names)
+    return results
 
 
 @torch.no_grad()
@@ -99,9 +113,10 @@ def validation_losses(
     return {f"val_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
 
 
-def _gather(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _gather(own: list[Any]) -> list[Any]:
+    """What all processes have, on rank 0; nothing on the others."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return results
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, results)
-    return [row for part in parts for row in part]
+        return own
+    parts: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(own, parts)
+    return [row for part in parts or () for row in part]

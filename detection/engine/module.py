@@ -1,6 +1,7 @@
 """Training as a LightningModule: the step, the optimiser, the weights' average; then a detector's."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,6 +55,10 @@ class TrainingModule(L.LightningModule):
         """What a line of the log says of the steps since the last one, besides their losses and speed."""
         return {}
 
+    def parts_to_compile(self) -> Iterable[nn.Module]:
+        """Modules that torch.compile takes whole, without a graph break."""
+        return (self.model,)
+
     @property
     def kept(self) -> nn.Module:
         """The weights to evaluate and to keep: the average where there is one."""
@@ -85,11 +90,12 @@ class TrainingModule(L.LightningModule):
         solver = self.solver
         groups = parameter_groups(self.model, solver.weight_decay, solver.norm_decay)
         lr = scaled_lr(solver)
+        fused = solver.clip_norm is None  # Lightning refuses to clip for a fused optimiser under autocast
         optimizer: torch.optim.Optimizer
         if solver.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr, momentum=solver.momentum)
+            optimizer = torch.optim.SGD(groups, lr, momentum=solver.momentum, fused=fused)
         else:
-            optimizer = torch.optim.AdamW(groups, lr)
+            optimizer = torch.optim.AdamW(groups, lr, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -111,6 +117,10 @@ class DetectionModule(TrainingModule):
     def detector(self) -> FasterRCNN:
         """The weights to evaluate and to keep."""
         return cast(FasterRCNN, self.kept)
+
+    def parts_to_compile(self) -> Iterable[nn.Module]:
+        model = cast(FasterRCNN, self.model)
+        return model.trunk, model.rpn, model.roi_head.head
 
     def compute_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.model(float_images(batch), batch.targets, generator=generator)

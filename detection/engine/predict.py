@@ -14,7 +14,7 @@ from torch import Tensor
 from detection.data import transforms
 from detection.data.image import find_images, read_image
 from detection.engine.checkpoint import read_detector
-from detection.engine.inference import coco_results, scale_back
+from detection.engine.inference import as_rows, coco_results, scale_back
 from detection.engine.progress import progress_bar
 from detection.evaluation.pictures import Drawn, Picture, draw
 from detection.faster_rcnn import FasterRCNN
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 images.append(
                     {"id": image_id, "file_name": str(file), "height": picture.shape[0], "width": picture.shape[1]}
                 )
-                for row in coco_results(detections, image_id, classes.category_ids):
+                for row in coco_results(as_rows(detections), image_id, classes.category_ids):
                     annotations.append(
                         {"id": len(annotations) + 1, **row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
                     )

@@ -238,6 +238,9 @@ def step_callbacks(
 
 def fit(module: TrainingModule, loader: Any, callbacks: list[L.Callback], checkpoint: Path | None) -> L.Trainer:
     """Trains, from a checkpoint on where there is one."""
+    if module.solver.compile:
+        for part in module.parts_to_compile():
+            part.compile(dynamic=True)  # pictures differ in size and in their number of regions
     trainer = make_trainer(module.solver, callbacks, int(os.environ.get("WORLD_SIZE", 1)))
     with warnings.catch_warnings():
         # advice on workers and loggers that the configuration decides

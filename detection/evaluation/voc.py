@@ -1,7 +1,7 @@
 """PASCAL VOC's average precision at one IoU, as its development kit has it: the 11-point one of 2007 and the area under
 the curve of 2010 and later. COCO's matching gives other numbers: there a detection takes the best object still free."""
 
-from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,33 +25,43 @@ def voc_ap(
     Returns:
         None for a class without (not difficult) ground truth; 0.0 where nothing was found.
     """
-    boxes: dict[tuple[Any, Any], list[list[float]]] = defaultdict(list)
-    hard: dict[tuple[Any, Any], list[bool]] = defaultdict(list)
-    for a in truth["annotations"]:
-        boxes[a["category_id"], a["image_id"]].append(a["bbox"])
-        hard[a["category_id"], a["image_id"]].append(bool(a.get("difficult", a.get("iscrowd", 0))))
-    images = {image["id"] for image in truth["images"]}
-    found = defaultdict(list)
-    for d in detections:
-        if d["image_id"] in images:
-            found[d["category_id"]].append(d)
+    number = {image["id"]: i for i, image in enumerate(truth["images"])}
+    objects, found = _Boxes(truth["annotations"], number), _Boxes(detections, number)
+    hard = np.array([bool(a.get("difficult", a.get("iscrowd", 0))) for a in truth["annotations"]], dtype=bool)
+    score = np.array([d["score"] for d in detections], dtype=np.float64)
     result: dict[str, tuple[float | None, float | None]] = {}
     for category in truth["categories"]:
-        c = category["id"]
-        objects = {
-            image: (np.array(b, dtype=np.float64), np.array(hard[k, image]))
-            for (k, image), b in boxes.items()
-            if k == c
-        }
-        positives = int(sum((~h).sum() for _, h in objects.values()))
+        own = objects.of(category["id"])
+        own = own[np.argsort(objects.image[own], kind="stable")]
+        positives = int((~hard[own]).sum())
         if positives == 0:
             result[category["name"]] = (None, None)
             continue
-        hit, miss = _judge(objects, found[c], iou)
-        recall = np.cumsum(hit) / positives
-        precision = np.cumsum(hit) / np.maximum(np.cumsum(hit) + np.cumsum(miss), 1)
+        ranked = found.of(category["id"])
+        ranked = ranked[np.argsort(-score[ranked], kind="stable")]  # the file's order decides ties
+        best, overlap = _best(objects.image[own], objects.xywh[own], found.image[ranked], found.xywh[ranked])
+        met = overlap >= iou
+        counted = ~(met & hard[own][best])  # a difficult object's counts neither for nor against
+        candidates = np.flatnonzero(met & counted)
+        hit = np.zeros(len(ranked), dtype=bool)
+        hit[candidates[np.unique(best[candidates], return_index=True)[1]]] = True  # an object's first
+        hits, judged = np.cumsum(hit), np.cumsum(counted)
+        recall, precision = hits / positives, hits / np.maximum(judged, 1)
         result[category["name"]] = (eleven_point(recall, precision), area_under(recall, precision))
     return result
+
+
+class _Boxes:
+    """Columns of COCO-form boxes: class, xywh, and the image's number, -1 where it is no image of the set."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]], number: dict[Any, int]) -> None:
+        self.image = np.array([number.get(row["image_id"], -1) for row in rows], dtype=np.int64)
+        self.category = np.array([row["category_id"] for row in rows], dtype=np.int64)
+        self.xywh = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
+
+    def of(self, category: int) -> NDArray[np.int64]:
+        """Positions of a class's boxes."""
+        return np.flatnonzero((self.category == category) & (self.image >= 0))
 
 
 def eleven_point(recall: Array, precision: Array) -> float:
@@ -71,33 +81,27 @@ def area_under(recall: Array, precision: Array) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
 
-def _judge(
-    objects: dict[Any, tuple[Array, NDArray[np.bool_]]], detections: list[dict[str, Any]], iou: float
-) -> tuple[Array, Array]:
-    """True and false positives, 0 or 1 a detection in falling order of score; neither for a difficult object."""
-    order = sorted(detections, key=lambda d: -d["score"])  # stable: the file's order decides ties
-    hit, miss = np.zeros(len(order)), np.zeros(len(order))
-    taken = {image: np.zeros(len(h), dtype=bool) for image, (_, h) in objects.items()}
-    for i, d in enumerate(order):
-        image = d["image_id"]
-        if image not in objects:
-            miss[i] = 1
-            continue
-        boxes, difficult = objects[image]
-        overlap = _iou(boxes, np.array(d["bbox"], dtype=np.float64))
-        best = int(overlap.argmax())
-        if overlap[best] < iou:
-            miss[i] = 1
-        elif not difficult[best]:
-            hit[i], miss[i] = not taken[image][best], taken[image][best]
-            taken[image][best] = True
-    return hit, miss
+def _best(
+    object_image: NDArray[np.int64], objects: Array, image: NDArray[np.int64], boxes: Array
+) -> tuple[NDArray[np.int64], Array]:
+    """For each box the object of its image that it overlaps most, the first of several, and their IoU; object 0 and an IoU
+    of -1 where the image has none. Objects are sorted by image."""
+    begin = np.searchsorted(object_image, image)
+    count = np.searchsorted(object_image, image, side="right") - begin
+    best, overlap = np.zeros(len(boxes), dtype=np.int64), np.full(len(boxes), -1.0)
+    for k in range(count.max(initial=0)):
+        rows = np.flatnonzero(count > k)
+        candidate = begin[rows] + k
+        value = _iou(objects[candidate], boxes[rows])
+        better = value > overlap[rows]
+        best[rows[better]], overlap[rows[better]] = candidate[better], value[better]
+    return best, overlap
 
 
-def _iou(boxes: Array, box: Array) -> Array:
-    """IoU of xywh boxes [n, 4] with one box [4]."""
-    low = np.maximum(boxes[:, :2], box[:2])
-    size = np.clip(np.minimum(boxes[:, :2] + boxes[:, 2:], box[:2] + box[2:]) - low, 0, None)
+def _iou(a: Array, b: Array) -> Array:
+    """IoU of xywh boxes [n, 4], pair by pair."""
+    low = np.maximum(a[:, :2], b[:, :2])
+    size = np.clip(np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - low, 0, None)
     overlap = size.prod(axis=1)
-    union = boxes[:, 2:].prod(axis=1) + box[2:].prod() - overlap
+    union = a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
