@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from detection.data.cache import Arrays, kept, stamp, text_array, text_of
 from detection.data.image import image_size
 from detection.data.records import DataError, Records, Strings
 
@@ -64,6 +66,11 @@ def read_coco(root: str | Path, split: str) -> Records:
     """
     root = Path(root)
     path = annotation_file(root, split)
+    arrays = kept(str(path.resolve()), stamp(path), lambda: _read(path))
+    return _records(root, split, path, arrays)
+
+
+def _read(path: Path) -> Arrays:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -72,7 +79,7 @@ def read_coco(root: str | Path, split: str) -> Records:
     if missing:
         raise DataError(f"{path}: not COCO annotations, it lacks the lists {', '.join(missing)}")
     try:
-        return _records(root, split, path, content)
+        return _index(path, content)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -86,7 +93,8 @@ def _get(content: Any, key: str) -> Any:
     return content.get(key) if isinstance(content, dict) else None
 
 
-def _records(root: Path, split: str, path: Path, content: dict[str, Any]) -> Records:
+def _index(path: Path, content: dict[str, Any]) -> Arrays:
+    """All that the file says, image by image, whether or not the pictures are there."""
     categories = sorted(content["categories"], key=lambda c: c["id"])
     label_of = {c["id"]: k + 1 for k, c in enumerate(categories)}
     if not categories:
@@ -94,9 +102,6 @@ def _records(root: Path, split: str, path: Path, content: dict[str, Any]) -> Rec
     images = sorted(content["images"], key=lambda image: image["id"])
     if not images:
         raise DataError(f"{path}: no images")
-    folder = image_folder(root, split, path, [image["file_name"] for image in images[:50]])
-    images = _present(images, folder, path)
-
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in images}
     strays = 0
     for annotation in content["annotations"]:
@@ -106,52 +111,76 @@ def _records(root: Path, split: str, path: Path, content: dict[str, Any]) -> Rec
             )
         by_image.get(annotation["image_id"], []).append(annotation)
         strays += annotation["image_id"] not in by_image
-    if strays:
-        _LOG.warning("%s: %d annotations belong to images that are not there", path, strays)
     flat = [annotation for image in images for annotation in by_image[image["id"]]]
-    counts = [len(by_image[image["id"]]) for image in images]
     xywh = np.array([a["bbox"] for a in flat], dtype=np.float64).reshape(-1, 4)
-    ids = [image["id"] for image in images]
+    text = {
+        "classes": [str(c["name"]) for c in categories],
+        "category_ids": [int(c["id"]) for c in categories],
+        "image_ids": [image["id"] for image in images],
+        "files": [image["file_name"] for image in images],
+        "strays": strays,
+    }
+    return {
+        "text": text_array(text),
+        "sizes": np.array([_stated_size(image) for image in images], dtype=np.int64).reshape(-1, 2),
+        "counts": np.array([len(by_image[image["id"]]) for image in images], dtype=np.int64),
+        "boxes": np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1),
+        "labels": np.array([label_of[a["category_id"]] for a in flat], dtype=np.int64),
+        "areas": np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in flat], dtype=np.float64),
+        "crowd": np.array([bool(a.get("iscrowd", a.get("is_crowd", 0))) for a in flat], dtype=bool),
+    }
+
+
+def _records(root: Path, split: str, path: Path, arrays: Arrays) -> Records:
+    """The images whose pictures are there, with their objects."""
+    text = text_of(arrays["text"])
+    if text["strays"]:
+        _LOG.warning("%s: %d annotations belong to images that it does not list", path, text["strays"])
+    names = text["files"]
+    folder = image_folder(root, split, path, names[:50])
+    there = _present(names, folder, path)
+    own = np.repeat(there, arrays["counts"])
+    rows = np.flatnonzero(there).tolist()
+    sizes = arrays["sizes"][there].copy()
+    for k in np.flatnonzero((sizes <= 0).any(axis=1)).tolist():  # the JSON lacks them: the picture's own
+        sizes[k] = image_size(folder / names[rows[k]])
     return Records(
         name=str(path),
-        classes=tuple(str(c["name"]) for c in categories),
-        category_ids=tuple(int(c["id"]) for c in categories),
-        image_ids=ids,
-        files=Strings([str(folder / image["file_name"]) for image in images]),
-        sizes=np.array([_size(image, folder) for image in images], dtype=np.int64).reshape(-1, 2),
-        offsets=np.cumsum([0, *counts], dtype=np.int64),
-        boxes=np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1),
-        labels=np.array([label_of[a["category_id"]] for a in flat], dtype=np.int64),
-        areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in flat], dtype=np.float64),
-        crowd=np.array([bool(a.get("iscrowd", a.get("is_crowd", 0))) for a in flat], dtype=bool),
-        difficult=np.zeros(len(flat), dtype=bool),
+        classes=tuple(text["classes"]),
+        category_ids=tuple(text["category_ids"]),
+        image_ids=[text["image_ids"][i] for i in rows],
+        files=Strings([str(folder / names[i]) for i in rows]),
+        sizes=sizes,
+        offsets=np.cumsum([0, *arrays["counts"][there].tolist()], dtype=np.int64),
+        boxes=arrays["boxes"][own],
+        labels=arrays["labels"][own],
+        areas=arrays["areas"][own],
+        crowd=arrays["crowd"][own],
+        difficult=np.zeros(int(own.sum()), dtype=bool),
     )
 
 
-def _present(images: list[dict[str, Any]], folder: Path, path: Path) -> list[dict[str, Any]]:
-    """The images whose file exists; one listing of the folder instead of a question a file."""
-    names = set(os.listdir(folder))
-    absent = [
-        im["file_name"] for im in images if im["file_name"] not in names and not (folder / im["file_name"]).is_file()
-    ]
-    if not absent:
-        return images
-    if len(absent) == len(images):
-        raise DataError(f"{path}: none of its {len(images)} images is in {folder} (the first is {absent[0]})")
-    _LOG.warning(
-        "%s: %d of %d images are not in %s and are left out: %s%s",
-        path,
-        len(absent),
-        len(images),
-        folder,
-        ", ".join(absent[:3]),
-        ", …" if len(absent) > 3 else "",
-    )
-    gone = set(absent)
-    return [im for im in images if im["file_name"] not in gone]
+def _present(names: list[str], folder: Path, path: Path) -> NDArray[np.bool_]:
+    """Which pictures exist; one listing of the folder instead of a question a file."""
+    listed = set(os.listdir(folder))
+    there = np.array([name in listed or (folder / name).is_file() for name in names], dtype=bool)
+    absent = [names[i] for i in np.flatnonzero(~there).tolist()]
+    if len(absent) == len(names):
+        raise DataError(f"{path}: none of its {len(names)} images is in {folder} (the first is {absent[0]})")
+    if absent:
+        _LOG.warning(
+            "%s: %d of %d images are not in %s and are left out: %s%s",
+            path,
+            len(absent),
+            len(names),
+            folder,
+            ", ".join(absent[:3]),
+            ", …" if len(absent) > 3 else "",
+        )
+    return there
 
 
-def _size(image: dict[str, Any], folder: Path) -> tuple[int, int]:
-    """Height and width as stated, or the picture's own where the JSON lacks them."""
+def _stated_size(image: dict[str, Any]) -> tuple[int, int]:
+    """Height and width as the JSON has them; zeros where it lacks one."""
     height, width = image.get("height") or 0, image.get("width") or 0
-    return (int(height), int(width)) if height > 0 and width > 0 else image_size(folder / image["file_name"])
+    return (int(height), int(width)) if height > 0 and width > 0 else (0, 0)

@@ -4,6 +4,7 @@ The only place that knows VOC's corners: 1-based and inclusive in the file, henc
 does) in boxes whose x2 and y2 are exclusive.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
+from detection.data.cache import Arrays, kept, stamp, text_array, text_of
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
 from detection.data.records import DataError, Records, Strings
 
@@ -164,20 +166,55 @@ def _read_year(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, i
                 ", …" if len(absent) > 3 else "",
             )
     skip = {*no_image, *no_xml}
-    kept = [n for n in names if n not in skip]
-
-    def read(name: str) -> tuple[str, str, tuple[int, int], list[VocObject]] | None:
-        file = year / "JPEGImages" / pictures[name]
-        try:
-            # the XML's own size is 0x0 or wrong too often to be of use
-            size = image_size(file)
-        except UnreadableImage as error:
-            _LOG.warning("%s; left out", error)
-            return None
-        return name, str(file), size, read_xml(year / "Annotations" / f"{name}.xml")
-
+    names = [n for n in names if n not in skip]
+    files = [year / "JPEGImages" / pictures[n] for n in names]
+    xmls = [year / "Annotations" / f"{n}.xml" for n in names]
     with ThreadPoolExecutor(8) as pool:
-        return [row for row in pool.map(read, kept) if row is not None]
+        stamps = list(pool.map(stamp, (*files, *xmls)))
+        made_from = hashlib.sha256(repr((names, stamps)).encode()).hexdigest()
+        # the XML's own size is 0x0 or wrong too often to be of use: the pictures are asked
+        arrays = kept(
+            f"{year.resolve()}:{image_set.name}",
+            made_from,
+            lambda: _as_arrays(list(pool.map(_size_or_fault, files)), list(pool.map(read_xml, xmls))),
+        )
+    text = text_of(arrays["text"])
+    for fault in filter(None, text["faults"]):
+        _LOG.warning("%s; left out", fault)
+    objects = [
+        VocObject(text["classes"][k], tuple(box), difficult)
+        for k, box, difficult in zip(
+            arrays["labels"].tolist(), arrays["boxes"].tolist(), arrays["difficult"].tolist(), strict=True
+        )
+    ]
+    ends = np.cumsum(arrays["counts"]).tolist()
+    rows = zip(names, files, arrays["sizes"].tolist(), text["faults"], arrays["counts"].tolist(), ends, strict=True)
+    return [
+        (name, str(file), (height, width), objects[end - count : end])
+        for name, file, (height, width), fault, count, end in rows
+        if not fault
+    ]
+
+
+def _size_or_fault(file: Path) -> tuple[int, int] | str:
+    try:
+        return image_size(file)
+    except UnreadableImage as error:
+        return str(error)
+
+
+def _as_arrays(sizes: list[tuple[int, int] | str], objects: list[list[VocObject]]) -> Arrays:
+    flat = [o for found in objects for o in found]
+    classes = sorted({o.name for o in flat})
+    label = {name: k for k, name in enumerate(classes)}
+    return {
+        "text": text_array({"classes": classes, "faults": [s if isinstance(s, str) else "" for s in sizes]}),
+        "sizes": np.array([(0, 0) if isinstance(s, str) else s for s in sizes], dtype=np.int64).reshape(-1, 2),
+        "counts": np.array([len(found) for found in objects], dtype=np.int64),
+        "boxes": np.array([o.box for o in flat], dtype=np.float64).reshape(-1, 4),
+        "labels": np.array([label[o.name] for o in flat], dtype=np.int64),
+        "difficult": np.array([o.difficult for o in flat], dtype=bool),
+    }
 
 
 def _names(image_set: Path, known: set[str]) -> list[str]:

@@ -19,7 +19,7 @@ def test_a_pyramid_without_choosing_gives_the_same(kind, ratio, aligned):
     generator = torch.Generator().manual_seed(3)
     maps = [torch.randn(2, 3, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)]
     corner = torch.rand(80, 2, generator=generator) * 400
-    side = 8 * 60 ** torch.rand(80, 2, generator=generator)
+    side = 8 * 100 ** torch.rand(80, 2, generator=generator)
     image = torch.randint(2, (80, 1), generator=generator)
     regions = torch.cat((image, corner, corner + side), dim=1)
     pooler = RoIPooler(kind, 7, [4, 8, 16, 32], ratio, aligned)
