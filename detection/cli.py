@@ -107,6 +107,20 @@ def convert_weights(argv: Sequence[str] | None = None) -> int:
     return main(argv)
 
 
+def check_dataset(argv: Sequence[str] | None = None) -> int:
+    """Names every fault of a data set, and what training does about it."""
+    from detection.engine.check_dataset import main
+
+    return main(argv)
+
+
+def replay(argv: Sequence[str] | None = None) -> int:
+    """Repeats a training step whose losses were not finite, and says where."""
+    from detection.engine.replay import main
+
+    return main(argv)
+
+
 def inspect(argv: Sequence[str] | None = None) -> int:
     """Prints a network's map sizes, parameters and multiply-adds; draws its layers' responses."""
     from detection.pretraining.inspection import main
@@ -123,11 +137,14 @@ _COMMANDS: dict[str, Command] = {
     "degradation": degradation,
     "convert-weights": convert_weights,
     "inspect": inspect,
+    "replay": replay,
+    "check-dataset": check_dataset,
 }
 
 
 def run(command: Command, argv: Sequence[str] | None = None) -> int:
-    """Runs a command with logging to the screen; an error that the user can mend is one message and exit code 2."""
+    """Runs a command with logging to the screen; an error that the user can mend is one message and exit code 2. SIGTERM and
+    Ctrl-C end a training with 143 and 130 (:mod:`detection.engine.interruption`)."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
@@ -142,6 +159,9 @@ def run(command: Command, argv: Sequence[str] | None = None) -> int:
         logging.getLogger("detection").debug("the error's traceback", exc_info=True)  # for log.txt
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     finally:
         for name in ("detection", "backbone"):
             logging.getLogger(name).removeHandler(handler)

@@ -224,6 +224,8 @@ class SolverConfig:
         eval_every: steps between evaluations; below 1 a fraction of max_iter; 0 only at the end.
         val_loss: also compute the losses over the validation pictures at an evaluation.
         checkpoint_every: steps between checkpoints; below 1 a fraction of max_iter.
+        not_finite: what happens when a loss is no number: stop (training ends, and the step lies in not_finite.pth, which
+            tools/replay.py repeats) or skip (the step changes no weights, and is counted in the log).
         early_stop: stop after this many evaluations without a better AP; null does not.
         log_every: steps between lines of metrics.csv and metrics.jsonl.
     """
@@ -250,6 +252,7 @@ class SolverConfig:
     eval_every: NonNegativeFloat = 0
     val_loss: bool = False
     checkpoint_every: PositiveFloat = 5000
+    not_finite: Literal["stop", "skip"] = "stop"
     early_stop: PositiveInt | None = None
     log_every: PositiveInt = 20
 
@@ -297,6 +300,7 @@ class Config:
     Attributes:
         expects: the result that this configuration should give, and its source.
         seed: of weights, order, augmentation and sampling.
+        deterministic: refuse operations whose result differs from run to run on a GPU (slower); a CPU repeats itself anyway.
         model: the detector.
         data: pictures and boxes.
         solver: optimisation.
@@ -305,6 +309,7 @@ class Config:
 
     expects: str = ""
     seed: NonNegativeInt = 0
+    deterministic: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)

@@ -1,5 +1,6 @@
 """Configurations from files and command lines: bases, overrides, checks with the nearest name, printing, help."""
 
+import contextlib
 import copy
 import dataclasses
 import difflib
@@ -129,8 +130,9 @@ def find_config(name: str | Path, folder: str = "") -> Path:
     """
     shelf = config_folder() / folder
     for candidate in (Path(name), shelf / name, shelf / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            if candidate.is_file():
+                return candidate
     shipped = sorted(p.name for p in shelf.glob("*.yaml"))
     near = difflib.get_close_matches(str(name), shipped, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -147,8 +149,10 @@ def _read(path: Path, folder: str = "", seen: tuple[Path, ...] = ()) -> dict[str
     base = tree.pop("_base_", None)
     if base is None:
         return tree
-    beside = path.parent / str(base)
-    found = beside if beside.is_file() else find_config(str(base), folder)
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: _base_ names one file, got {base!r}")
+    beside = path.parent / base
+    found = beside if beside.is_file() else find_config(base, folder)
     return _merge(_read(found, folder, (*seen, path)), tree)
 
 
@@ -156,6 +160,8 @@ def _parse_yaml(text: str, where: str) -> Any:
     try:
         # ruamel's safe loader refuses a key that stands twice
         return YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise ValueError(f"{where}: not valid YAML: too deep") from None
     except YAMLError as error:
         raise ValueError(f"{where}: not valid YAML: {error}") from error
 

@@ -2,6 +2,7 @@
 what they were made from. Reading them runs no code, and a file that is damaged counts as absent."""
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -43,7 +44,13 @@ def kept(name: str, made_from: object, read: Callable[[], Arrays]) -> Arrays:
     except Exception:  # absent, or whatever numpy makes of a damaged file
         pass
     began = time.perf_counter()
-    arrays = read()
+    collects = gc.isenabled()
+    gc.disable()  # a million dictionaries would be gone through again and again for cycles that are not there
+    try:
+        arrays = read()
+    finally:
+        if collects:
+            gc.enable()
     seconds = time.perf_counter() - began
     if seconds > SLOW:
         part = place.with_suffix(f".{os.getpid()}.part.npz")

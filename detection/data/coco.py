@@ -73,14 +73,14 @@ def read_coco(root: str | Path, split: str) -> Records:
 def _read(path: Path) -> Arrays:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(_get(content, key), list)]
     if missing:
         raise DataError(f"{path}: not COCO annotations, it lacks the lists {', '.join(missing)}")
     try:
         return _index(path, content)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -113,15 +113,15 @@ def _index(path: Path, content: dict[str, Any]) -> Arrays:
         strays += annotation["image_id"] not in by_image
     flat = [annotation for image in images for annotation in by_image[image["id"]]]
     xywh = np.array([a["bbox"] for a in flat], dtype=np.float64).reshape(-1, 4)
-    text = {
+    about = {
         "classes": [str(c["name"]) for c in categories],
         "category_ids": [int(c["id"]) for c in categories],
         "image_ids": [image["id"] for image in images],
-        "files": [image["file_name"] for image in images],
+        "files": [text(image["file_name"]) for image in images],
         "strays": strays,
     }
     return {
-        "text": text_array(text),
+        "text": text_array(about),
         "sizes": np.array([_stated_size(image) for image in images], dtype=np.int64).reshape(-1, 2),
         "counts": np.array([len(by_image[image["id"]]) for image in images], dtype=np.int64),
         "boxes": np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1),
@@ -133,10 +133,10 @@ def _index(path: Path, content: dict[str, Any]) -> Arrays:
 
 def _records(root: Path, split: str, path: Path, arrays: Arrays) -> Records:
     """The images whose pictures are there, with their objects."""
-    text = text_of(arrays["text"])
-    if text["strays"]:
-        _LOG.warning("%s: %d annotations belong to images that it does not list", path, text["strays"])
-    names = text["files"]
+    about = text_of(arrays["text"])
+    if about["strays"]:
+        _LOG.warning("%s: %d annotations belong to images that it does not list", path, about["strays"])
+    names = about["files"]
     folder = image_folder(root, split, path, names[:50])
     there = _present(names, folder, path)
     own = np.repeat(there, arrays["counts"])
@@ -146,9 +146,9 @@ def _records(root: Path, split: str, path: Path, arrays: Arrays) -> Records:
         sizes[k] = image_size(folder / names[rows[k]])
     return Records(
         name=str(path),
-        classes=tuple(text["classes"]),
-        category_ids=tuple(text["category_ids"]),
-        image_ids=[text["image_ids"][i] for i in rows],
+        classes=tuple(about["classes"]),
+        category_ids=tuple(about["category_ids"]),
+        image_ids=[about["image_ids"][i] for i in rows],
         files=Strings([str(folder / names[i]) for i in rows]),
         sizes=sizes,
         offsets=np.cumsum([0, *arrays["counts"][there].tolist()], dtype=np.int64),
@@ -178,6 +178,13 @@ def _present(names: list[str], folder: Path, path: Path) -> NDArray[np.bool_]:
             ", …" if len(absent) > 3 else "",
         )
     return there
+
+
+def text(name: Any) -> str:
+    """A file's name; raises ValueError for what cannot be one."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"the file_name {name!r}")
+    return name
 
 
 def _stated_size(image: dict[str, Any]) -> tuple[int, int]:

@@ -49,7 +49,7 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None)
     """
     root = Path(root)
     names, files, sizes, objects = [], [], [], []
-    for year, image_set in _image_sets(root, split):
+    for year, image_set in image_sets(root, split):
         for name, file, size, found in _read_year(year, image_set):
             names.append(name)
             files.append(file)
@@ -71,7 +71,9 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None)
             f"{root}: {split!r} has the classes {', '.join(sorted(unknown))}, which are not among {', '.join(order)}"
         )
     boxes = np.array([o.box for o in flat], dtype=np.float64).reshape(-1, 4)
-    sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+    with np.errstate(over="ignore", invalid="ignore"):  # of corners that are no numbers, which training leaves out
+        sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+        areas = sides[:, 0] * sides[:, 1]
     return Records(
         name=f"{root}:{split}",
         classes=order,
@@ -82,7 +84,7 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None)
         offsets=np.cumsum([0, *map(len, objects)], dtype=np.int64),
         boxes=boxes,
         labels=np.array([order.index(o.name) + 1 for o in flat], dtype=np.int64),
-        areas=sides[:, 0] * sides[:, 1],
+        areas=areas,
         crowd=np.zeros(len(flat), dtype=bool),
         difficult=np.array([o.difficult for o in flat], dtype=bool),
     )
@@ -98,10 +100,10 @@ def read_xml(path: Path) -> list[VocObject]:
         tree = parse(path)
     except (ParseError, DefusedXmlException) as error:
         raise DataError(f"{path} is not valid XML, or not allowed: {error}") from error
-    return [_object(element, path) for element in tree.iter("object")]
+    return [object_of(element, path) for element in tree.iter("object")]
 
 
-def _object(element: Element, path: Path) -> VocObject:
+def object_of(element: Element, path: Path) -> VocObject:
     def text(tag: str) -> str:
         value = element.findtext(tag)
         if value is None or not value.strip():
@@ -128,7 +130,7 @@ def years(root: Path) -> list[Path]:
     return [folder for folder in candidates if (folder / "ImageSets" / "Main").is_dir()]
 
 
-def _image_sets(root: Path, split: str) -> list[tuple[Path, Path]]:
+def image_sets(root: Path, split: str) -> list[tuple[Path, Path]]:
     """(year's folder, file that lists its images) of every set that ``split`` joins."""
     found = []
     for part in split.split("+"):
@@ -151,7 +153,7 @@ def _image_sets(root: Path, split: str) -> list[tuple[Path, Path]]:
 def _read_year(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, int], list[VocObject]]]:
     """Name, file, size and objects of a set's images."""
     pictures = {Path(f).stem: f for f in sorted(os.listdir(year / "JPEGImages")) if f.lower().endswith(SUFFIXES)}
-    names = _names(image_set, set(pictures))
+    names = listed_names(image_set, set(pictures))
     no_image = [n for n in names if n not in pictures]
     no_xml = [n for n in names if n in pictures and not (year / "Annotations" / f"{n}.xml").is_file()]
     for reason, absent in (("image", no_image), ("XML", no_xml)):
@@ -217,7 +219,7 @@ def _as_arrays(sizes: list[tuple[int, int] | str], objects: list[list[VocObject]
     }
 
 
-def _names(image_set: Path, known: set[str]) -> list[str]:
+def listed_names(image_set: Path, known: set[str]) -> list[str]:
     """The names that an image set lists: whole lines where they are known (names may hold blanks, or carry an extension),
     else their first word (a class's own sets have a second)."""
     names = []
@@ -249,9 +251,9 @@ def voc_truth(folder: Path, split: str | None = None) -> dict[str, Any]:
         )
     else:
         files = []
-        for year, image_set in _image_sets(folder, split):
+        for year, image_set in image_sets(folder, split):
             there = {path.stem: path for path in (year / "Annotations").glob("*.xml")}
-            names = _names(image_set, set(there))
+            names = listed_names(image_set, set(there))
             files += [there[name] for name in names if name in there]
             if absent := [name for name in names if name not in there]:
                 _LOG.warning(

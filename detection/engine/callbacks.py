@@ -1,6 +1,7 @@
 """What happens around the steps of a run, a detector's or a classifier's: its metrics files, the progress line, checkpoints,
 evaluation."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -14,6 +15,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from detection.engine.files import replacing, sync
+from detection.engine.interruption import Interruption
 from detection.engine.module import TrainingModule
 from detection.engine.progress import clock, progress_bar
 
@@ -38,8 +41,9 @@ class MetricsLog:
         rows = []
         if start:
             rows = [row for row in read_rows(self.jsonl) if row["step"] <= start]
-        self.jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        with self.csv.open("w", newline="") as file:
+        with replacing(self.jsonl) as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with replacing(self.csv) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -177,10 +181,11 @@ class ProgressLine(L.Callback):
 
 
 class Checkpoints(L.Callback):
-    """last.pth, the whole training state, every ``every`` steps and at the end of training, before the evaluation there."""
+    """last.pth, the whole training state, every ``every`` steps and at the end of training, before the evaluation there.
+    The one before it stays, as previous.pth."""
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every, self.last = folder, max(every, 1), 0
+        self.folder, self.every, self.last, self.saved = folder, max(every, 1), 0, -1
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.last = trainer.global_step
@@ -194,14 +199,37 @@ class Checkpoints(L.Callback):
         self.last = step
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.save(trainer)
+        self.ensure(trainer)
+
+    def ensure(self, trainer: L.Trainer) -> None:
+        """Saves unless this step's state is there."""
+        if self.saved != trainer.global_step:
+            self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Writes beside and renames, so that a file is whole or absent."""
-        part = self.folder / "last.pth.part"
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(self.folder / "last.pth")
+        """Writes beside, waits for the disk, and renames.
+
+        Raises:
+            OSError: it cannot be written; what there was stays.
+        """
+        last = self.folder / "last.pth"
+        part = last.with_name(last.name + ".part")
+        try:
+            trainer.save_checkpoint(part)  # all processes are in this
+            if trainer.is_global_zero:
+                sync(part)
+                if last.exists():
+                    last.replace(self.folder / "previous.pth")
+                part.replace(last)
+                sync(self.folder)
+            self.saved = trainer.global_step
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise OSError(
+                f"the state of step {trainer.global_step} cannot be written to {last}: {error}; the state before it is "
+                "still there: make room, and go on with --resume"
+            ) from error
 
 
 class Evaluation(L.Callback):
@@ -215,6 +243,7 @@ class Evaluation(L.Callback):
         metrics: where the numbers go.
         patience: evaluations without a better one before the run stops.
         checkpoints: saves again after each evaluation, so that a resumed run knows the best.
+        interruption: ends an evaluation at once.
     """
 
     def __init__(
@@ -226,10 +255,11 @@ class Evaluation(L.Callback):
         metrics: MetricsLog | None,
         patience: int | None,
         checkpoints: Checkpoints,
+        interruption: Interruption,
     ) -> None:
         self.run, self.best_by, self.every, self.patience = run, best_by, every, patience
         self.folder, self.metrics = folder, metrics
-        self.checkpoints = checkpoints
+        self.checkpoints, self.interruption = checkpoints, interruption
         self.best, self.without_gain, self.done_at = -1.0, 0, -1
         self.last = 0
 
@@ -254,7 +284,8 @@ class Evaluation(L.Callback):
     def evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Evaluates the weights as they are."""
         assert isinstance(module, TrainingModule)
-        result = trainer.strategy.broadcast(self.run(module))
+        with self.interruption.at_once(trainer):
+            result = trainer.strategy.broadcast(self.run(module))
         self.done_at = trainer.global_step
         value = result.get(self.best_by)
         if result and trainer.is_global_zero and self.metrics is not None:

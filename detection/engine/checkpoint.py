@@ -18,6 +18,7 @@ from backbone.weights import Weights, check_recipe, read_weights, require_same_n
 from detection.build import build_model
 from detection.config import Config, ModelConfig
 from detection.config_io import config_from_dict, config_to_dict, override
+from detection.engine.files import replacing
 from detection.engine.layouts import from_detectron2, is_detectron2
 from detection.faster_rcnn import FasterRCNN
 
@@ -56,10 +57,8 @@ def card(config: Config, classes: Classes) -> dict[str, Any]:
 
 def save_detector(path: str | Path, model: nn.Module, config: Config, classes: Classes) -> None:
     """The weights with their card, without training state; replaces the file at once or not at all."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    torch.save({CARD: card(config, classes), "model": model.state_dict()}, part)
-    part.replace(path)
+    with replacing(Path(path)) as part:
+        torch.save({CARD: card(config, classes), "model": model.state_dict()}, part)
 
 
 def load_detector(path: str | Path) -> tuple[FasterRCNN, tuple[str, ...]]:

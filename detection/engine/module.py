@@ -1,7 +1,8 @@
 """Training as a LightningModule: the step, the optimiser, the weights' average; then a detector's."""
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,9 +15,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from detection.config import Config, SolverConfig
 from detection.data.loader import Batch, float_images, to_device
 from detection.engine.checkpoint import CARD, Classes, card, save_detector
+from detection.engine.precision import use_bf16
+from detection.engine.replay import NotFinite, save_step
 from detection.engine.schedule import make_schedule, scaled_lr
 from detection.faster_rcnn import FasterRCNN
 
+_LOG = logging.getLogger(__name__)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
 
 
@@ -41,6 +45,8 @@ class TrainingModule(L.LightningModule):
         if self.average is not None:
             self.average.requires_grad_(False)  # DDP would wait for its gradients
         self.losses: dict[str, Tensor] = {}
+        self.skipped, self.leave_out = 0, False
+        self.output: Path | None = None  # where a step that went wrong is kept
         self.step_done = time.perf_counter()
 
     def compute_losses(self, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
@@ -64,25 +70,71 @@ class TrainingModule(L.LightningModule):
         """The weights to evaluate and to keep: the average where there is one."""
         return self.model if self.average is None else self.average.module
 
+    def save_step(self, path: Path, batch: Any, seed: int, losses: dict[str, Tensor]) -> str:
+        """Keeps a step whose losses are not finite, where the kind of training can; says what it was of."""
+        return ""
+
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        losses = self.compute_losses(batch, self._generator(batch_index))
+        seed = self._seed(batch_index)
+        losses = self.compute_losses(batch, torch.Generator(self.device).manual_seed(seed))
+        total = torch.stack(list(losses.values())).sum()
+        if not self._all_finite(total):
+            self._not_finite(batch, seed, losses)
+            # what the strategy can go backward through; optimizer_step throws its gradient away
+            return torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad]).sum() * 0.0
         parts = self.solver.accumulate
         before = self.losses if batch_index % parts else {}
         self.losses = {name: before.get(name, 0) + value.detach() / parts for name, value in losses.items()}
-        return torch.stack(list(losses.values())).sum()
+        return total
 
-    def _generator(self, batch_index: int) -> torch.Generator:
-        """Draws the samples of this step, part and rank; a resumed run draws the same."""
+    def _all_finite(self, total: Tensor) -> bool:
+        """On all processes, which must agree on what becomes of the step. It waits for a GPU's losses, as NMS did before."""
+        finite = bool(torch.isfinite(total.detach()))
+        if self.trainer.world_size == 1:
+            return finite
+        return self.trainer.strategy.reduce_boolean_decision(finite, all=True)
+
+    def _not_finite(self, batch: Any, seed: int, losses: dict[str, Tensor]) -> None:
+        """Skips the step, or ends the run.
+
+        Raises:
+            NotFinite: ``solver.not_finite`` is "stop".
+        """
+        wrong = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items() if not value.isfinite())
+        step = self.trainer.global_step + 1
+        where = wrong or "finite in this process, not in another"
+        if self.solver.not_finite == "skip":
+            self.skipped, self.leave_out = self.skipped + 1, True
+            _LOG.warning("step %d: %s; it changes nothing (%d such so far)", step, where, self.skipped)
+            return
+        what = ""
+        if self.output is not None:
+            rank = self.trainer.global_rank
+            what = self.save_step(self.output / f"not_finite{f'-{rank}' if rank else ''}.pth", batch, seed, losses)
+        raise NotFinite(
+            f"step {step}: {where}{what}. The last state is in last.pth; a lower solver.base_lr, solver.clip_norm or a "
+            "longer solver.warmup may help, and solver.not_finite=skip leaves such steps out"
+        )
+
+    def _seed(self, batch_index: int) -> int:
+        """Of the samples of this step, part and rank; a resumed run draws the same."""
         part = batch_index % self.solver.accumulate
         key = (self.seed, self.trainer.global_step, part, self.trainer.global_rank)
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-        return torch.Generator(self.device).manual_seed(seed)
+        return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.step_done = time.perf_counter()  # after all callbacks: what follows is waiting for pictures
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        def closure() -> Any:
+            result = optimizer_closure()
+            if self.leave_out:  # one of the step's parts was no number
+                for parameter in self.model.parameters():
+                    parameter.grad = None
+                self.leave_out = False
+            return result
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
         if self.average is not None:
             self.average.update_parameters(self.model)
 
@@ -112,6 +164,7 @@ class DetectionModule(TrainingModule):
     def __init__(self, model: FasterRCNN, config: Config, classes: Classes) -> None:
         super().__init__(model, config.solver, config.seed)
         self.config, self.classes = config, classes
+        self.file_of: Callable[[int], str] = str
 
     @property
     def detector(self) -> FasterRCNN:
@@ -125,6 +178,19 @@ class DetectionModule(TrainingModule):
     def compute_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.model(float_images(batch), batch.targets, generator=generator)
         return losses
+
+    def save_step(self, path: Path, batch: Batch, seed: int, losses: dict[str, Tensor]) -> str:
+        files = [self.file_of(i) for i in batch.index]
+        step = {
+            "step": self.trainer.global_step + 1,
+            "seed": seed,
+            "precision": "bf16" if use_bf16(self.solver.precision) else "float32",
+            "files": files,
+            "images": batch.images,
+            "targets": batch.targets,
+        }
+        save_step(path, self.model, self.config, self.classes, step, losses)
+        return f"; pictures {', '.join(files)}; the step is kept: python tools/replay.py {path}"
 
     def save_weights(self, path: Path) -> None:
         save_detector(path, self.detector, self.config, self.classes)

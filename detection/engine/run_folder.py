@@ -16,7 +16,10 @@ from detection.evaluation.pictures import Drawn, beside, contact_sheet, draw
 
 _LOG = logging.getLogger(__name__)
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "detections.json", "ground_truth.json", "pictures")
-TRAINING_FILES = ("config.yaml", "metrics.jsonl", "metrics.csv", "last.pth", "best.pth", "log.txt", "tensorboard")
+TRAINING_FILES = (
+    *("config.yaml", "run.json", "metrics.jsonl", "metrics.csv", "log.txt", "tensorboard"),
+    *("last.pth", "previous.pth", "best.pth", "not_finite.pth"),
+)
 RUN_FILES = (*EVALUATION_FILES, *TRAINING_FILES)
 _LOGGERS = ("detection", "backbone")
 _PICTURES, _DRAWN_SCORE, _DRAWN_SIDE = 8, 0.5, 640

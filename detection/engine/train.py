@@ -24,11 +24,13 @@ from detection.data.voc import read_voc
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
 from detection.engine.checkpoint import CARD, Classes, load_weights, local_file, read_detector, start_weights
 from detection.engine.inference import detect, validation_losses
+from detection.engine.interruption import Interruption
 from detection.engine.layouts import is_detectron2
 from detection.engine.module import DetectionModule, TrainingModule
 from detection.engine.mosaics import pretrain_on_crops
 from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
+from detection.engine.provenance import write_provenance
 from detection.engine.run_folder import EVALUATION_FILES, RUN_FILES, RunLog, set_aside, write_pictures
 from detection.engine.schedule import iterations, scaled_lr
 from detection.evaluation.report import Report, evaluate, table, write_report
@@ -38,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 _LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
 _METRICS = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
 # what may differ in a resumed run: it changes what is looked at, not what is computed
-MAY_CHANGE = {"eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every"}
+MAY_CHANGE = {"eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every", "not_finite"}
 
 
 def train(config: Config, output: Path, *, resume: bool = False, config_name: str = "") -> Report | None:
@@ -65,6 +67,9 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         raise ValueError(f"{source.train.name}: no image has an object to train on")
 
     L.seed_everything(config.seed, verbose=False)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
+        torch.use_deterministic_algorithms(True)
     checkpoint = last_checkpoint(output) if resume else None
     start = _check_resume(checkpoint, config, classes) if checkpoint is not None else 0
     model = build_model(config.model, len(classes.names))
@@ -76,6 +81,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         set_aside(output, RUN_FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
+        write_provenance(output / "run.json", config.seed, start)
     _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))
@@ -134,14 +140,15 @@ def _fit(
     metrics = (
         MetricsLog(output, start, _LOSSES, (*(f"val_{name}" for name in _LOSSES), *_METRICS)) if rank == 0 else None
     )
-    checkpoints, callbacks = step_callbacks(solver, metrics, output)
+    checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
     evaluator = evaluation = None
     if source.val is not None:
         evaluator = Evaluator(config, source, output)
         _LOG.info(describe(source.val, evaluator.dataset.objects))
         every = iterations(solver.eval_every, n)
-        evaluation = Evaluation(evaluator, "AP", every, output, metrics, solver.early_stop, checkpoints)
+        evaluation = Evaluation(evaluator, "AP", every, output, metrics, solver.early_stop, checkpoints, interruption)
         callbacks.append(evaluation)
+    callbacks.append(interruption)  # the last: what belongs to a step is done before it ends the run
     loader = train_loader(
         dataset,
         solver.batch_size,
@@ -153,6 +160,7 @@ def _fit(
         pin=torch.cuda.is_available(),
     )
     module = DetectionModule(model, config, classes)
+    module.output, module.file_of = output, dataset.records.files.__getitem__
     began = time.perf_counter()
     trainer = fit(module, loader, callbacks, checkpoint)
     if evaluation is not None and evaluation.done_at < trainer.global_step:
@@ -227,13 +235,14 @@ def describe_solver(solver: SolverConfig, world: int) -> str:
 
 def step_callbacks(
     solver: SolverConfig, metrics: MetricsLog | None, output: Path
-) -> tuple[Checkpoints, list[L.Callback]]:
-    """What every run has around its steps, in order; ``metrics`` is that of rank 0, and None on the others."""
+) -> tuple[Checkpoints, Interruption, list[L.Callback]]:
+    """What every run has around its steps, in order, but for the interruption, which is to be the last; ``metrics`` is that
+    of rank 0, and None on the others."""
     checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, solver.max_iter))
     callbacks: list[L.Callback] = [StepLog(metrics, solver.log_every), checkpoints]
     if metrics is not None:
         callbacks.append(ProgressLine(solver.max_iter, solver.log_every))
-    return checkpoints, callbacks
+    return checkpoints, Interruption(checkpoints), callbacks
 
 
 def fit(module: TrainingModule, loader: Any, callbacks: list[L.Callback], checkpoint: Path | None) -> L.Trainer:
@@ -320,11 +329,30 @@ class Evaluator:
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """The training state to go on from, or None, with a warning, where there is none yet."""
-    checkpoint = output / "last.pth"
-    if checkpoint.exists():
-        return checkpoint
-    _LOG.warning("--resume: there is no %s, the run begins at step 0", checkpoint)
+    """The newest training state that is whole, or None, with a warning, where there is none. A damaged one is set aside.
+
+    Raises:
+        ValueError: there are states, all of them damaged.
+    """
+    damaged = []
+    for checkpoint in (output / "last.pth", output / "previous.pth"):
+        if not checkpoint.exists():
+            continue
+        try:
+            torch.load(checkpoint, map_location="cpu", weights_only=True)  # all of it, so that a hole is found
+        except Exception as error:  # whatever torch makes of a damaged file
+            _LOG.warning("%s is damaged and is set aside: %s", checkpoint, str(error).partition("\n")[0])
+            damaged.append(checkpoint.replace(checkpoint.with_name(checkpoint.name + ".damaged")))
+        else:
+            if damaged:
+                _LOG.warning("going on from %s, the newest state that is whole", checkpoint)
+            return checkpoint
+    if damaged:
+        raise ValueError(
+            f"--resume: no state in {output} is whole; {', '.join(map(str, damaged))} cannot be read. Start again without "
+            "--resume, or from the weights of best.pth with --weights"
+        )
+    _LOG.warning("--resume: there is no %s, the run begins at step 0", output / "last.pth")
     return None
 
 

@@ -22,9 +22,11 @@ from backbone.weights import load_weights, require_same_network
 from detection.config_io import config_to_dict, dump_config, from_dict
 from detection.engine.callbacks import Evaluation, MetricsLog, Row
 from detection.engine.checkpoint import CLASSIFIER
+from detection.engine.files import replacing
 from detection.engine.module import TrainingModule
 from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
+from detection.engine.provenance import write_provenance
 from detection.engine.run_folder import TRAINING_FILES, RunLog, set_aside
 from detection.engine.schedule import iterations
 from detection.engine.statistics import measuring_statistics
@@ -74,6 +76,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         set_aside(output, _FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
+        write_provenance(output / "run.json", config.seed, start)
     _LOG.info(
         "%s: %d pictures of %d classes; %s, %s",
         pictures.name,
@@ -83,12 +86,12 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         describe_solver(solver, world),
     )
     metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS) if rank == 0 else None
-    checkpoints, callbacks = step_callbacks(solver, metrics, output)
+    checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
     evaluator = Evaluator(config, pictures, val, output)
     # without validation pictures the statistics are still to be measured, and the weights to be kept
     every = iterations(solver.eval_every, solver.max_iter) if val is not None else 0
-    evaluation = Evaluation(evaluator, "top1", every, output, metrics, solver.early_stop, checkpoints)
-    callbacks.append(evaluation)
+    evaluation = Evaluation(evaluator, "top1", every, output, metrics, solver.early_stop, checkpoints, interruption)
+    callbacks += [evaluation, interruption]
     loader = train_loader(
         dataset, solver.batch_size, parts=solver.accumulate, rank=rank, world=world, seed=config.seed, start=start
     )
@@ -180,9 +183,8 @@ class ClassificationModule(TrainingModule):
         return {} if share is None else {"train_top1": share}
 
     def save_weights(self, path: Path) -> None:
-        part = path.with_name(path.name + ".part")
-        torch.save(self._card() | {"recipe": self.recipe.name, "model": self.kept.state_dict()}, part)
-        part.replace(path)
+        with replacing(path) as part:
+            torch.save(self._card() | {"recipe": self.recipe.name, "model": self.kept.state_dict()}, part)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self._card())

@@ -133,7 +133,7 @@ def detectron2(root: Path, workers: int) -> Iterator[Any]:
     from detectron2.data.datasets import load_coco_json
 
     rows = load_coco_json(str(root / "annotations" / "instances_train.json"), str(root / "train"))
-    steps = [T.ResizeShortestEdge((SHORT,), LONG), T.RandomFlip()]
+    steps = [T.ResizeShortestEdge((SHORT,), LONG, sample_style="choice"), T.RandomFlip()]
     mapper = DatasetMapper(is_train=True, augmentations=steps, image_format="BGR")
     return iter(build_detection_train_loader(rows, mapper=mapper, total_batch_size=BATCH, num_workers=workers))
 
