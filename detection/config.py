@@ -177,6 +177,7 @@ class DataConfig:
         keep_difficult: train on VOC's difficult objects too (the papers do not).
         group_by_aspect: batches hold only wide or only tall pictures, which saves padding.
         workers: loading processes; 0 loads in the training process.
+        timeout: seconds after which a loading process that gives nothing ends the run.
         seed: of the drawn set.
     """
 
@@ -192,6 +193,7 @@ class DataConfig:
     keep_difficult: bool = False
     group_by_aspect: bool = True
     workers: NonNegativeInt = 4
+    timeout: PositiveInt = 600
     seed: NonNegativeInt = 0
 
 

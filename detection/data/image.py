@@ -1,8 +1,10 @@
 """From an image file to RGB bytes: any mode, turned as its EXIF says, or one clear error."""
 
+import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                decode = _jpeg_decoder()
+                plain = image.format == "JPEG" and image.mode == "RGB" and not _is_turned(image)
+                if decode is not None and plain:
+                    pixels: NDArray[np.uint8] = decode(path).permute(1, 2, 0).contiguous().numpy()
+                    return pixels
                 return np.asarray(_to_rgb(_turn(image)))
     except FileNotFoundError:
         raise
@@ -76,10 +83,22 @@ def find_images(inputs: Sequence[Path], leave_out: Path | None = None) -> list[P
     return files
 
 
+@functools.cache
+def _jpeg_decoder() -> Any:
+    """torchcodec's, where it is installed: the same pixels as Pillow's, sooner."""
+    try:
+        from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # an extra
+    except Exception:  # absent, or built for another torch
+        return None
+    return decode_jpeg
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)  # not 1, absent, or nonsense such as 65537
+
+
 def _turn(image: Image.Image) -> Image.Image:
-    if image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9):
-        return ImageOps.exif_transpose(image)
-    return image  # 1, absent, or nonsense such as 65537
+    return ImageOps.exif_transpose(image) if _is_turned(image) else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,6 +1,7 @@
 """From records to batches: one sample, the endless order of training, and the loaders."""
 
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -225,10 +226,26 @@ def train_loader(
         collate_fn=collate,
         pin_memory=pin,  # type: ignore[arg-type]
         persistent_workers=workers > 0,
+        worker_init_fn=leave_interrupts,
+        timeout=dataset.config.timeout if workers else 0,
     )
 
 
 def eval_loader(dataset: EvalSet, *, rank: int = 0, world: int = 1, pin: bool = False) -> DataLoader[Any]:
     """This process's share of the images, once each and one at a time: padding would change what the borders see."""
     indices = range(rank, len(dataset), world)
-    return DataLoader(dataset, sampler=indices, num_workers=dataset.config.workers, collate_fn=collate, pin_memory=pin)  # type: ignore[arg-type]
+    workers = dataset.config.workers
+    return DataLoader(
+        dataset,
+        sampler=indices,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=leave_interrupts,
+        timeout=dataset.config.timeout if workers else 0,
+    )
+
+
+def leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the workers too, who must go on until the step is done and the state saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -201,6 +201,11 @@ class Checkpoints(L.Callback):
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.ensure(trainer)
 
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        # between two steps, and nobody else is needed to save
+        if isinstance(exception, RuntimeError) and "DataLoader" in str(exception) and trainer.world_size == 1:
+            self.ensure(trainer)
+
     def ensure(self, trainer: L.Trainer) -> None:
         """Saves unless this step's state is there."""
         if self.saved != trainer.global_step:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -103,7 +104,7 @@ def text(report: dict[str, Any]) -> str:
     lines = []
     counts = Counter(fault["kind"] for fault in report["faults"])
     lost = sum(fault["drops"] for fault in report["faults"])
-    lines.append(f"{lost} faults by which something is lost, {len(report['faults']) - lost} notes\n")
+    lines.append(f"faults by which something is lost: {lost}; notes: {len(report['faults']) - lost}\n")
     for kind in KINDS:  # in their order: the worst first
         if not counts[kind]:
             continue
@@ -129,7 +130,8 @@ def text(report: dict[str, Any]) -> str:
             lines.append(
                 f"  height / width: a tenth below {low:.2f}, half below {middle:.2f}, a tenth above {high:.2f}"
             )
-        lines.append("  " + ", ".join(f"{label} {count}" for label, count in own["classes"].items()))
+        classes = ", ".join(f"{label} {count}" for label, count in own["classes"].items())
+        lines += textwrap.wrap(classes, 118, initial_indent="  ", subsequent_indent="  ")
     anchors = report["anchors"]
     if anchors["boxes"]:
         low, middle, high = anchors["sides"]

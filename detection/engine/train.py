@@ -254,7 +254,16 @@ def fit(module: TrainingModule, loader: Any, callbacks: list[L.Callback], checkp
     with warnings.catch_warnings():
         # advice on workers and loggers that the configuration decides
         warnings.filterwarnings("ignore", module="lightning")
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            raise OSError(
+                f"loading stopped at step {trainer.global_step + 1}: {str(error).partition(chr(10))[0]} A process that was "
+                "killed had mostly no memory left: lower data.workers; one that timed out waits for a disk, or data.timeout "
+                f"is too short. The state is in {module.output or 'the run'}/last.pth, and --resume goes on from there"
+            ) from error
     return trainer
 
 

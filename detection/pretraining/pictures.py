@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as TF  # v2 rounds resized bytes otherwise than published recipes
 
 from detection.data.image import SUFFIXES, UnreadableImage, read_image
-from detection.data.loader import TrainOrder
+from detection.data.loader import TrainOrder, leave_interrupts
 from detection.data.records import DataError
 from detection.data.shapes import CLASSES, draw_crop
 from detection.pretraining.config import PicturesConfig
@@ -252,5 +252,10 @@ def eval_loader(dataset: EvalPictures, batch_size: int, indices: range) -> DataL
 
 def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(
-        dataset, num_workers=workers, pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0, **options
+        dataset,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=leave_interrupts,
+        **options,
     )

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.data import image
 from detection.data.image import UnreadableImage, image_size, read_image
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -83,3 +84,34 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(UnreadableImage, match="exceeds limit"):
         read_image(write(tmp_path, Image.fromarray(PIXELS)))
+
+
+@pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (75, 1), (40, 2)])
+@pytest.mark.parametrize("size", [(64, 48), (61, 47), (1, 1), (7, 300)])
+def test_torchcodec_gives_pillow_s_pixels(tmp_path, monkeypatch, quality, subsampling, size):
+    if image._jpeg_decoder() is None:
+        pytest.skip("torchcodec is not installed")
+    file = tmp_path / "a.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, quality=quality, subsampling=subsampling)
+    ours = read_image(file)
+    monkeypatch.setattr(image, "_jpeg_decoder", lambda: None)
+    theirs = read_image(file)
+    assert np.array_equal(ours, theirs)
+    assert ours.strides == theirs.strides
+    assert ours.dtype == theirs.dtype == np.uint8
+
+
+@pytest.mark.parametrize("decoder", ["torchcodec", "Pillow"])
+def test_truncated_jpegs_are_refused_by_either(tmp_path, monkeypatch, decoder):
+    if decoder == "Pillow":
+        monkeypatch.setattr(image, "_jpeg_decoder", lambda: None)
+    elif image._jpeg_decoder() is None:
+        pytest.skip("torchcodec is not installed")
+    file = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)).save(file)
+    whole = file.read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(UnreadableImage, match=r"a\.jpg"):
+            read_image(file)

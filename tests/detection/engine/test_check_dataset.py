@@ -219,7 +219,7 @@ def test_the_counts_of_real_sets(tmp_path, shared):
         f"data.root={shared}/data/coco549",
         "data.train=train2017",
         "data.val=val2017",
-        code=1,
+        code=0,
     )
     train, val = coco["sets"]["train"], coco["sets"]["val"]
     assert [(s["pictures"], s["objects"], s["crowd"], s["without_objects"]) for s in (train, val)] == [

@@ -1,12 +1,14 @@
 """What a run survives: signals, kill -9, damaged states, a full disk, losses that are no numbers."""
 
 import json
+import os
 import random
 import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,11 +57,11 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_has_its_code(undisturbed, tmp_path, number, code):
-    process = start(tmp_path)
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 1)])
+def test_a_signal_saves_and_has_its_code(undisturbed, tmp_path, number, code, workers):
+    process = start(tmp_path, keys=[*LONG, f"data.workers={workers}"], start_new_session=True)
     wait_for(tmp_path, 3, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does: the workers get it too
     _, said = process.communicate()
     assert process.returncode == code, said
     assert f"stopped by {number.name} at step" in said
@@ -67,6 +69,24 @@ def test_a_signal_saves_and_has_its_code(undisturbed, tmp_path, number, code):
     stopped = state(tmp_path / "last.pth")["global_step"]
     assert 3 <= stopped < 14
     assert max(steps(tmp_path)) == stopped  # nothing done is missing, nothing saved is undone
+    assert go(tmp_path, "--resume", keys=LONG) == 0
+    same_end(tmp_path, undisturbed)
+
+
+def test_a_loading_process_that_dies_is_named(undisturbed, tmp_path):
+    process = start(tmp_path, keys=[*LONG, "data.workers=1"])
+    wait_for(tmp_path, 3, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("finds the loading process in /proc")
+    loading = [pid for pid in children.read_text().split() if b"train_net" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(loading[0]), signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 2, said
+    assert "loading stopped at step" in said
+    assert loading[0] in said
+    assert "Traceback" not in said
     assert go(tmp_path, "--resume", keys=LONG) == 0
     same_end(tmp_path, undisturbed)
 

@@ -1,0 +1,127 @@
+"""Several processes: one that dies, a signal to all, and two machines, which are two network namespaces here."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs import SMALL, TOOLS, state
+
+ENV = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
+LONG = [*SMALL, "solver.max_iter=400", "solver.checkpoint_every=5"]
+
+
+def train(output, *keys):
+    return [str(TOOLS / "train_net.py"), "--config", "quickstart.yaml", "--output", str(output), *keys]
+
+
+def started(output, *extra):
+    command = [*LAUNCH, "--standalone", "--nproc-per-node=2", *train(output, *extra, *LONG)]
+    return subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path, step, process):
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        rows = path.read_text().splitlines() if path.exists() else []
+        if len(rows) >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no step {step}: {process.stderr.read() if process.poll() is not None else 'still running'}")
+
+
+def rank(number, parent):
+    """The process of a rank, by its environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            own = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+            if own and f"RANK={number}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                return int(folder.name)
+    raise AssertionError(f"no rank {number}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
+def test_one_that_dies_ends_all_in_seconds(tmp_path):
+    process = started(tmp_path)
+    wait_for(tmp_path / "metrics.jsonl", 6, process)
+    os.kill(rank(1, process.pid), signal.SIGKILL)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert time.monotonic() - began < 40  # torchrun gives the others half a minute to end
+    assert "exitcode  : -9" in said
+    assert state(tmp_path / "last.pth")["global_step"] >= 5
+
+
+def test_a_signal_ends_all_at_the_same_step(tmp_path):
+    process = started(tmp_path)
+    wait_for(tmp_path / "metrics.jsonl", 3, process)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert "stopped by SIGTERM at step" in said
+    step = state(tmp_path / "last.pth")["global_step"]
+    assert step % 10 == 0
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == step
+
+
+@pytest.fixture
+def two_machines():
+    """Two network namespaces with a wire between them: names and addresses."""
+    if shutil.which("ip") is None or os.geteuid():
+        pytest.skip("network namespaces want `ip` and root")
+    names = [f"resdet{os.getpid()}{side}" for side in "ab"]
+    wires = [f"rd{os.getpid() % 10**6}{side}" for side in "ab"]
+    addresses = ["10.77.0.1", "10.77.0.2"]
+
+    def ip(*words):
+        return subprocess.run(["ip", *words], capture_output=True, text=True)
+
+    try:
+        for name in names:
+            made = ip("netns", "add", name)
+            if made.returncode:
+                pytest.skip(f"network namespaces are not permitted here: {made.stderr.strip()}")
+        made = ip("link", "add", wires[0], "type", "veth", "peer", "name", wires[1])
+        if made.returncode:
+            pytest.skip(f"virtual wires are not permitted here: {made.stderr.strip()}")
+        for name, wire, address in zip(names, wires, addresses, strict=True):
+            ip("link", "set", wire, "netns", name)
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", wire)
+            ip("-n", name, "link", "set", wire, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield list(zip(names, wires, addresses, strict=True))
+    finally:
+        for name in names:
+            ip("netns", "del", name)
+
+
+def test_two_nodes_over_their_own_addresses(tmp_path, two_machines):
+    keys = [*SMALL, "solver.max_iter=2"]
+    processes = []
+    for number, (name, wire, _) in enumerate(two_machines):
+        meeting = [
+            "--nnodes=2",
+            "--nproc-per-node=1",
+            f"--node-rank={number}",
+            "--master-addr=10.77.0.1",
+            "--master-port=29511",
+        ]
+        command = ["ip", "netns", "exec", name, *LAUNCH, *meeting, *train(tmp_path, *keys)]
+        env = {**ENV, "GLOO_SOCKET_IFNAME": wire, "TP_SOCKET_IFNAME": wire}
+        processes.append(
+            subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        )
+    said = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    assert "2 processes x 1 parts" in (tmp_path / "log.txt").read_text()
+    assert state(tmp_path / "last.pth")["global_step"] == 2
+    assert json.loads((tmp_path / "run.json").read_text())[0]["processes"] == 2
