@@ -121,6 +121,7 @@ INSIDE_FUNCTIONS = {
     "torchvision.models.detection",
     "torchvision.models.segmentation",
     "torchvision.datasets",
+    "torchcodec.decoders",
     "torchvision.transforms",
     "detectron2.data",
     "detectron2.data.datasets",

@@ -28,7 +28,7 @@ def save_step(
 ) -> None:
     """All that a step's losses come from: weights, pictures, targets, the seed of its samples."""
     content = {CARD: card(config, classes), "model": model.state_dict(), **step}
-    content["losses"] = {name: float(value) for name, value in losses.items()}
+    content["losses"] = {name: float(value.detach()) for name, value in losses.items()}
     with replacing(path) as part:
         torch.save(content, part)
 
