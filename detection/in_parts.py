@@ -31,7 +31,14 @@ def losses_in_parts(losses: PartLosses, rows: int, at_once: int, inputs: Sequenc
 class _InParts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, losses: PartLosses, rows: int, at_once: int, *inputs: Tensor) -> Tensor:
-        ctx.again = lambda weight: _run(losses, rows, at_once, inputs, weight)
+        device = inputs[0].device.type
+        half, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+        def again(weight: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+            with torch.autocast(device, dtype, enabled=half):  # also where the gradient is taken outside of it
+                return _run(losses, rows, at_once, inputs, weight)
+
+        ctx.again = again
         total, ctx.gradients = ctx.again(None)
         return total
 

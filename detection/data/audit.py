@@ -1,6 +1,7 @@
 """A VOC or COCO set read for its faults: where training's readers refuse or leave out, these go on and name everything."""
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -12,11 +13,11 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
 from detection.config import DataConfig
-from detection.data.coco import annotation_file, image_folder, text
-from detection.data.faults import Annotated, Box, Fault
+from detection.data.coco import annotation_file, image_folder, read_coco, text
+from detection.data.faults import KINDS, REFUSES, Annotated, Box, Fault
 from detection.data.image import SUFFIXES
 from detection.data.records import DataError
-from detection.data.voc import image_sets, listed_names, object_of, years
+from detection.data.voc import image_sets, listed_names, object_of, read_voc, years
 
 
 @dataclass
@@ -52,7 +53,18 @@ def audit(config: DataConfig, split: str) -> Audit:
         )
     if not root.is_dir():
         raise DataError(f"no folder {root}: give data.root=FOLDER")
-    return (_audit_voc if config.format == "voc" else _audit_coco)(root, split)
+    found = (_audit_voc if config.format == "voc" else _audit_coco)(root, split)
+    logger = logging.getLogger("detection.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # its warnings are named here one by one
+    try:
+        (read_voc if config.format == "voc" else read_coco)(root, split)
+    except DataError as error:
+        if not any(KINDS[fault.kind][1] == REFUSES for fault in found.faults):
+            found.faults.append(Fault("broken annotations", found.where, None, str(error)))
+    finally:
+        logger.setLevel(level)
+    return found
 
 
 def _audit_voc(root: Path, split: str) -> Audit:
@@ -81,7 +93,7 @@ def _audit_voc(root: Path, split: str) -> Audit:
 def _voc_image(found: Audit, xml: Path, picture: Path) -> None:
     try:
         tree = parse(xml)
-    except (ParseError, DefusedXmlException, ValueError) as error:
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         found.faults.append(Fault("broken annotations", str(xml), None, str(error) or type(error).__name__))
         return
     objects: list[tuple[str, str, Box, bool]] = []

@@ -27,13 +27,16 @@ def stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def kept(name: str, made_from: object, read: Callable[[], Arrays]) -> Arrays:
+def kept(
+    name: str, made_from: object, read: Callable[[], Arrays], unless: Callable[[Arrays], bool] = lambda arrays: False
+) -> Arrays:
     """What ``read()`` gives, from the cache where it is there.
 
     Args:
         name: of the source; a later version of it takes the place of an earlier.
         made_from: everything that the result depends on, by its ``repr``.
         read: makes the arrays: numbers and fixed-width strings, no objects.
+        unless: true of arrays that are not to be kept: what could not be read today may be read tomorrow.
     """
     place = folder() / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
     source = f"{FORMAT} {name} {made_from!r}"
@@ -52,7 +55,7 @@ def kept(name: str, made_from: object, read: Callable[[], Arrays]) -> Arrays:
         if collects:
             gc.enable()
     seconds = time.perf_counter() - began
-    if seconds > SLOW:
+    if seconds > SLOW and not unless(arrays):
         part = place.with_suffix(f".{os.getpid()}.part.npz")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)

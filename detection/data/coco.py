@@ -1,5 +1,6 @@
 """COCO annotations: a JSON of images, annotations and categories, and the folder of its pictures."""
 
+import itertools
 import json
 import logging
 import os
@@ -103,6 +104,9 @@ def _index(path: Path, content: dict[str, Any]) -> Arrays:
     if not images:
         raise DataError(f"{path}: no images")
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in images}
+    if len(by_image) < len(images):
+        twice = next(a["id"] for a, b in itertools.pairwise(images) if a["id"] == b["id"])
+        raise DataError(f"{path}: two images have the id {twice!r}, so that annotations could be of either")
     strays = 0
     for annotation in content["annotations"]:
         if annotation["category_id"] not in label_of:

@@ -15,16 +15,17 @@ from detection.data.image import UnreadableImage, read_image
 Box = tuple[float, float, float, float]
 DROPS = "drops"  # something is lost to training
 NOTE = "note"  # good to know
+REFUSES = "training refuses to start"
 
 # kind -> whether something is lost, and what training does about it
 KINDS: dict[str, tuple[str, str]] = {
-    "broken annotations": (DROPS, "training refuses to start"),
-    "unknown class": (DROPS, "training refuses to start"),
-    "repeated name": (DROPS, "training refuses to start"),
+    "broken annotations": (DROPS, REFUSES),
+    "unknown class": (DROPS, REFUSES),
+    "repeated name": (DROPS, REFUSES),
     "missing picture": (DROPS, "left out"),
     "missing annotations": (DROPS, "the picture is left out"),
     "stray annotation": (DROPS, "left out: its picture is not listed"),
-    "unreadable picture": (DROPS, "training takes the next one; an evaluation counts it as without detections"),
+    "unreadable picture": (DROPS, "left out, or replaced by the next one; an evaluation finds nothing on it"),
     "degenerate box": (DROPS, "left out: no width or no height"),
     "box outside": (DROPS, "left out: nothing of it lies on the picture"),
     "repeated box": (DROPS, "used once"),

@@ -18,6 +18,7 @@ from detection.data.image import UnreadableImage
 from detection.data.records import DataError, Records, train_objects
 
 _LOG = logging.getLogger(__name__)
+_GRACE = 30  # seconds that a worker lives on after SIGTERM
 ReadPicture = Callable[[str], NDArray[np.uint8]]
 
 
@@ -247,5 +248,7 @@ def eval_loader(dataset: EvalSet, *, rank: int = 0, world: int = 1, pin: bool = 
 
 
 def leave_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the workers too, who must go on until the step is done and the state saved."""
+    """Ctrl-C, and SIGTERM to a whole group, reach the workers too, who must go on until the step is done and the state
+    saved; one that hangs ends a little later."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE) and None)

@@ -98,7 +98,7 @@ def read_xml(path: Path) -> list[VocObject]:
     """
     try:
         tree = parse(path)
-    except (ParseError, DefusedXmlException) as error:
+    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
         raise DataError(f"{path} is not valid XML, or not allowed: {error}") from error
     return [object_of(element, path) for element in tree.iter("object")]
 
@@ -179,6 +179,7 @@ def _read_year(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, i
             f"{year.resolve()}:{image_set.name}",
             made_from,
             lambda: _as_arrays(list(pool.map(_size_or_fault, files)), list(pool.map(read_xml, xmls))),
+            unless=lambda arrays: any(text_of(arrays["text"])["faults"]),
         )
     text = text_of(arrays["text"])
     for fault in filter(None, text["faults"]):

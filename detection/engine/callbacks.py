@@ -19,6 +19,7 @@ from detection.engine.files import replacing, sync
 from detection.engine.interruption import Interruption
 from detection.engine.module import TrainingModule
 from detection.engine.progress import clock, progress_bar
+from detection.engine.replay import NotFinite
 
 _LOG = logging.getLogger(__name__)
 _SPEED = ("seconds", "data_seconds", "images_per_second", "memory_mb")
@@ -123,7 +124,7 @@ class StepLog(L.Callback):
         row: Row = {
             "step": step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "loss": sum(losses.values()),
+            "loss": sum(losses.values()) if losses else None,
             **losses,
             **module.measured(),
             "seconds": round(seconds, 4),
@@ -201,11 +202,6 @@ class Checkpoints(L.Callback):
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.ensure(trainer)
 
-    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        # between two steps, and nobody else is needed to save
-        if isinstance(exception, RuntimeError) and "DataLoader" in str(exception) and trainer.world_size == 1:
-            self.ensure(trainer)
-
     def ensure(self, trainer: L.Trainer) -> None:
         """Saves unless this step's state is there."""
         if self.saved != trainer.global_step:
@@ -215,8 +211,15 @@ class Checkpoints(L.Callback):
         """Writes beside, waits for the disk, and renames.
 
         Raises:
-            OSError: it cannot be written; what there was stays.
+            OSError, NotFinite: it cannot be written, or is worth nothing; what there was stays.
         """
+        module = trainer.lightning_module
+        assert isinstance(module, TrainingModule)
+        if not all(bool(p.isfinite().all()) for p in module.model.parameters()):
+            raise NotFinite(
+                f"the weights of step {trainer.global_step} are no numbers, and are not saved; the state before them stays: "
+                "go on from there with --resume and a lower solver.base_lr, or with solver.clip_norm"
+            )
         last = self.folder / "last.pth"
         part = last.with_name(last.name + ".part")
         try:

@@ -2,6 +2,7 @@
 its boxes the configuration's anchors can match."""
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -86,7 +87,11 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
             picture = pictures.get(str(image.file))
             if picture is not None:
                 faults += picture_faults(image, picture)
-            faults += box_faults(image, _size(image, picture))
+            # COCO's boxes are cut off at the stated size, VOC's at the picture's
+            stated = image.stated if config.data.format == "coco" else None
+            faults += box_faults(image, stated or _size(image, picture))
+    used = {str(image.file) for own in audits.values() for image in own.images}
+    faults = [fault for fault in faults if fault.kind != "unused file" or fault.file not in used]
     faults += class_faults({n: dict(a.classes) for n, a in audits.items()}, {n: a.where for n, a in audits.items()})
     if not quick:
         digests = {n: [(str(i.file), pictures[str(i.file)].digest) for i in a.images] for n, a in audits.items()}
@@ -165,12 +170,17 @@ def _pictures(files: list[str], root: str, workers: int) -> dict[str, Picture]:
     cache."""
     place = cache.folder() / f"pictures-{hashlib.sha256(root.encode()).hexdigest()[:24]}.json"
     try:
-        known = json.loads(place.read_text())
-        known = {file: (tuple(stamp), Picture(*picture)) for file, (stamp, picture) in known.items()}
+        content = json.loads(place.read_text())
+        known = {file: (tuple(stamp), Picture(*picture)) for file, (stamp, picture) in content["pictures"].items()}
+        if content["format"] != cache.FORMAT:
+            known = {}
     except Exception:  # absent, or whatever is wrong with a damaged file
         known = {}
-    stamps = {file: cache.stamp(Path(file)) for file in files}
-    found = {file: known[file][1] for file in files if file in known and known[file][0] == stamps[file]}
+    stamps = {}
+    for file in files:
+        with contextlib.suppress(OSError):  # decoding says what is wrong with it
+            stamps[file] = cache.stamp(Path(file))
+    found = {file: known[file][1] for file in files if file in known and known[file][0] == stamps.get(file)}
     rest = [file for file in files if file not in found]
     if not rest:
         return found

@@ -16,6 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(part)
         part.replace(path)
         sync(path.parent)
+    except RuntimeError as error:  # torch's, where the disk is full
+        raise OSError(f"{path} cannot be written: {error}; what there was stays") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

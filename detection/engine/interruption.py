@@ -38,11 +38,16 @@ class Interruption(L.Callback):
         self.number: int | None = None
         self.last, self.alone, self.interruptible = 0, True, False
         self.before: dict[int, Any] = {}
+        self.begin = _Begin(self)
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def install(self, trainer: L.Trainer) -> None:
+        """From now on signals are noted; one that Lightning noted before counts too."""
         self.last, self.alone = trainer.global_step, trainer.world_size == 1
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        lightnings = trainer._signal_connector
+        if lightnings.received_sigterm:
+            self.number, lightnings.received_sigterm = signal.SIGTERM, False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -52,12 +57,11 @@ class Interruption(L.Callback):
         if step == self.last:
             return
         self.last = step
+        stop = self.number is not None
         if not self.alone:
-            if step % _ASKED_EVERY:
-                return
-            if trainer.strategy.reduce_boolean_decision(self.number is not None, all=False) and self.number is None:
-                self.number = signal.SIGTERM
-        if self.number is not None and step < module.solver.max_iter:
+            # a signal that comes after this question waits for the next one: all must have the same answer
+            stop = step % _ASKED_EVERY == 0 and trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop and step < module.solver.max_iter:
             self.checkpoints.ensure(trainer)
             self._end(step)
 
@@ -68,12 +72,13 @@ class Interruption(L.Callback):
         if not self.before or not self.alone:
             yield
             return
-        self.interruptible = True
         try:
+            self.interruptible = True
             if self.number is not None:
                 raise Interrupted(self.number)
             yield
         except Interrupted:
+            self.interruptible = False  # a second signal must not break off the saving
             self.checkpoints.ensure(trainer)
             self._end(trainer.global_step)
         finally:
@@ -81,7 +86,7 @@ class Interruption(L.Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted(number)
         self.number = number
         if self.interruptible:
             raise Interrupted(number)
@@ -101,3 +106,13 @@ class Interruption(L.Callback):
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+
+
+class _Begin(L.Callback):
+    """The first of the callbacks: what others do at the start, an evaluation that is owed, can be interrupted too."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption = interruption
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.interruption.install(trainer)

@@ -75,17 +75,31 @@ class TrainingModule(L.LightningModule):
         return ""
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        seed = self._seed(batch_index)
+        seed, parts = self._seed(batch_index), self.solver.accumulate
+        before = self.losses if batch_index % parts else {}
+        self.losses = before
+        statistics = self._statistics()
         losses = self.compute_losses(batch, torch.Generator(self.device).manual_seed(seed))
         total = torch.stack(list(losses.values())).sum()
         if not self._all_finite(total):
             self._not_finite(batch, seed, losses)
+            for buffer, value in statistics:
+                buffer.copy_(value)
             # what the strategy can go backward through; optimizer_step throws its gradient away
             return torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad]).sum() * 0.0
-        parts = self.solver.accumulate
-        before = self.losses if batch_index % parts else {}
         self.losses = {name: before.get(name, 0) + value.detach() / parts for name, value in losses.items()}
         return total
+
+    def _statistics(self) -> list[tuple[Tensor, Tensor]]:
+        """What norms in training have measured, to be put back where the step is skipped."""
+        if self.solver.not_finite != "skip":
+            return []
+        return [
+            (buffer, buffer.clone())
+            for module in self.model.modules()
+            if isinstance(module, NORMS) and module.training
+            for buffer in module.buffers(recurse=False)
+        ]
 
     def _all_finite(self, total: Tensor) -> bool:
         """On all processes, which must agree on what becomes of the step. It waits for a GPU's losses, as NMS did before."""
@@ -110,10 +124,14 @@ class TrainingModule(L.LightningModule):
         what = ""
         if self.output is not None:
             rank = self.trainer.global_rank
-            what = self.save_step(self.output / f"not_finite{f'-{rank}' if rank else ''}.pth", batch, seed, losses)
+            path = self.output / f"not_finite{f'-{rank}' if rank else ''}.pth"
+            try:
+                what = self.save_step(path, batch, seed, losses)
+            except OSError as error:
+                what = f"; the step cannot be kept: {error}"
         raise NotFinite(
-            f"step {step}: {where}{what}. The last state is in last.pth; a lower solver.base_lr, solver.clip_norm or a "
-            "longer solver.warmup may help, and solver.not_finite=skip leaves such steps out"
+            f"step {step}: {where}{what}. --resume goes on from the last state that was written; a lower solver.base_lr, "
+            "solver.clip_norm or a longer solver.warmup may help, and solver.not_finite=skip leaves such steps out"
         )
 
     def _seed(self, batch_index: int) -> int:

@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[str, float], list[str]]:
-    """The losses of a kept step, and what first was not finite: tensors of the weights, then modules' outputs."""
+    """The losses of a kept step, and what first was not finite: tensors of the weights, then modules' outputs. A CPU's
+    generator draws other samples than a GPU's from the same seed."""
     config = config_from_dict(content[CARD]["config"], "the step")
     model = build_model(config.model, len(content[CARD]["classes"]))
     model.load_state_dict(content["model"])

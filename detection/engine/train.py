@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import pickle
 import time
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ from detection.faster_rcnn import FasterRCNN
 _LOG = logging.getLogger(__name__)
 _LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
 _METRICS = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
+_DAMAGE = ("PytorchStreamReader", "zip", "corrupt", "magic number", "Unpickler")  # in torch's messages
+# in torch's messages, where a loading process is gone or hangs
+_LOADING = ("is killed by signal", "exited unexpectedly", "timed out after")
 # what may differ in a resumed run: it changes what is looked at, not what is computed
 MAY_CHANGE = {"eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every", "not_finite"}
 
@@ -239,10 +243,11 @@ def step_callbacks(
     """What every run has around its steps, in order, but for the interruption, which is to be the last; ``metrics`` is that
     of rank 0, and None on the others."""
     checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, solver.max_iter))
-    callbacks: list[L.Callback] = [StepLog(metrics, solver.log_every), checkpoints]
+    interruption = Interruption(checkpoints)
+    callbacks: list[L.Callback] = [interruption.begin, StepLog(metrics, solver.log_every), checkpoints]
     if metrics is not None:
         callbacks.append(ProgressLine(solver.max_iter, solver.log_every))
-    return checkpoints, Interruption(checkpoints), callbacks
+    return checkpoints, interruption, callbacks
 
 
 def fit(module: TrainingModule, loader: Any, callbacks: list[L.Callback], checkpoint: Path | None) -> L.Trainer:
@@ -257,12 +262,12 @@ def fit(module: TrainingModule, loader: Any, callbacks: list[L.Callback], checkp
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except RuntimeError as error:
-            if "DataLoader" not in str(error):
+            if "DataLoader" not in str(error) or not any(sign in str(error) for sign in _LOADING):
                 raise
             raise OSError(
                 f"loading stopped at step {trainer.global_step + 1}: {str(error).partition(chr(10))[0]} A process that was "
                 "killed had mostly no memory left: lower data.workers; one that timed out waits for a disk, or data.timeout "
-                f"is too short. The state is in {module.output or 'the run'}/last.pth, and --resume goes on from there"
+                "is too short. --resume goes on from the last state"
             ) from error
     return trainer
 
@@ -349,13 +354,19 @@ def last_checkpoint(output: Path) -> Path | None:
             continue
         try:
             torch.load(checkpoint, map_location="cpu", weights_only=True)  # all of it, so that a hole is found
-        except Exception as error:  # whatever torch makes of a damaged file
+        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _DAMAGE):
+                raise  # no memory, say: nothing is wrong with the file
             _LOG.warning("%s is damaged and is set aside: %s", checkpoint, str(error).partition("\n")[0])
-            damaged.append(checkpoint.replace(checkpoint.with_name(checkpoint.name + ".damaged")))
+            aside = checkpoint.with_name(checkpoint.name + ".damaged")
+            damaged.append(aside)
+            if int(os.environ.get("RANK", 0)) == 0:
+                checkpoint.replace(aside)
         else:
             if damaged:
                 _LOG.warning("going on from %s, the newest state that is whole", checkpoint)
             return checkpoint
+    damaged = damaged or sorted(output.glob("*.pth.damaged"))
     if damaged:
         raise ValueError(
             f"--resume: no state in {output} is whole; {', '.join(map(str, damaged))} cannot be read. Start again without "

@@ -96,6 +96,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         dataset, solver.batch_size, parts=solver.accumulate, rank=rank, world=world, seed=config.seed, start=start
     )
     module = ClassificationModule(net, config, pictures.classes)
+    module.output = output
     began = time.perf_counter()
     trainer = fit(module, loader, callbacks, checkpoint)
     if evaluation.done_at < trainer.global_step:

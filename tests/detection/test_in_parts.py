@@ -65,6 +65,17 @@ def test_half_precision_sums_its_parts_in_float32():
     assert error(parts) < 1.5 * error(whole)
 
 
+def test_half_precision_with_unequal_weights():
+    model = detector()
+    weights = (1.0, 1.0, 0.3, 2.0)
+    _, exact = step(model, None, weights)
+    _, whole = step(model, None, weights, bf16=True)
+    _, parts = step(model, 7, weights, bf16=True)  # the gradient is taken outside of autocast
+    for name in exact:
+        error = (whole[name] - exact[name]).norm()
+        assert (parts[name] - exact[name]).norm() <= 1.5 * error + 1e-2 * exact[name].norm(), name
+
+
 def test_norms_that_use_the_batch_see_all_of_it():
     model = detector(norm="bn", freeze_at=0)
     before = int(model.roi_head.head.layer4[0].bn1.num_batches_tracked)

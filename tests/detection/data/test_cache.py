@@ -125,11 +125,13 @@ def test_kept_annotations_are_those_of_the_files(tmp_path, monkeypatch, own_cach
     plain = read(root, "val")
     monkeypatch.setattr(cache, "SLOW", -1.0)
     same(read(root, "val"), plain)
+    if form == "voc":  # a picture that cannot be read today may be read tomorrow
+        assert not own_cache.exists()
+        assert "c.jpg cannot be read as an image" in caplog.text
+        (root / "ImageSets/Main/val.txt").write_text("a\nb\n")
+        same(read(root, "val"), plain)
     assert len(list(own_cache.iterdir())) == 1
-    caplog.clear()
     same(read(root, "val"), plain)
-    if form == "voc":
-        assert "c.jpg cannot be read as an image" in caplog.text  # said every time
     # a picture that goes away is missed at once, whatever is kept
     gone = "val/2.jpg" if form == "coco" else "JPEGImages/b.jpg"
     (root / gone).unlink()

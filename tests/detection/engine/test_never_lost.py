@@ -57,7 +57,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 1)])
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 1)])
 def test_a_signal_saves_and_has_its_code(undisturbed, tmp_path, number, code, workers):
     process = start(tmp_path, keys=[*LONG, f"data.workers={workers}"], start_new_session=True)
     wait_for(tmp_path, 3, process)
@@ -187,9 +187,8 @@ def test_such_steps_can_be_left_out(tmp_path, monkeypatch, caplog, parts):
     assert "step 2: loss_box nan; it changes nothing (1 such so far)" in caplog.text
     assert not (tmp_path / "two" / "not_finite.pth").exists()
     one, two = (state(tmp_path / name / "last.pth")["state_dict"] for name in ("one", "two"))
-    learned = [
-        name for name in one if "running_" not in name and "num_batches" not in name
-    ]  # norms count the step's pictures
+    # of a step of several parts, the sound ones have moved the norms' statistics
+    learned = [name for name in one if parts == 1 or ("running_" not in name and "num_batches" not in name)]
     assert all(torch.equal(one[name], two[name]) for name in learned)
 
 
