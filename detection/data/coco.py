@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from detection.data.cache import Arrays, kept, stamp, text_array, text_of
 from detection.data.image import image_size
-from detection.data.records import DataError, Records, Strings
+from detection.data.records import DataError, Records, Strings, first_few
 
 _LOG = logging.getLogger(__name__)
 
@@ -173,13 +173,12 @@ def _present(names: list[str], folder: Path, path: Path) -> NDArray[np.bool_]:
         raise DataError(f"{path}: none of its {len(names)} images is in {folder} (the first is {absent[0]})")
     if absent:
         _LOG.warning(
-            "%s: %d of %d images are not in %s and are left out: %s%s",
+            "%s: %d of %d images are not in %s and are left out: %s",
             path,
             len(absent),
             len(names),
             folder,
-            ", ".join(absent[:3]),
-            ", …" if len(absent) > 3 else "",
+            first_few(absent),
         )
     return there
 

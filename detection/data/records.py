@@ -12,6 +12,11 @@ class DataError(ValueError):
     """Data that is not where, or not as, the configuration says."""
 
 
+def first_few(names: Sequence[str]) -> str:
+    """What a message shows of a list that may be long."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
 class Strings(Sequence[str]):
     """Immutable strings in one block of bytes: forked workers share its pages, which they would not a list's."""
 

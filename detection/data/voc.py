@@ -20,7 +20,7 @@ from defusedxml.ElementTree import ParseError, parse
 
 from detection.data.cache import Arrays, kept, stamp, text_array, text_of
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
-from detection.data.records import DataError, Records, Strings
+from detection.data.records import DataError, Records, Strings, first_few
 
 _LOG = logging.getLogger(__name__)
 
@@ -159,13 +159,12 @@ def _read_year(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, i
     for reason, absent in (("image", no_image), ("XML", no_xml)):
         if absent:
             _LOG.warning(
-                "%s: %d of %d names have no %s and are left out: %s%s",
+                "%s: %d of %d names have no %s and are left out: %s",
                 image_set,
                 len(absent),
                 len(names),
                 reason,
-                ", ".join(absent[:3]),
-                ", …" if len(absent) > 3 else "",
+                first_few(absent),
             )
     skip = {*no_image, *no_xml}
     names = [n for n in names if n not in skip]

@@ -26,6 +26,7 @@ from detection.engine.checkpoint import (
     recipe_implied,
 )
 from detection.engine.class_names import class_names
+from detection.engine.files import replacing
 from detection.engine.layouts import is_detectron2, network_name, to_detectron2
 
 _LOG = logging.getLogger(__name__)
@@ -180,9 +181,8 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in content["tensors"].items()}
     about: dict[str, Any] = {"recipe": content["recipe"]}
     about |= {key: content[key] for key in (CARD, CLASSIFIER) if key in content}
-    part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(path) as part:
         if path.suffix == ".safetensors":
             if len(about) > 1:
                 raise ValueError("safetensors holds tensors and words alone; a file with classes is written as .pth")
@@ -198,9 +198,6 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
             torch.save(tensors if bare else {"model": tensors, **about}, part)
         else:
             raise ValueError(f"{path}: wanted .pth or .safetensors, or .pkl with --to detectron2")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _bytes(tensor: Tensor) -> Tensor:

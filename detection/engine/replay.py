@@ -1,7 +1,6 @@
 """A step whose losses were not finite, again: from the file that training left, with the first layer that went wrong."""
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ from detection.config import Config
 from detection.config_io import config_from_dict
 from detection.engine.checkpoint import CARD, Classes, card
 from detection.engine.files import replacing
-from detection.faster_rcnn import FasterRCNN
-
-_LOG = logging.getLogger(__name__)
 
 
 class NotFinite(ValueError):
@@ -69,16 +65,11 @@ def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[
     for name, module in model.named_modules():
         if name:
             module.register_forward_hook(_watch(name, outputs))
-    images = [image.float().div(255) if image.dtype == torch.uint8 else image for image in content["images"]]
+    images = [image.float().div_(255) for image in content["images"]]
     generator = torch.Generator().manual_seed(content["seed"])
     with torch.autocast("cpu", torch.bfloat16, enabled=(precision or content["precision"]) == "bf16"):
-        losses = _losses(model, images, content["targets"], generator)
+        losses: dict[str, Tensor] = model(images, content["targets"], generator=generator)
     return {name: float(value.detach()) for name, value in losses.items()}, culprits[:5] + outputs[:5]
-
-
-def _losses(model: FasterRCNN, images: list[Tensor], targets: Any, generator: torch.Generator) -> dict[str, Tensor]:
-    losses: dict[str, Tensor] = model(images, targets, generator=generator)
-    return losses
 
 
 def _watch(name: str, found: list[str]) -> Any:
