@@ -1,0 +1,125 @@
+"""Endurance: one run is killed (SIGKILL) at random about once a minute and resumed, another is left alone; what they leave
+must be the same, bit for bit.
+
+    python tests/soak.py --minutes 60 --output FOLDER [key=value ...]
+
+The undisturbed run goes beside the other one. Both use one thread, so that two cores are enough for both.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+KEYS = [
+    "data.train=200",
+    "data.val=8",
+    "data.short_side=[128]",
+    "data.max_side=160",
+    "data.workers=1",
+    "pretrain.iterations=0",
+    "model.norm=bn",
+    "model.freeze_at=0",
+    "solver.precision=float32",
+    "solver.batch_size=4",
+    "solver.accumulate=2",
+    "solver.ema=0.99",
+    "solver.log_every=1",
+    "solver.eval_every=500",
+]
+TIMES = {"seconds", "data_seconds", "images_per_second", "memory_mb"}
+
+
+def start(output: Path, keys: list[str], resume: bool) -> subprocess.Popen[bytes]:
+    """A training process; what it says is appended to OUTPUT.txt."""
+    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--config", "quickstart.yaml"]
+    command += ["--output", str(output), *(["--resume"] if resume else []), *keys]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with output.with_suffix(".txt").open("ab") as said:
+        return subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT)
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without times; a line without its end is left out."""
+    path = output / "metrics.jsonl"
+    *lines, _ = path.read_text().split("\n") if path.exists() else [""]
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two states differ, in tensors, numbers, names or kinds."""
+    if isinstance(a, torch.Tensor):
+        same = isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        return [] if same else [where]
+    if isinstance(a, dict):
+        if not isinstance(b, dict) or a.keys() != b.keys():
+            return [f"{where}: other keys"]
+        return [found for key in a for found in differences(a[key], b[key], f"{where}.{key}")]
+    if isinstance(a, list | tuple):
+        if type(a) is not type(b) or len(a) != len(b):
+            return [f"{where}: another length"]
+        return [found for i, own in enumerate(a) for found in differences(own, b[i], f"{where}[{i}]")]
+    return [] if a == b else [f"{where}: {a!r} and {b!r}"]
+
+
+def compare(a: Path, b: Path) -> list[str]:
+    """What differs between two finished runs: weights, optimiser, schedule, average, best, losses, detections."""
+    found = []
+    for name in ("last.pth", "best.pth"):
+        states = [torch.load(folder / name, weights_only=True) for folder in (a, b)]
+        for state in states:
+            state.pop("loops", None)  # counters of batches since the start of the process
+        found += differences(*states, where=name)
+    found += differences(rows(a), rows(b), "metrics.jsonl")
+    for name in ("metrics.json", "detections.json"):
+        if (a / name).read_text() != (b / name).read_text():
+            found.append(name)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60, help="for which the run is killed again and again")
+    parser.add_argument("--every", type=float, default=60, help="seconds between kills, on average")
+    parser.add_argument("--steps", type=int, default=3000, help="of training; so many that they last for the minutes")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("keys", nargs="*", metavar="key=value")
+    args = parser.parse_intermixed_args()
+    keys = [*KEYS, f"solver.max_iter={args.steps}", *args.keys]
+    args.output.mkdir(parents=True, exist_ok=True)
+    alone, killed = args.output / "undisturbed", args.output / "killed"
+    undisturbed = start(alone, keys, resume=False)
+    rng = random.Random(args.seed)
+    began, kills, at, code = time.monotonic(), 0, [], None
+    while time.monotonic() - began < 60 * args.minutes and code is None:
+        process = start(killed, keys, resume=kills > 0)
+        try:
+            code = process.wait(timeout=rng.uniform(0.2, 1.8) * args.every)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            at.append(max((row["step"] for row in rows(killed)), default=0))
+            print(f"{time.monotonic() - began:6.0f} s  kill {kills} at step {at[-1]}", flush=True)
+    minutes = (time.monotonic() - began) / 60
+    if code is None:
+        code = start(killed, keys, resume=True).wait()
+    else:
+        print(f"the run ended before its time: more --steps than {args.steps}")
+    codes = (undisturbed.wait(), code)
+    found = compare(alone, killed) if codes == (0, 0) else [f"exit codes {codes}"]
+    print(f"{kills} kills in {minutes:.1f} minutes, {args.steps} steps; differences: {len(found)}", *found[:20], sep="\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
