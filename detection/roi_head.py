@@ -143,6 +143,9 @@ class RoIHead(nn.Module):
         at_once: on a CPU, regions that the head takes at a time, so that they stay in its cache, and in training no more
             than their activations are held (:func:`losses_in_parts`); None takes all. A head whose norms are in training
             always gets all.
+
+    Attributes:
+        sampled: how many regions the last losses were means over, of one process on average.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class RoIHead(nn.Module):
         nn.init.zeros_(self.classes.bias)
         nn.init.zeros_(self.deltas.bias)
         self.num_classes = num_classes
+        self.sampled: Tensor | None = None
         self.matcher, self.sampler, self.coder = matcher, sampler, coder
         self.append_truth, self.beta, self.box_loss_weight = append_truth, beta, box_loss_weight
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
@@ -190,7 +194,7 @@ class RoIHead(nn.Module):
         sampled = [self._sample(p, t, generator) for p, t in zip(proposals, targets, strict=True)]
         boxes, labels, goals = zip(*sampled, strict=True)
         regions, label, goal = as_regions(boxes), torch.cat(labels), torch.cat(goals)
-        count = normaliser((label != IGNORED).sum(), label.device, self.training)
+        count = self.sampled = normaliser((label != IGNORED).sum(), label.device, self.training)
 
         def losses(rows: slice) -> Tensor:
             logits, deltas = self(features, regions[rows])

@@ -117,7 +117,9 @@ def main() -> int:
         print(f"the run ended before its time: more --steps than {args.steps}")
     codes = (undisturbed.wait(), code)
     found = compare(alone, killed) if codes == (0, 0) else [f"exit codes {codes}"]
-    print(f"{kills} kills in {minutes:.1f} minutes, {args.steps} steps; differences: {len(found)}", *found[:20], sep="\n")
+    print(
+        f"{kills} kills in {minutes:.1f} minutes, {args.steps} steps; differences: {len(found)}", *found[:20], sep="\n"
+    )
     return 1 if found else 0
 
 

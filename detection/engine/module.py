@@ -1,8 +1,10 @@
 """Training as a LightningModule: the step, the optimiser, the weights' average; then a detector's."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from detection.faster_rcnn import FasterRCNN
 
 _LOG = logging.getLogger(__name__)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
+_OVER_REGIONS = ("loss_classifier", "loss_box")  # means over the sampled regions, whose number differs from part to part
 
 
 class TrainingModule(L.LightningModule):
@@ -183,6 +186,7 @@ class DetectionModule(TrainingModule):
         super().__init__(model, config.solver, config.seed)
         self.config, self.classes = config, classes
         self.file_of: Callable[[int], str] = str
+        self.parts: list[_Part] = []
 
     @property
     def detector(self) -> FasterRCNN:
@@ -195,7 +199,36 @@ class DetectionModule(TrainingModule):
 
     def compute_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.model(float_images(batch), batch.targets, generator=generator)
-        return losses
+        if self.solver.accumulate == 1:
+            return losses
+        sampled = cast(FasterRCNN, self.model).roi_head.sampled
+        assert sampled is not None
+        self.parts.append(_Part(batch, generator.initial_seed(), sampled))
+        if len(self.parts) < self.solver.accumulate:
+            return losses
+        parts, self.parts = self.parts, []
+        return self._weighed(parts, losses)
+
+    def _weighed(self, parts: list["_Part"], losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The last part's losses, as a share of the step's: over all parts' regions, not over its own.
+
+        Where parts have brought different numbers of regions (small pictures with few proposals), the gradient of each
+        earlier one is corrected, by going through that part again: its weight is known only now.
+        """
+        counts = torch.stack([part.sampled for part in parts]).double()
+        weights = (counts / counts.mean()).tolist()
+        for part, weight in zip(parts[:-1], weights[:-1], strict=True):
+            if weight == 1:
+                continue
+            generator = torch.Generator(self.device).manual_seed(part.seed)
+            with nothing_measured(self.model):
+                again = self.model(float_images(part.batch), part.batch.targets, generator=generator)
+            missing = {name: again[name] * ((weight - 1) / len(parts)) for name in _OVER_REGIONS}
+            # within DDP's forward no hook waits for gradients: these join the sums that its backward sends
+            torch.stack(list(missing.values())).sum().backward()  # type: ignore[no-untyped-call]
+            for name, value in missing.items():
+                self.losses[name] = self.losses[name] + value.detach()
+        return {name: value * weights[-1] if name in _OVER_REGIONS else value for name, value in losses.items()}
 
     def save_step(self, path: Path, batch: Batch, seed: int, losses: dict[str, Tensor]) -> str:
         files = [self.file_of(i) for i in batch.index]
@@ -218,6 +251,32 @@ class DetectionModule(TrainingModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return to_device(batch, device)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the parts that a step's images are computed in: its images, the seed of its samples, how many regions."""
+
+    batch: Batch
+    seed: int
+    sampled: Tensor
+
+
+@contextlib.contextmanager
+def nothing_measured(model: nn.Module) -> Iterator[None]:
+    """Batch norms in training use a batch's statistics and leave their own as they are."""
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and module.track_running_stats
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: bool) -> list[dict[str, Any]]:
