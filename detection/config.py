@@ -222,6 +222,8 @@ class SolverConfig:
             it natively, else float32.
         compile: compile the trunk, the RPN and the head by torch.compile: for GPUs (on a CPU measured to gain nothing in
             float32, and 5 % in bf16, for half a minute at the start).
+        cuda_graphs: evaluations replay a recording for picture sizes that come more than once: for GPUs, where pictures are
+            of few sizes.
         ema: decay of a moving average of the weights, which is then what is evaluated and saved as best; null has none.
         eval_every: steps between evaluations; below 1 a fraction of max_iter; 0 only at the end.
         val_loss: also compute the losses over the validation pictures at an evaluation.
@@ -250,6 +252,7 @@ class SolverConfig:
     clip_norm: PositiveFloat | None = None
     precision: Literal["float32", "bf16", "auto"] = "float32"
     compile: bool = False
+    cuda_graphs: bool = False
     ema: Share | None = None
     eval_every: NonNegativeFloat = 0
     val_loss: bool = False

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detection.roi_head import RoIHead
+from detection.roi_head import RoIHead, without_empty
 from detection.rpn import RPN
-from detection.targets import Target, check_images, check_targets
+from detection.targets import Detections, Target, check_images, check_targets
 
 
 class FasterRCNN(nn.Module):
@@ -52,14 +52,21 @@ class FasterRCNN(nn.Module):
             targets = list(check_targets(targets, images, self.roi_head.num_classes))
             return self.losses(self.batch(images), sizes, targets, generator)
         with torch.no_grad():
-            features = self.trunk(self.batch(images))
-            proposals = self.rpn.proposals(self.rpn(features), sizes)
-            return self.roi_head.detections(features, proposals, sizes)
+            batch = self.batch(images)
+            found = self.detect(batch, sizes)
+            return found if batch.device.type == "cpu" else without_empty(found)
+
+    def detect(self, batch: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        """Detections of a normalised batch. On a device they are always as many, the empty places last
+        (:func:`detection.roi_head.without_empty`), and nothing is waited for."""
+        features = self.trunk(batch)
+        proposals = self.rpn.proposals(self.rpn(features), sizes)
+        return self.roi_head.detections(features, proposals, sizes)
 
     def losses(
         self,
         batch: Tensor,
-        sizes: list[tuple[int, int]],
+        sizes: Sequence[tuple[int, int]],
         targets: list[Target],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, roi_pool
 
 from detection.box_coding import BoxCoder
-from detection.boxes import area, at_least_float32, clip
+from detection.boxes import area, at_least_float32, clip, larger_than
 from detection.in_parts import losses_in_parts
 from detection.losses import box_loss, classification_loss, normaliser
 from detection.matching import FOREGROUND, IGNORED, Matcher
+from detection.nms import apart
 from detection.roi_align import roi_align
 from detection.sampling import Sampler
 from detection.targets import Detections, Maps, Target, as_maps
@@ -231,6 +232,7 @@ class RoIHead(nn.Module):
         if self.append_truth:
             proposals = torch.cat((proposals, truth))
         index, label = self.matcher(truth, proposals)
+        label = label.masked_fill(~larger_than(proposals, 0.0), IGNORED)  # a place that no proposal fills
         place, kind = self.sampler(label, generator)
         boxes, matched = proposals[place], index[place]
         labels = kind.long()
@@ -238,7 +240,7 @@ class RoIHead(nn.Module):
             labels = torch.where(kind == FOREGROUND, target["labels"][matched], labels)
         return boxes, labels, self.coder.encode_matched(truth, matched, boxes)
 
-    def detections(self, features: Maps, proposals: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+    def detections(self, features: Maps, proposals: list[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Scores, class by class NMS and the best ``max_detections`` of every image."""
         regions = as_regions(proposals)
         answers = [
@@ -248,7 +250,8 @@ class RoIHead(nn.Module):
         scores = at_least_float32(logits).softmax(dim=1)[:, 1:]
         counts = [len(boxes) for boxes in proposals]
         parts = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
-        return [self._select(*part) for part in parts]
+        select = self._select if regions.device.type == "cpu" else self._fixed_number
+        return [select(*part) for part in parts]
 
     def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
         region, label = (scores > self.score_threshold).nonzero(as_tuple=True)
@@ -256,3 +259,25 @@ class RoIHead(nn.Module):
         score = scores[region, label]
         keep = batched_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
         return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": score[keep]}
+
+    def _fixed_number(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
+        """The same without waiting for the device: always ``max_detections``, or as many as there are scores; places that
+        nothing fills come last, with a score of 0."""
+        scores = scores * larger_than(proposals, 0.0)[:, None]
+        score, region = scores.t().sort(dim=1, descending=True, stable=True)  # [K, P]: every class is a set of its own
+        label = torch.arange(len(score), device=score.device)[:, None].expand_as(region)
+        boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
+        kept = apart(boxes, score > self.score_threshold, self.nms_iou, self.max_detections)
+        best, place = torch.where(kept, score, 0.0).flatten().sort(descending=True, stable=True)
+        best, place = best[: self.max_detections], place[: self.max_detections]
+        boxes = torch.where(best[:, None] > 0, boxes.flatten(0, 1)[place], 0.0)
+        return {"boxes": boxes, "labels": label.flatten()[place] + 1, "scores": best}
+
+
+def without_empty(found: list[Detections]) -> list[Detections]:
+    """Detections without the places that nothing fills; the host waits for the device once."""
+    counts = torch.stack([(own["scores"] > 0).sum() for own in found]).tolist()
+    return [
+        {"boxes": own["boxes"][:count], "labels": own["labels"][:count], "scores": own["scores"][:count]}
+        for own, count in zip(found, counts, strict=True)
+    ]

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, nms
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import batched_nms
 
 from detection.anchors import AnchorGenerator
 from detection.box_coding import BoxCoder
 from detection.boxes import at_least_float32, clip, inside, larger_than
 from detection.losses import box_loss, normaliser, objectness_loss
 from detection.matching import FOREGROUND, IGNORED, Matcher
+from detection.nms import apart, best_apart
 from detection.sampling import Sampler
 from detection.targets import Maps, Target, as_maps
 
@@ -115,37 +117,61 @@ class RPN(nn.Module):
         return RPNOutput(torch.cat(logits, dim=1), torch.cat(offsets, dim=1), torch.cat(anchors), counts)
 
     @torch.no_grad()
-    def proposals(self, output: RPNOutput, sizes: list[tuple[int, int]]) -> list[Tensor]:
+    def proposals(self, output: RPNOutput, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Boxes [P, 4] an image, best first: each map's top anchors decoded, clipped, without small ones, thinned by NMS
-        map by map."""
+        map by map.
+
+        On a CPU P is their number. Elsewhere P is fixed, ``after_nms`` or all there are, and places that nothing fills are
+        boxes without area (:func:`detection.boxes.larger_than` tells them): to know their number the host would have to
+        wait for the device.
+        """
         limits = self.train_limits if self.training else self.test_limits
-        scores, top = self._top(output, limits.before_nms)
+        scores, top, counts = self._top(output, limits.before_nms)
         deltas = output.deltas.gather(1, top[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode(deltas, output.anchors[top])
-        ends = torch.tensor(output.counts[:-1], device=top.device).cumsum(0)
+        boxes = torch.stack([clip(own, size) for own, size in zip(boxes, sizes, strict=True)])
+        valid = larger_than(boxes, self.min_size) & scores.isfinite()
+        if boxes.device.type != "cpu":
+            return list(self._fixed_number(boxes, scores, valid, counts, limits.after_nms))
+        level = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
         kept = []
-        for image_boxes, image_scores, image_top, size in zip(boxes, scores, top, sizes, strict=True):
-            image_boxes = clip(image_boxes, size)
-            valid = larger_than(image_boxes, self.min_size) & image_scores.isfinite()
-            image_boxes, image_scores = image_boxes[valid], image_scores[valid]
-            if len(ends):
-                level = torch.bucketize(image_top[valid], ends, right=True)
-                order = batched_nms(image_boxes, image_scores, level, self.nms_iou)
+        for own, score, there in zip(boxes, scores, valid, strict=True):
+            own, score = own[there], score[there]
+            if len(counts) > 1:
+                order = batched_nms(own, score, level[there], self.nms_iou)
             else:
-                order = best_apart(image_boxes, image_scores, self.nms_iou, limits.after_nms)
-            kept.append(image_boxes[order[: limits.after_nms]])
+                order = best_apart(own, score, self.nms_iou, limits.after_nms)
+            kept.append(own[order[: limits.after_nms]])
         return kept
 
+    def _fixed_number(
+        self, boxes: Tensor, scores: Tensor, valid: Tensor, counts: tuple[int, ...], limit: int
+    ) -> Tensor:
+        """The same of all images at once, [N, P, 4], without waiting for the device. Boxes [N, A, 4] are sorted by score
+        within each map's ``counts``."""
+
+        def sets(x: Tensor) -> Tensor:  # every image's every map by itself, all as long as the longest
+            maps = pad_sequence([part.transpose(0, 1) for part in x.split(counts, dim=1)], batch_first=True)
+            return maps.movedim(2, 0).flatten(0, 1)
+
+        kept = apart(sets(boxes), sets(valid), self.nms_iou, limit).unflatten(0, (-1, len(counts)))
+        stays = torch.cat([own[:, :count] for own, count in zip(kept.unbind(1), counts, strict=True)], dim=1)
+        score, order = scores.masked_fill(~stays, -torch.inf).sort(dim=1, descending=True, stable=True)
+        score, order = score[:, :limit], order[:, :limit]
+        best = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return torch.where(score.isfinite()[..., None], best, 0.0)
+
     @staticmethod
-    def _top(output: RPNOutput, count: int) -> tuple[Tensor, Tensor]:
-        """The highest logits of each map and their positions among all anchors, each [N, P]."""
+    def _top(output: RPNOutput, count: int) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """The highest logits of each map and their positions among all anchors, each [N, P], and how many each map has."""
         begin, scores, tops = 0, [], []
         for logits in at_least_float32(output.objectness).split(output.counts, dim=1):
             score, top = logits.topk(min(count, logits.shape[1]), dim=1)
             scores.append(score)
             tops.append(top + begin)
             begin += logits.shape[1]
-        return torch.cat(scores, dim=1), torch.cat(tops, dim=1)
+        counts = tuple(top.shape[1] for top in tops)
+        return torch.cat(scores, dim=1), torch.cat(tops, dim=1), counts
 
     def _match(self, truth: Tensor, anchors: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Object and label of every anchor. Where anchors across the edge are ignored, an object's best anchor is the best
@@ -159,7 +185,7 @@ class RPN(nn.Module):
     def losses(
         self,
         output: RPNOutput,
-        sizes: list[tuple[int, int]],
+        sizes: Sequence[tuple[int, int]],
         targets: list[Target],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
@@ -184,16 +210,3 @@ class RPN(nn.Module):
             "loss_objectness": objectness_loss(logits, kind, count),
             "loss_rpn_box": self.box_loss_weight * box_loss(deltas, torch.cat(goals), foreground, self.beta, count),
         }
-
-
-def best_apart(boxes: Tensor, scores: Tensor, iou: float, limit: int) -> Tensor:
-    """``nms(boxes, scores, iou)[:limit]`` of boxes [n, 4] that are sorted by score.
-
-    What is kept among the first boxes does not depend on those behind them, so a CPU looks at as few as suffice.
-    """
-    count = min(2 * limit, len(boxes)) if boxes.device.type == "cpu" else len(boxes)
-    while True:
-        kept = nms(boxes[:count], scores[:count], iou)
-        if len(kept) >= limit or count == len(boxes):
-            return kept[:limit]
-        count = min(2 * count, len(boxes))

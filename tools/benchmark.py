@@ -9,9 +9,9 @@
 
 For a detector the peer is detectron2 where it can be imported, else torchvision. Each lives in a process of its own, with
 the same weights and pictures, and they take turns, so that a machine whose speed drifts drifts for both. Printed: medians,
-their ratio pair by pair, each one's peak memory, its share of what the machine's matrix products would allow, and in
-inference how far the detections differ. With --precision bf16 this project's runs in bf16, the peer's as --peer-precision
-says.
+their ratio pair by pair, each one's peak memory, its share of what the machine's matrix products would allow, in inference
+how far the detections differ, and on a GPU how often a step waits for it. With --precision bf16 this project's runs in bf16,
+the peer's as --peer-precision says.
 """
 
 import argparse
@@ -42,6 +42,8 @@ def main() -> int:
     detectors.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="of this project's")
     detectors.add_argument("--peer-precision", choices=["float32", "bf16"], default="float32")
     detectors.add_argument("--compile", action="store_true", help="torch.compile this project's")
+    detectors.add_argument("--cuda-graphs", action="store_true", help="this project's inference replays a recording")
+    detectors.add_argument("--tf32", action="store_true", help="float32 matrix products of both in TF32, on a GPU")
     loading = parser.add_argument_group("loading")
     loading.add_argument("--pictures", type=int, default=200, help="drawn and written as JPEG for the test")
     loading.add_argument("--workers", type=int, default=2)

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from detection.boxes import clip, xyxy_to_xywh
+from detection.cuda_graphs import RecordedDetector
 from detection.data.loader import Batch, float_images, to_device
 from detection.data.records import Records
+from detection.faster_rcnn import FasterRCNN
 from detection.targets import Detections
 
 Tick = Callable[[], None]
@@ -46,12 +48,13 @@ def coco_results(
 
 @torch.no_grad()
 def detect(
-    model: nn.Module,
+    model: FasterRCNN,
     loader: Iterable[Batch],
     records: Records,
     device: torch.device,
     *,
     bf16: bool = False,
+    cuda_graphs: bool = False,
     names: Sequence[str] | None = None,
     tick: Tick = lambda: None,
 ) -> list[dict[str, Any]]:
@@ -64,17 +67,19 @@ def detect(
         records: where image ids and category ids come from.
         device: of the model.
         bf16: run under autocast.
+        cuda_graphs: replay recordings for sizes that come again (on a GPU).
         names: see :func:`coco_results`.
         tick: called after every image.
     """
     was_training = model.training
     model.eval()
+    run = RecordedDetector(model).eval() if cuda_graphs else model
     found: list[tuple[int, Rows]] = []
     try:
         for batch in loader:
             images = float_images(to_device(batch, device))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                outputs = model(images)
+                outputs = run(images)
             rows = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
             for image, output, i, size, readable in rows:
                 output["boxes"] = scale_back(output["boxes"].float(), (image.shape[-2], image.shape[-1]), size)

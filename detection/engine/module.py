@@ -24,7 +24,10 @@ from detection.faster_rcnn import FasterRCNN
 
 _LOG = logging.getLogger(__name__)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
-_OVER_REGIONS = ("loss_classifier", "loss_box")  # means over the sampled regions, whose number differs from part to part
+_OVER_REGIONS = (
+    "loss_classifier",
+    "loss_box",
+)  # means over the sampled regions, whose number differs from part to part
 
 
 class TrainingModule(L.LightningModule):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from detection.cuda_graphs import RecordedDetector
 from detection.data import transforms
 from detection.data.image import find_images, read_image
 from detection.engine.checkpoint import read_detector
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--threshold", type=float, default=0.5, help="lowest score that is drawn (all go to the JSON; default 0.5)"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
+    parser.add_argument(
+        "--cuda-graphs", action="store_true", help="replay a recording for picture sizes that come again (on a GPU)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
@@ -45,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = find_images(args.inputs, leave_out=args.output)
     model, config, classes = read_detector(args.weights)
     model = model.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    run = RecordedDetector(model) if args.cuda_graphs else model
     args.output.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 except (ValueError, OSError) as error:
                     unreadable.append(str(error))
                     _LOG.error("skipped: %s", error)
-            found = detect_pictures(model, [p for _, p in pictures], config.data.short_side[-1], config.data.max_side)
+            found = detect_pictures(run, [p for _, p in pictures], config.data.short_side[-1], config.data.max_side)
             for (file, picture), detections in zip(pictures, found, strict=True):
                 image_id = len(images) + 1
                 images.append(
@@ -82,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if unreadable else 0
 
 
-def detect_pictures(model: FasterRCNN, pictures: Sequence[Picture], short_side: int, max_side: int) -> list[Any]:
+def detect_pictures(
+    model: FasterRCNN | RecordedDetector, pictures: Sequence[Picture], short_side: int, max_side: int
+) -> list[Any]:
     """Detections in the pixels of RGB pictures [H, W, 3], seen at the given size."""
     if not pictures:
         return []

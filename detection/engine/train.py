@@ -44,7 +44,7 @@ _DAMAGE = ("PytorchStreamReader", "zip", "corrupt", "magic number", "Unpickler")
 # in torch's messages, where a loading process is gone or hangs
 _LOADING = ("is killed by signal", "exited unexpectedly", "timed out after")
 # what may differ in a resumed run: it changes what is looked at, not what is computed
-MAY_CHANGE = {"eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every", "not_finite"}
+MAY_CHANGE = {"cuda_graphs", "eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every", "not_finite"}
 
 
 def train(config: Config, output: Path, *, resume: bool = False, config_name: str = "") -> Report | None:
@@ -301,6 +301,8 @@ class Evaluator:
     def __init__(self, config: Config, source: Source, output: Path) -> None:
         assert source.val is not None
         self.config, self.records, self.output = config, source.val, output
+        if config.solver.cuda_graphs and not torch.cuda.is_available():
+            raise ValueError("solver.cuda_graphs=true wants a GPU, and there is none here: leave it out")
         self.dataset = EvalSet(source.val, source.read, config.data)
         self.truth = source.val.to_coco()
         self.bf16 = use_bf16(config.solver.precision)
@@ -327,7 +329,14 @@ class Evaluator:
         with progress_bar(shown=leader) as bar:
             task = bar.add_task("evaluating", total=len(loader))
             results = detect(
-                detector, loader, self.records, device, bf16=self.bf16, names=names, tick=lambda: bar.advance(task)
+                detector,
+                loader,
+                self.records,
+                device,
+                bf16=self.bf16,
+                cuda_graphs=self.config.solver.cuda_graphs,
+                names=names,
+                tick=lambda: bar.advance(task),
             )
         if not leader:
             return

@@ -38,17 +38,20 @@ def on_a_gpu(config, act):
 
 def step(model, images, targets):
     model.train()
-    output = model.rpn(features := model.trunk(model.batch(images)))
-    sizes = [SIZE] * 2
-    losses = model.rpn.losses(output, sizes, targets)
-    # NMS alone waits: its result has as many boxes as are left
-    losses |= model.roi_head.losses(features, [torch.rand(60, 4), torch.rand(50, 4)], targets)
+    losses = model(images, targets)
     assert all(loss.shape == () and loss.device.type == "cuda" for loss in losses.values())
+
+
+def detect(model, images, targets):
+    model.eval()
+    found = model.detect(model.batch(images), [SIZE] * 2)
+    assert [len(own["boxes"]) for own in found] == [100, 100]
 
 
 SMALL = {"backbone": "resnet18", "norm": "frozen_bn", "roi": RoIConfig(resolution=4, batch_per_image=16)}
 
 
+@pytest.mark.parametrize("act", [step, detect])
 @pytest.mark.parametrize(
     "config",
     [
@@ -58,8 +61,8 @@ SMALL = {"backbone": "resnet18", "norm": "frozen_bn", "roi": RoIConfig(resolutio
     ],
     ids=["c4", "papers", "fpn"],
 )
-def test_a_training_step_waits_for_nothing(config):
-    on_a_gpu(config, step)
+def test_nothing_is_waited_for(config, act):
+    on_a_gpu(config, act)
 
 
 def test_this_test_notices():
@@ -82,18 +85,18 @@ def test_this_test_notices():
 
 
 @pytest.mark.gpu
-def test_a_training_step_waits_for_nothing_but_nms():
-    torch.cuda.init()
-    model = build_model(ModelConfig(**SMALL), 3).cuda().train()
+@pytest.mark.parametrize("architecture", ["c4", "fpn"])
+def test_a_gpu_waits_for_nothing(architecture):
+    sizes = AnchorConfig((32, 64, 128, 256, 512))
+    model = build_model(ModelConfig(**SMALL, architecture=architecture, anchors=sizes), 3).cuda().train()
     images = [torch.rand(3, *SIZE, device="cuda") for _ in range(2)]
     box = torch.tensor([[10.0, 10, 60, 70]], device="cuda")
     targets = [{"boxes": box, "labels": torch.ones(1, dtype=torch.int64, device="cuda")}] * 2
-    output = model.rpn(features := model.trunk(model.batch(images)))
-    proposals = model.rpn.proposals(output, [SIZE] * 2)
+    sum(model(images, targets).values()).backward()  # kernels are compiled
     torch.cuda.set_sync_debug_mode("error")
     try:
-        losses = model.rpn.losses(output, [SIZE] * 2, targets)
-        losses |= model.roi_head.losses(features, proposals, targets)
-        sum(losses.values()).backward()
+        sum(model(images, targets).values()).backward()
+        with torch.no_grad():
+            model.eval().detect(model.batch(images), [SIZE] * 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")

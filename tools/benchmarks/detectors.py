@@ -24,9 +24,10 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from benchmarks.machine import copy_rate, machine, matrix_rate, peak_rss_mb, work
+from benchmarks.machine import copy_rate, machine, matrix_rate, peak_rss_mb, waits, work
 from detection.build import build_model
 from detection.config import ModelConfig, RoIConfig, RPNConfig
+from detection.cuda_graphs import RecordedDetector
 from detection.engine.layouts import to_detectron2
 
 CLASSES = 80
@@ -224,26 +225,35 @@ def make_step(model: nn.Module, args: argparse.Namespace, device: torch.device, 
 
 def worker(pipe: Connection, name: str, args: argparse.Namespace, weights: str) -> None:
     """Builds one detector and answers: "step" by its seconds, "rate" by the machine's just now, "found" by the detections,
-    "peak" by the peak memory in MB, "work" by what a step does."""
+    "peak" by the peak memory in MB, "work" by what a step does, "waits" by how often it waits for a GPU."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if args.tf32:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
     model = BUILDERS[name](args, torch.load(weights, weights_only=True, mmap=True)).to(device)
     if args.compile and name == "resdet":
         for part in (model.trunk, model.rpn, model.roi_head.head):
             part.compile()
+    if args.cuda_graphs and name == "resdet":
+        model = RecordedDetector(model.eval())
     step = make_step(model, args, device, args.precision if name == "resdet" else args.peer_precision)
     found: Any = None
+    many = 10 if device.type == "cuda" else 1  # steps that are timed together: a GPU's are short
     while (asked := pipe.recv()) != "end":
         if asked == "step":
             began = time.perf_counter()
-            found = step()
+            for _ in range(many):
+                found = step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            pipe.send(time.perf_counter() - began)
+            pipe.send((time.perf_counter() - began) / many)
         elif asked == "rate":
             pipe.send(matrix_rate(device))
         elif asked == "work":
             pipe.send(work(step))
+        elif asked == "waits":
+            pipe.send(waits(step) if device.type == "cuda" else None)
         elif asked == "found":
             pipe.send([{k: v.float().cpu().numpy() for k, v in f.items()} for f in found])
         else:
@@ -273,6 +283,8 @@ def difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.cuda_graphs and (args.mode == "training" or not torch.cuda.is_available()):
+        raise SystemExit("--cuda-graphs wants --mode inference and a GPU")
     args.peer = args.peer or ("detectron2" if importlib.util.find_spec("detectron2") else "torchvision")
     default = 1000 if args.architecture == "fpn" else 2000 if args.mode == "training" else 300
     args.proposals = args.proposals or default
@@ -310,6 +322,7 @@ def compare(names: tuple[str, str], args: argparse.Namespace, weights: str) -> i
     rate = statistics.median(rates)
     peaks = {name: ask(pipe, "peak") for name, pipe in pipes.items()}
     works = {name: ask(pipe, "work") for name, pipe in pipes.items()}
+    waited = {name: ask(pipe, "waits") for name, pipe in pipes.items()}
     for pipe in pipes.values():
         pipe.send("end")
     for name, (operations, _) in works.items():
@@ -319,6 +332,8 @@ def compare(names: tuple[str, str], args: argparse.Namespace, weights: str) -> i
     pairs = [b / a for a, b in zip(*seconds.values(), strict=True)]
     low, middle, high = min(pairs), statistics.median(pairs), max(pairs)
     print(f"\n{args.peer} / resdet, pair by pair: median {middle:.2f} (from {low:.2f} to {high:.2f})")
+    if any(count is not None for count in waited.values()):
+        print("waits for the GPU in a step: " + ", ".join(f"{name} {count}" for name, count in waited.items()))
     print(f"peak memory, resdet / {args.peer}: {peaks['resdet'] / peaks[args.peer]:.2f}")
     operations, traffic = works["resdet"]
     copied = copy_rate(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

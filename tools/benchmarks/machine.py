@@ -65,6 +65,16 @@ def work(step: Callable[[], Any]) -> tuple[int, int]:
     return operations.get_total_flops(), traffic.bytes
 
 
+def waits(step: Callable[[], Any]) -> int:
+    """How often the host waits for a GPU in a step."""
+    step()
+    torch.cuda.synchronize()
+    with torch.profiler.profile() as profile:
+        step()
+    # the profiler itself waits for the device, at its end
+    return sum(event.count for event in profile.key_averages() if event.key == "cudaStreamSynchronize")
+
+
 def seconds(act: Callable[[], Any], device: torch.device) -> float:
     """How long an act takes on a device."""
     began = time.perf_counter()

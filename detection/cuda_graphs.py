@@ -1,0 +1,117 @@
+"""A detector whose work for one size of pictures is recorded as a CUDA graph and replayed: the GPU then no longer waits for
+Python to launch some hundred kernels a picture."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from detection.faster_rcnn import FasterRCNN
+from detection.roi_head import without_empty
+from detection.targets import Detections, check_images
+
+# a batch, and what else decides which kernels are launched
+Function = Callable[[Tensor, Any], Any]
+
+
+class RecordedDetector(nn.Module):
+    """A detector in evaluation that replays CUDA graphs: ``model(images)``, as :class:`FasterRCNN`.
+
+    A size of pictures is recorded when it comes for the second time. A recording reads the weights where they lie, so what
+    is learned in place, or loaded by ``load_state_dict``, counts; moving the model to another device or dtype through this
+    module forgets the recordings. After a change of its settings (a threshold, say) call :meth:`forget`.
+
+    Args:
+        model: on a GPU; its parameters are shared.
+        sizes: recordings that are kept; each holds the memory of a pass.
+
+    Raises:
+        ValueError: the model is not on a GPU.
+    """
+
+    def __init__(self, model: FasterRCNN, sizes: int = 8) -> None:
+        super().__init__()
+        device = next(model.parameters()).device
+        if device.type != "cuda":
+            raise ValueError(
+                f"CUDA graphs want a detector on a GPU, it is on {device}: model.cuda(), or use it as it is"
+            )
+        self.model, self.graphs = model, Recordings(model.detect, sizes)
+
+    @torch.no_grad()
+    def forward(self, images: Sequence[Tensor]) -> list[Detections]:
+        """Detections of images, RGB 0..1 [3, H, W] each."""
+        if self.training:
+            raise RuntimeError("a recorded detector does not train: train the model, and call eval() here")
+        check_images(images)
+        sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
+        return without_empty(self.graphs(self.model.batch(images), sizes))
+
+    def forget(self) -> None:
+        """Recordings are made anew."""
+        self.graphs.forget()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "RecordedDetector":
+        self.forget()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class Recordings:
+    """``function(batch, settings)``, recorded and replayed.
+
+    Args:
+        function: launches the same kernels whenever shape and settings are the same, and never waits for the device.
+        limit: recordings that are kept; the one that was not asked for the longest makes room.
+    """
+
+    def __init__(self, function: Function, limit: int) -> None:
+        self.function, self.limit = function, limit
+        self.recorded: OrderedDict[Hashable, Any] = OrderedDict()
+        self.seen: set[Hashable] = set()
+
+    def __call__(self, batch: Tensor, settings: Hashable) -> Any:
+        half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+        key = (batch.shape, batch.stride(), batch.dtype, half, settings)
+        if key not in self.recorded:
+            if key not in self.seen:  # one that comes once is not worth a recording
+                self.seen.add(key)
+                return self.function(batch, settings)
+            while len(self.recorded) >= self.limit:
+                self.recorded.popitem(last=False)
+            self.recorded[key] = self.record(batch, settings)
+        self.recorded.move_to_end(key)
+        return self.recorded[key](batch)
+
+    def record(self, batch: Tensor, settings: Any) -> Callable[[Tensor], Any]:
+        """A replay of what ``function`` does with such a batch."""
+        return _Recording(lambda x: self.function(x, settings), batch)
+
+    def forget(self) -> None:
+        """Drops all of them."""
+        self.recorded.clear()
+        self.seen.clear()
+
+
+class _Recording:
+    def __init__(self, function: Callable[[Tensor], Any], batch: Tensor) -> None:
+        self.input, self.graph = batch.clone(), torch.cuda.CUDAGraph()
+        enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+        # weights that autocast has cast before would be freed while the recording still reads them
+        with torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False):
+            # a first pass apart, in which libraries and kernels set themselves up
+            stream = torch.cuda.Stream(batch.device)
+            stream.wait_stream(torch.cuda.current_stream(batch.device))
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    function(self.input)
+            torch.cuda.current_stream(batch.device).wait_stream(stream)
+            with torch.cuda.graph(self.graph):
+                self.output = function(self.input)
+
+    def __call__(self, batch: Tensor) -> Any:
+        self.input.copy_(batch)
+        self.graph.replay()
+        return tree_map(torch.clone, self.output)  # the next replay writes into these

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from detection import build_model
+from detection.config import ModelConfig, RoIConfig
+from detection.cuda_graphs import RecordedDetector, Recordings
+
+
+class Noted(Recordings):
+    """Recordings that are notes of what was recorded."""
+
+    def __init__(self, limit):
+        super().__init__(lambda batch, settings: ("ran", settings), limit)
+        self.notes = []
+
+    def record(self, batch, settings):
+        self.notes.append((tuple(batch.shape), settings))
+        return lambda x: ("replayed", settings)
+
+
+def test_what_comes_twice_is_recorded():
+    graphs = Noted(limit=2)
+    a, b, c = (torch.zeros(1, 3, 4, n) for n in (4, 5, 6))
+    assert [graphs(a, 1)[0] for _ in range(3)] == ["ran", "replayed", "replayed"]
+    assert graphs(a, 2)[0] == "ran"  # other settings
+    assert graphs(a.to(memory_format=torch.channels_last), 1)[0] == "ran"  # another layout
+    assert graphs.notes == [((1, 3, 4, 4), 1)]
+    for x in (b, b, a, c, c):  # b was not asked for the longest
+        graphs(x, 1)
+    assert len(graphs.recorded) == 2
+    assert graphs(a, 1)[0] == "replayed"
+    assert len(graphs.notes) == 3
+    graphs(b, 1)
+    assert graphs.notes[-1] == ((1, 3, 4, 5), 1)
+    graphs.forget()
+    assert graphs(a, 1)[0] == "ran"
+
+
+def small():
+    torch.manual_seed(0)
+    return build_model(ModelConfig(backbone="resnet18", norm="gn", roi=RoIConfig(resolution=4)), 3).eval()
+
+
+def test_a_cpu_is_refused():
+    with pytest.raises(ValueError, match="want a detector on a GPU, it is on cpu"):
+        RecordedDetector(small())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("half", [False, True])
+def test_replays_give_the_same(half):
+    model = small().cuda()
+    model.roi_head.score_threshold = 0.0
+    recorded = RecordedDetector(model, sizes=2)
+    generator = torch.Generator("cuda").manual_seed(0)
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        for size in ((96, 128), (96, 128), (96, 128), (64, 80), (64, 80), (96, 128)):
+            images = [torch.rand(3, *size, device="cuda", generator=generator) for _ in range(2)]
+            for mine, theirs in zip(recorded(images), model(images), strict=True):
+                for key, value in theirs.items():
+                    torch.testing.assert_close(mine[key], value)
+        with torch.no_grad():
+            model.roi_head.classes.bias.add_(torch.arange(4.0, device="cuda"))  # in place: the recording sees it
+        assert torch.equal(recorded(images)[0]["labels"], model(images)[0]["labels"])
