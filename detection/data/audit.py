@@ -5,6 +5,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
 from detection.config import DataConfig
-from detection.data.coco import annotation_file, image_folder, read_coco, text
+from detection.data.cache import stamp
+from detection.data.coco import annotation_file, image_folder, image_folders, read_coco, text
 from detection.data.faults import KINDS, REFUSES, Annotated, Box, Fault
 from detection.data.image import SUFFIXES
 from detection.data.records import DataError
@@ -65,6 +67,21 @@ def audit(config: DataConfig, split: str) -> Audit:
     finally:
         logger.setLevel(level)
     return found
+
+
+def made_from(config: DataConfig, split: str) -> list[tuple[int, int]]:
+    """What changes when something changes that :func:`audit` reads: of its annotations, and of the lists of its folders."""
+    root = Path(config.root).expanduser()
+    if config.format == "coco":
+        path = annotation_file(root, split)
+        return [stamp(own) for own in (path, *image_folders(root, split, path)) if own.exists()]
+    paths = []
+    for year, image_set in image_sets(root, split):
+        pictures = {Path(f).stem for f in os.listdir(year / "JPEGImages")}
+        xmls = [year / "Annotations" / f"{name}.xml" for name in listed_names(image_set, pictures)]
+        paths += [image_set, year / "JPEGImages", *xmls]
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda own: stamp(own) if own.exists() else (-1, -1), paths))
 
 
 def _audit_voc(root: Path, split: str) -> Audit:

@@ -56,17 +56,29 @@ def kept(
             gc.enable()
     seconds = time.perf_counter() - began
     if seconds > SLOW and not unless(arrays):
-        part = place.with_suffix(f".{os.getpid()}.part.npz")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(part, source=np.array(source), **arrays)  # type: ignore[arg-type]  # its stub takes no mapping
-            part.replace(place)
+            # its stub takes no mapping
+            replace_with(place, lambda part: np.savez(part, source=np.array(source), **arrays))  # type: ignore[arg-type]
             _LOG.info("%s: annotations read in %.1f s; kept in %s", name, seconds, place)
         except OSError as error:  # a full or read-only disk is no reason to stop
-            with contextlib.suppress(OSError):
-                part.unlink()
             _LOG.warning("%s: annotations read in %.1f s, which cannot be kept: %s", name, seconds, error)
     return arrays
+
+
+def replace_with(place: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file of the cache: whole or not at all, whoever else is at it.
+
+    Raises:
+        OSError: it cannot be written; what there was stays.
+    """
+    part = place.with_suffix(f".{os.getpid()}.part{place.suffix}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        part.replace(place)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def folder() -> Path:

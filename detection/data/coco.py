@@ -40,14 +40,19 @@ def annotation_file(root: Path, split: str) -> Path:
     )
 
 
+def image_folders(root: Path, split: str, annotations: Path) -> list[Path]:
+    """Where the pictures of a JSON may be, there or not."""
+    name = annotations.stem.removeprefix("instances_")
+    return [root / split, root / name, root / "images" / name, root / "images", annotations.parent, root]
+
+
 def image_folder(root: Path, split: str, annotations: Path, names: list[str]) -> Path:
     """The folder that holds most of the first names of a JSON.
 
     Raises:
         DataError: none holds any; lists the folders.
     """
-    name = annotations.stem.removeprefix("instances_")
-    tried = [root / split, root / name, root / "images" / name, root / "images", annotations.parent, root]
+    tried = image_folders(root, split, annotations)
     held = {folder: sum((folder / n).is_file() for n in names) for folder in tried}
     best = max(held, key=lambda folder: held[folder])
     if not held[best]:

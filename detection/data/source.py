@@ -85,7 +85,6 @@ def describe(records: Records, objects: TrainObjects) -> str:
         text
         + (f"; left out of training: {left_out}" if left_out else "")
         + (f"; {objects.clipped} clipped" if objects.clipped else "")
-        + ("; tools/check_dataset.py names each" if left_out or objects.clipped else "")
     )
 
 

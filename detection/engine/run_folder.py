@@ -17,7 +17,7 @@ from detection.evaluation.pictures import Drawn, beside, contact_sheet, draw
 _LOG = logging.getLogger(__name__)
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "detections.json", "ground_truth.json", "pictures")
 TRAINING_FILES = (
-    *("config.yaml", "run.json", "metrics.jsonl", "metrics.csv", "log.txt", "tensorboard"),
+    *("config.yaml", "run.json", "dataset.json", "metrics.jsonl", "metrics.csv", "log.txt", "tensorboard"),
     *("last.pth", "previous.pth", "best.pth", "not_finite.pth"),
 )
 RUN_FILES = (*EVALUATION_FILES, *TRAINING_FILES)

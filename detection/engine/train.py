@@ -23,6 +23,7 @@ from detection.data.loader import EvalSet, TrainSet, eval_loader, train_loader
 from detection.data.source import Source, describe, open_source
 from detection.data.voc import read_voc
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
+from detection.engine.check_dataset import first_look
 from detection.engine.checkpoint import CARD, Classes, load_weights, local_file, read_detector, start_weights
 from detection.engine.inference import detect, validation_losses
 from detection.engine.interruption import Interruption
@@ -86,6 +87,8 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, start)
+        if checkpoint is None:
+            first_look(config, output / "dataset.json")
     _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))

@@ -6,8 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
+from runs import go
 
 from detection.cli import check_dataset, run
+from detection.data import cache
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +186,33 @@ def test_a_sound_folder_passes_and_anchors_are_suggested(tmp_path, capsys):
     assert anchors["matched"] == {"0.5": 0.0, "0.7": 0.0}
     assert anchors["suggestion"]["matched"]["0.5"] > 0.9
     assert "model.anchors.sizes=[60,120] would match" in capsys.readouterr().out
+
+
+def test_training_looks_through_the_annotations_first(tmp_path, monkeypatch):
+    """Each kind in the log with one example, and everything in dataset.json; the next run has it from the cache."""
+    monkeypatch.setattr(cache, "SLOW", 0.0)
+    root = tmp_path / "coco"
+    images = [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in (1, 2, 3)]
+    boxes = [[5, 5, 30, 30], [5, 5, 0, 9], [70, 5, 9, 9], [50, 5, 20, 9], [9, 5, 0, 9]]
+    annotations = [{"id": i, "image_id": 1 + i % 2, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
+    coco_folder(root, "train", images, annotations, [{"id": 1, "name": "mite"}])
+    for i in (1, 2):
+        picture(root / f"train/{i}.png", i)
+    keys = ["data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", "solver.max_iter=1"]
+    assert go(tmp_path / "first", keys=keys) == 0
+    log = (tmp_path / "first/log.txt").read_text()
+    assert "faults by which something is lost: 4; notes: 1" in log
+    assert "2  degenerate box: left out: no width or no height" in log
+    assert "object 4: mite 9, 5, 9, 14" in log
+    assert "… and 1 more" in log
+    assert "1  box outside" in log
+    assert log.index("faults by which") < log.index("training on 2 images")
+    report = json.loads((tmp_path / "first/dataset.json").read_text())
+    assert kinds(report) == {"degenerate box": 2, "missing picture": 1, "box outside": 1, "box across the edge": 1}
+    assert report["quick"]
+    monkeypatch.setattr("detection.engine.check_dataset.check", None)  # would raise if it were called
+    assert go(tmp_path / "second", keys=keys) == 0
+    assert json.loads((tmp_path / "second/dataset.json").read_text()) == report
 
 
 def test_what_cannot_be_checked_is_said(tmp_path, capsys):

@@ -1,0 +1,76 @@
+"""Which of a data set's boxes the anchors match, at the size at which training sees them, and sizes that match more."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detection.boxes import iou
+from detection.build import build_model
+from detection.config import Config, ModelConfig
+from detection.data.transforms import resized
+
+_IOUS = (0.5, 0.7)
+_GAIN = 0.01  # of the share at the first of them, by which other sizes are worth a word
+Seen = list[tuple[tuple[int, int], Tensor]]
+
+
+def seen_boxes(config: Config, pictures: Sequence[tuple[tuple[int, int], Sequence[Sequence[float]]]]) -> Seen:
+    """Pictures and their boxes after the configuration's resize (the largest of its short sides).
+
+    Args:
+        pictures: of each its (height, width) and its boxes, xyxy in pixels; those without area are left out.
+    """
+    seen = []
+    for size, own in pictures:
+        boxes = torch.tensor(own, dtype=torch.float32).reshape(-1, 4)
+        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)]
+        if len(boxes):
+            to = resized(*size, config.data.short_side[-1], config.data.max_side)
+            seen.append((to, boxes * torch.tensor([to[1] / size[1], to[0] / size[0]] * 2)))
+    return seen
+
+
+def anchor_fit(model: ModelConfig, seen: Seen) -> dict[str, Any]:
+    """The share of boxes whose best anchor reaches an IoU of 0.5 and of 0.7, and, where as many other sizes reach 0.5 for a
+    hundredth more of them, these."""
+    if not seen:
+        return {"boxes": 0}
+    every = torch.cat([boxes for _, boxes in seen])
+    sides = (every[:, 2:] - every[:, :2]).prod(dim=1).sqrt().double().numpy()
+    sizes = model.anchors.sizes
+    matched = _matched(model, sizes, seen)
+    # equal steps of scale between the smallest and the largest tenth's halves
+    low, high = np.quantile(sides, (0.05, 0.95))
+    better = [float(v) for v in np.geomspace(low, max(high, 1.01 * low), len(sizes)).round()]
+    would = _matched(model, better, seen)
+    gain = would[str(_IOUS[0])] - matched[str(_IOUS[0])]
+    return {
+        "boxes": len(every),
+        "sides": np.quantile(sides, (0.1, 0.5, 0.9)).tolist(),
+        "sizes": list(sizes),
+        "matched": matched,
+        "suggestion": {"sizes": better, "matched": would} if gain > _GAIN else None,
+    }
+
+
+def _matched(model: ModelConfig, sizes: Sequence[float], seen: Seen) -> dict[str, float]:
+    make = _anchors_of(model, sizes)
+    best = torch.cat([iou(boxes, make(size)).amax(dim=1) for size, boxes in seen])
+    return {str(threshold): float((best >= threshold).float().mean()) for threshold in _IOUS}
+
+
+def _anchors_of(model: ModelConfig, sizes: Sequence[float]) -> Callable[[tuple[int, int]], Tensor]:
+    """All anchors of a picture by its (height, width)."""
+    anchors = dataclasses.replace(model.anchors, sizes=tuple(sizes))
+    generators = build_model(dataclasses.replace(model, anchors=anchors, weights=None), 1).rpn.anchors
+
+    @functools.lru_cache(64)  # most pictures of a set share a few sizes
+    def all_of(size: tuple[int, int]) -> Tensor:
+        return torch.cat([g(-(-size[0] // g.stride), -(-size[1] // g.stride)) for g in generators])  # type: ignore[operator]
+
+    return all_of
