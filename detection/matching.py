@@ -38,7 +38,7 @@ class Matcher:
     ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         """Returns (index, label): the object with the highest IoU (int64; 0 without objects) and FOREGROUND, BACKGROUND
         or IGNORED (int8). Without objects every box is background."""
-        if len(truth) == 0:
+        if len(truth) == 0 or len(boxes) == 0:
             zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
             return zeros, zeros.to(torch.int8)
         chunks = boxes.split(max(1, _MAX_PAIRS // len(truth)))

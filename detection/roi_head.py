@@ -256,7 +256,8 @@ class RoIHead(nn.Module):
     def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
         region, label = (scores > self.score_threshold).nonzero(as_tuple=True)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
-        score = scores[region, label]
+        there = boxes.isfinite().all(dim=1)  # offsets that overflowed give no box
+        boxes, label, score = boxes[there], label[there], scores[region, label][there]
         keep = batched_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
         return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": score[keep]}
 
@@ -267,7 +268,8 @@ class RoIHead(nn.Module):
         score, region = scores.t().sort(dim=1, descending=True, stable=True)  # [K, P]: every class is a set of its own
         label = torch.arange(len(score), device=score.device)[:, None].expand_as(region)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
-        kept = apart(boxes, score > self.score_threshold, self.nms_iou, self.max_detections)
+        valid = (score > self.score_threshold) & boxes.isfinite().all(dim=2)
+        kept = apart(boxes, valid, self.nms_iou, self.max_detections)
         best, place = torch.where(kept, score, 0.0).flatten().sort(descending=True, stable=True)
         best, place = best[: self.max_detections], place[: self.max_detections]
         boxes = torch.where(best[:, None] > 0, boxes.flatten(0, 1)[place], 0.0)

@@ -47,7 +47,9 @@ def test_a_fixed_number_of_detections_are_the_same(threshold):
     scores = torch.randn(30, 4, generator=generator).mul(3).softmax(dim=1)[:, 1:]
     scores[4, 1] = torch.nan
     deltas = torch.randn(30, 3, 4, generator=generator)
+    deltas[5, 0], deltas[6, 1, 2], deltas[7, 2, 0] = torch.nan, torch.nan, torch.inf
     wanted = own._select(proposals, scores, deltas, (96, 128))
+    assert wanted["boxes"].isfinite().all()
     # places that no proposal fills must find nothing, whatever the head says of them
     places = torch.cat((proposals, torch.zeros(5, 4)))
     scores, deltas = (torch.cat((x, torch.ones(5, *x.shape[1:]))) for x in (scores, deltas))
