@@ -18,6 +18,7 @@ import torch
 from detection.engine.files import replacing, sync
 from detection.engine.interruption import Interruption
 from detection.engine.module import TrainingModule
+from detection.engine.on_step import StepCallback
 from detection.engine.progress import clock, progress_bar
 from detection.engine.replay import NotFinite
 
@@ -85,7 +86,7 @@ def _tensorboard(folder: Path) -> Any:
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-class StepLog(L.Callback):
+class StepLog(StepCallback):
     """Writes the losses and speed of every ``every``-th step; the first of the callbacks.
 
     Seconds are means over the steps since the last line, without evaluations and checkpoints; data_seconds is the part
@@ -95,11 +96,12 @@ class StepLog(L.Callback):
     def __init__(self, metrics: MetricsLog | None, every: int) -> None:
         self.metrics, self.every = metrics, every
         self.data = self.work = self.began = 0.0
-        self.last_step = self.last_logged = 0
+        self.last_logged = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
-        self.last_step = self.last_logged = trainer.global_step
+        super().on_train_start(trainer, module)
+        self.last_logged = trainer.global_step
         module.step_done = time.perf_counter()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
@@ -110,12 +112,10 @@ class StepLog(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(module, TrainingModule)
         self.work += time.perf_counter() - self.began
-        step = trainer.global_step
-        if step == self.last_step:
-            return
-        self.last_step = step
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
+    def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
         if self.metrics is None or (step % self.every and step != module.solver.max_iter):
             return
         losses = {name: float(value) for name, value in module.losses.items()}
@@ -147,29 +147,22 @@ def memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-class ProgressLine(L.Callback):
+class ProgressLine(StepCallback):
     """A bar with the time left; in a log file or pipe a line now and then."""
 
     def __init__(self, total: int, every: int) -> None:
         self.total, self.every = total, every
         self.bar = progress_bar()
         self.task = self.bar.add_task("training", total=total)
-        self.began, self.first, self.last = 0.0, 0, -1
+        self.began, self.first = 0.0, 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        super().on_train_start(trainer, module)
         self.began, self.first = time.perf_counter(), trainer.global_step
-        self.last = trainer.global_step
         if self.bar.console.is_terminal:
             self.bar.start()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(module, TrainingModule)
-        step = trainer.global_step
-        if step == self.last:
-            return
-        self.last = step
+    def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
         if self.bar.console.is_terminal:
             self.bar.update(self.task, completed=step)
         elif step % self.every == 0 or step == self.total:
@@ -181,23 +174,16 @@ class ProgressLine(L.Callback):
         self.bar.stop()
 
 
-class Checkpoints(L.Callback):
+class Checkpoints(StepCallback):
     """last.pth, the whole training state, every ``every`` steps and at the end of training, before the evaluation there.
     The one before it stays, as previous.pth."""
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every, self.last, self.saved = folder, max(every, 1), 0, -1
+        self.folder, self.every, self.saved = folder, max(every, 1), -1
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.last = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step != self.last and step % self.every == 0:
+    def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        if step % self.every == 0:
             self.save(trainer)
-        self.last = step
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.ensure(trainer)
@@ -240,7 +226,7 @@ class Checkpoints(L.Callback):
             ) from error
 
 
-class Evaluation(L.Callback):
+class Evaluation(StepCallback):
     """Evaluates every ``every`` steps and at the end; keeps the best weights; stops a run that no longer gains.
 
     Args:
@@ -269,21 +255,17 @@ class Evaluation(L.Callback):
         self.folder, self.metrics = folder, metrics
         self.checkpoints, self.interruption = checkpoints, interruption
         self.best, self.without_gain, self.done_at = -1.0, 0, -1
-        self.last = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.last = trainer.global_step
-        if self.every and self.last and self.last % self.every == 0 and self.done_at != self.last:
+        super().on_train_start(trainer, module)
+        step = trainer.global_step
+        if self.every and step and step % self.every == 0 and self.done_at != step:
             # the run stopped between this step's checkpoint and its evaluation
             self.evaluate(trainer, module)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step != self.last and self.every and step % self.every == 0:
+    def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        if self.every and step % self.every == 0:
             self.evaluate(trainer, module)
-        self.last = step
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.done_at != trainer.global_step:

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 
 from detection.engine.module import TrainingModule
+from detection.engine.on_step import StepCallback
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -24,7 +25,7 @@ class Interrupted(SystemExit):
         super().__init__(128 + number)
 
 
-class Interruption(L.Callback):
+class Interruption(StepCallback):
     """The last of the callbacks: looks after each step whether a signal came. A second Ctrl-C ends at once.
 
     Several processes stop together at the same step, which they agree upon every tenth.
@@ -36,27 +37,20 @@ class Interruption(L.Callback):
     def __init__(self, checkpoints: Any) -> None:
         self.checkpoints = checkpoints
         self.number: int | None = None
-        self.last, self.alone, self.interruptible = 0, True, False
+        self.alone, self.interruptible = True, False
         self.before: dict[int, Any] = {}
         self.begin = _Begin(self)
 
     def install(self, trainer: L.Trainer) -> None:
         """From now on signals are noted; one that Lightning noted before counts too."""
-        self.last, self.alone = trainer.global_step, trainer.world_size == 1
+        self.alone = trainer.world_size == 1
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         lightnings = trainer._signal_connector
         if lightnings.received_sigterm:
             self.number, lightnings.received_sigterm = signal.SIGTERM, False
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(module, TrainingModule)
-        step = trainer.global_step
-        if step == self.last:
-            return
-        self.last = step
+    def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
         stop = self.number is not None
         if not self.alone:
             # a signal that comes after this question waits for the next one: all must have the same answer

@@ -17,6 +17,7 @@ from runs import SMALL, TOOLS, go, state
 from detection.cli import replay, run
 from detection.engine.files import replacing
 from detection.engine.module import DetectionModule
+from detection.engine.train import Evaluator
 
 LONG = [*SMALL, "solver.max_iter=14", "solver.steps=[0.8]", "solver.ema=0.9"]
 
@@ -71,6 +72,48 @@ def test_a_signal_saves_and_has_its_code(undisturbed, tmp_path, number, code, wo
     assert max(steps(tmp_path)) == stopped  # nothing done is missing, nothing saved is undone
     assert go(tmp_path, "--resume", keys=LONG) == 0
     same_end(tmp_path, undisturbed)
+
+
+def test_an_impatient_user_loses_nothing_that_was_saved(undisturbed, tmp_path):
+    """A second Ctrl-C at any moment: in the step, in the saving, or after it."""
+    process = start(tmp_path, start_new_session=True)
+    wait_for(tmp_path, 3, process)
+    for pause in (0.0, 0.05, 0.1):
+        time.sleep(pause)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode in (130, -signal.SIGINT), said  # the latter when it came as the interpreter was ending
+    kept = next(path for name in ("last.pth", "previous.pth") if (path := tmp_path / name).exists())
+    assert state(kept)["global_step"] >= 2
+    assert go(tmp_path, "--resume", keys=LONG) == 0
+    same_end(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("at", [4, 14])
+def test_an_evaluation_that_is_owed_is_made_up_for(tmp_path, monkeypatch, at):
+    """A run that stops between a step's state and its evaluation, in mid-run and at the end."""
+    keys = [*LONG, "solver.eval_every=4"]
+    assert go(tmp_path / "whole", keys=keys) == 0
+    whole = Evaluator.__call__
+
+    def stopped(self, module):
+        if module.trainer.global_step == at:
+            raise OSError("the machine went down")
+        return whole(self, module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "__call__", stopped)
+        assert go(tmp_path / "broken", keys=keys) == 2
+    assert state(tmp_path / "broken/last.pth")["global_step"] == at
+    assert go(tmp_path / "broken", "--resume", keys=keys) == 0
+    same_end(tmp_path / "broken", tmp_path / "whole")
+    evaluated = [
+        [(row["step"], row["AP"]) for row in map(json.loads, path.read_text().splitlines()) if "AP" in row]
+        for path in (tmp_path / "whole/metrics.jsonl", tmp_path / "broken/metrics.jsonl")
+    ]
+    assert [step for step, _ in evaluated[0]] == [4, 8, 12, 14]
+    assert evaluated[0] == evaluated[1]
 
 
 def test_a_loading_process_that_dies_is_named(undisturbed, tmp_path):
