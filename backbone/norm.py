@@ -1,9 +1,10 @@
 """Normalisation layers: a frozen batch norm, its folding into a convolution, and norms by name. Knows torch alone."""
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,8 +53,60 @@ class FrozenBatchNorm2d(nn.Module):
         return f"{self.num_features}, eps={self.eps}"
 
 
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, in training: torch's ``SyncBatchNorm``, and on CPUs, which that one (and
+    DistributedDataParallel, of its subclasses) refuses, the same written out. In one process it is ``BatchNorm2d``."""
+
+    process_group = None  # all
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
+        if not self.training or not (dist.is_available() and dist.is_initialized()):
+            return super().forward(x)
+        if x.device.type != "cpu":
+            return nn.SyncBatchNorm.forward(cast(nn.SyncBatchNorm, self), x)
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        sums = torch.cat((exact.sum(dim=(0, 2, 3)), exact.new_tensor([x.numel() / x.shape[1]])))
+        *_, count = total = _over_processes(sums)
+        mean = total[:-1] / count
+        centred = exact - mean[:, None, None]  # squares of the whole would leave few digits of a small variance
+        variance = _over_processes(centred.square().sum(dim=(0, 2, 3))) / count
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean), share)
+                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), share)
+        normed = centred * (variance + self.eps).rsqrt()[:, None, None]
+        if self.affine:
+            normed = normed * self.weight[:, None, None] + self.bias[:, None, None]
+        return normed.to(x.dtype)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # every process' loss depends on every process' terms
+        (total,) = (gradient.clone() for gradient in gradients)
+        dist.all_reduce(total)
+        return total
+
+
+def _over_processes(x: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(x)
+    return total
+
+
 def freeze_norms(module: nn.Module) -> nn.Module:
-    """Replaces every BatchNorm2d and SyncBatchNorm of a module by a FrozenBatchNorm2d with its numbers.
+    """Replaces every batch norm (2d, or synchronised) of a module by a FrozenBatchNorm2d with its numbers.
 
     Returns:
         The module itself, changed in place; a batch norm that is given alone comes back as a new module.
@@ -67,7 +120,7 @@ def freeze_norms(module: nn.Module) -> nn.Module:
 
 def _freeze_norms(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
-        if type(module) not in (nn.BatchNorm2d, nn.SyncBatchNorm):
+        if type(module) not in (nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm2d):
             raise ValueError(
                 f"{type(module).__name__} is more than a batch norm, and cannot be replaced by a frozen one"
             )
@@ -102,7 +155,7 @@ def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 _FACTORIES: dict[str, NormFactory] = {
     "bn": nn.BatchNorm2d,
     "frozen_bn": FrozenBatchNorm2d,
-    "sync_bn": nn.SyncBatchNorm,
+    "sync_bn": SyncBatchNorm2d,
     "gn": lambda channels: nn.GroupNorm(min(32, channels), channels),
     "none": lambda channels: nn.Identity(),
 }

@@ -1,6 +1,8 @@
-"""Whole runs on drawn pictures, small enough for seconds."""
+"""Whole runs on drawn pictures, small enough for seconds, and what differs between two of them."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +28,7 @@ SMALL = [
     "model.roi.batch_per_image=8",
     "model.roi.resolution=4",
 ]
+TIMES = {"seconds", "data_seconds", "images_per_second", "memory_mb"}  # what no two runs share
 
 
 def go(output, *extra, keys=()):
@@ -34,3 +37,41 @@ def go(output, *extra, keys=()):
 
 def state(path):
     return torch.load(path, weights_only=True)
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two states differ, in tensors, numbers, names or kinds."""
+    if isinstance(a, torch.Tensor):
+        same = isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        return [] if same else [where]
+    if isinstance(a, dict):
+        if not isinstance(b, dict) or a.keys() != b.keys():
+            return [f"{where}: other keys"]
+        return [found for key in a for found in differences(a[key], b[key], f"{where}.{key}")]
+    if isinstance(a, list | tuple):
+        if type(a) is not type(b) or len(a) != len(b):
+            return [f"{where}: another length"]
+        return [found for i, own in enumerate(a) for found in differences(own, b[i], f"{where}[{i}]")]
+    return [] if a == b else [f"{where}: {a!r} and {b!r}"]
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without times; a line without its end is left out."""
+    path = output / "metrics.jsonl"
+    *lines, _ = path.read_text().split("\n") if path.exists() else [""]
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def compare(a: Path, b: Path) -> list[str]:
+    """What differs between two finished runs: weights, optimiser, schedule, average, best, losses, detections."""
+    found = []
+    for name in ("last.pth", "best.pth"):
+        states = [torch.load(folder / name, weights_only=True) for folder in (a, b)]
+        for state in states:
+            state.pop("loops", None)  # counters of batches since the start of the process
+        found += differences(*states, where=name)
+    found += differences(rows(a), rows(b), "metrics.jsonl")
+    for name in ("metrics.json", "detections.json"):
+        if (a / name).read_text() != (b / name).read_text():
+            found.append(name)
+    return found

@@ -7,16 +7,14 @@ The undisturbed run goes beside the other one. Both use one thread, so that two 
 """
 
 import argparse
-import json
 import os
 import random
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import torch
+from runs import compare, rows
 
 ROOT = Path(__file__).parents[1]
 KEYS = [
@@ -35,7 +33,6 @@ KEYS = [
     "solver.log_every=1",
     "solver.eval_every=500",
 ]
-TIMES = {"seconds", "data_seconds", "images_per_second", "memory_mb"}
 
 
 def start(output: Path, keys: list[str], resume: bool) -> subprocess.Popen[bytes]:
@@ -45,44 +42,6 @@ def start(output: Path, keys: list[str], resume: bool) -> subprocess.Popen[bytes
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with output.with_suffix(".txt").open("ab") as said:
         return subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT)
-
-
-def rows(output: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times; a line without its end is left out."""
-    path = output / "metrics.jsonl"
-    *lines, _ = path.read_text().split("\n") if path.exists() else [""]
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
-
-
-def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Where two states differ, in tensors, numbers, names or kinds."""
-    if isinstance(a, torch.Tensor):
-        same = isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-        return [] if same else [where]
-    if isinstance(a, dict):
-        if not isinstance(b, dict) or a.keys() != b.keys():
-            return [f"{where}: other keys"]
-        return [found for key in a for found in differences(a[key], b[key], f"{where}.{key}")]
-    if isinstance(a, list | tuple):
-        if type(a) is not type(b) or len(a) != len(b):
-            return [f"{where}: another length"]
-        return [found for i, own in enumerate(a) for found in differences(own, b[i], f"{where}[{i}]")]
-    return [] if a == b else [f"{where}: {a!r} and {b!r}"]
-
-
-def compare(a: Path, b: Path) -> list[str]:
-    """What differs between two finished runs: weights, optimiser, schedule, average, best, losses, detections."""
-    found = []
-    for name in ("last.pth", "best.pth"):
-        states = [torch.load(folder / name, weights_only=True) for folder in (a, b)]
-        for state in states:
-            state.pop("loops", None)  # counters of batches since the start of the process
-        found += differences(*states, where=name)
-    found += differences(rows(a), rows(b), "metrics.jsonl")
-    for name in ("metrics.json", "detections.json"):
-        if (a / name).read_text() != (b / name).read_text():
-            found.append(name)
-    return found
 
 
 def main() -> int:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.norm import FrozenBatchNorm2d, conv_norm, freeze_norms
+from backbone.norm import FrozenBatchNorm2d, conv_norm, freeze_norms, norm_factory
 
 
 def frozen(channels: int) -> FrozenBatchNorm2d:
@@ -43,6 +43,15 @@ def test_folding_equals_the_two_layers():
     conv, norm = nn.Conv2d(4, 6, 3, 2, 1, bias=False), frozen(6)
     x = torch.randn(2, 4, 9, 8)
     torch.testing.assert_close(conv_norm(conv, norm, x), norm(conv(x)), rtol=1e-5, atol=1e-5)
+
+
+def test_synchronised_norms_are_batch_norms_in_one_process():
+    """Over two processes tests/detection/engine/test_module.py holds them against one process' batch norm."""
+    norm, reference = norm_factory("sync_bn")(6), nn.BatchNorm2d(6)
+    x = torch.randn(2, 6, 5, 4)
+    assert torch.equal(norm(x), reference(x))
+    assert torch.equal(nn.SyncBatchNorm.forward(norm, x), reference(x))  # what it calls on GPUs
+    assert norm.state_dict().keys() == nn.SyncBatchNorm(6).state_dict().keys()
 
 
 def test_any_module_s_batch_norms_are_frozen():

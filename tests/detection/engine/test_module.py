@@ -106,14 +106,21 @@ def test_parts_equal_the_whole(whole, parts):
     same(whole, step(parts))
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_two_processes_equal_one(whole, parts, tmp_path):
+@pytest.mark.parametrize(("parts", "norm"), [(1, "frozen_bn"), (2, "frozen_bn"), (1, "sync_bn")])
+def test_two_processes_equal_one(whole, parts, norm, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launch, __file__, str(parts), str(tmp_path / "two.pth")]
+    command = [*launch, __file__, str(parts), norm, str(tmp_path / "two.pth")]
     ended = subprocess.run(command, env=env, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    same(whole, torch.load(tmp_path / "two.pth", weights_only=True))
+    two = torch.load(tmp_path / "two.pth", weights_only=True)
+    if norm == "frozen_bn":
+        same(whole, two)
+        return
+    whole = step(1, norm="bn")  # torch's
+    same(whole, two)
+    for name, value in whole["norms"].items():
+        torch.testing.assert_close(two["norms"][name], value, rtol=1e-9, atol=1e-12)
 
 
 def test_earlier_parts_are_gone_through_again_where_regions_lack():
@@ -134,7 +141,7 @@ def test_norms_measure_every_part_once():
 
 if __name__ == "__main__":
     rank = int(os.environ["RANK"])
-    result = step(int(sys.argv[1]), rank=rank, world=2)
+    result = step(int(sys.argv[1]), norm=sys.argv[2], rank=rank, world=2)
     if rank == 0:
-        torch.save(result, sys.argv[2])
+        torch.save(result, sys.argv[3])
     torch.distributed.destroy_process_group()

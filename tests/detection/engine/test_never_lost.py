@@ -15,6 +15,7 @@ import torch
 from runs import SMALL, TOOLS, go, state
 
 from detection.cli import replay, run
+from detection.data import source
 from detection.engine.files import replacing
 from detection.engine.module import DetectionModule
 from detection.engine.train import Evaluator
@@ -132,6 +133,25 @@ def test_a_loading_process_that_dies_is_named(undisturbed, tmp_path):
     assert "Traceback" not in said
     assert go(tmp_path, "--resume", keys=LONG) == 0
     same_end(tmp_path, undisturbed)
+
+
+def test_a_loading_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
+    """As on a disk that no longer answers."""
+    read = source.read_picture
+
+    def hang(name):
+        if name == "shapes-0-000004.png":
+            time.sleep(60)
+        return read(name)
+
+    monkeypatch.setattr(source, "read_picture", hang)
+    began = time.monotonic()
+    assert go(tmp_path, keys=["data.workers=1", "data.timeout=2"]) == 2
+    assert time.monotonic() - began < 40
+    said = capsys.readouterr().err
+    assert "loading stopped at step" in said
+    assert "timed out after 2 seconds" in said
+    assert "data.timeout is too short" in said
 
 
 def test_a_truncated_state_is_set_aside(undisturbed, tmp_path, caplog):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import SMALL, TOOLS, state
+from runs import SMALL, TOOLS, compare, state
 
 ENV = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
@@ -22,8 +22,8 @@ def train(output, *keys):
     return [str(TOOLS / "train_net.py"), "--config", "quickstart.yaml", "--output", str(output), *keys]
 
 
-def started(output, *extra):
-    command = [*LAUNCH, "--standalone", "--nproc-per-node=2", *train(output, *extra, *LONG)]
+def started(output, *extra, keys=LONG):
+    command = [*LAUNCH, "--standalone", "--nproc-per-node=2", *train(output, *extra, *keys)]
     return subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -48,8 +48,14 @@ def rank(number, parent):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
-def test_one_that_dies_ends_all_in_seconds(tmp_path):
-    process = started(tmp_path)
+def test_one_that_dies_ends_all_in_seconds_and_nothing_is_lost(tmp_path):
+    """Resumed, the two end with what two that were left alone end with: weights, averages, optimiser, files."""
+    keys = [*SMALL, "solver.max_iter=40", "solver.checkpoint_every=5", "solver.batch_size=4", "solver.accumulate=2"]
+    keys += ["solver.ema=0.9", "data.workers=2", "solver.steps=[0.5]"]
+    alone = started(tmp_path / "alone", keys=keys)
+    assert alone.wait() == 0
+    tmp_path = tmp_path / "killed"
+    process = started(tmp_path, keys=keys)
     wait_for(tmp_path / "metrics.jsonl", 6, process)
     os.kill(rank(1, process.pid), signal.SIGKILL)
     began = time.monotonic()
@@ -57,7 +63,10 @@ def test_one_that_dies_ends_all_in_seconds(tmp_path):
     assert process.returncode != 0
     assert time.monotonic() - began < 40  # torchrun gives the others half a minute to end
     assert "exitcode  : -9" in said
-    assert state(tmp_path / "last.pth")["global_step"] >= 5
+    assert 5 <= state(tmp_path / "last.pth")["global_step"] < 40
+    resumed = started(tmp_path, "--resume", keys=keys)
+    assert resumed.wait() == 0
+    assert compare(tmp_path, tmp_path.parent / "alone") == []
 
 
 @pytest.mark.parametrize("who", ["all", "one"])
