@@ -11,6 +11,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -24,10 +25,8 @@ from detection.faster_rcnn import FasterRCNN
 
 _LOG = logging.getLogger(__name__)
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
-_OVER_REGIONS = (
-    "loss_classifier",
-    "loss_box",
-)  # means over the sampled regions, whose number differs from part to part
+# means over the sampled regions, whose number differs from part to part
+_OVER_REGIONS = ("loss_classifier", "loss_box")
 
 
 class TrainingModule(L.LightningModule):
@@ -52,6 +51,7 @@ class TrainingModule(L.LightningModule):
             self.average.requires_grad_(False)  # DDP would wait for its gradients
         self.losses: dict[str, Tensor] = {}
         self.skipped, self.leave_out = 0, False
+        self.in_doubt: _InDoubt | None = None
         self.output: Path | None = None  # where a step that went wrong is kept
         self.step_done = time.perf_counter()
 
@@ -87,14 +87,20 @@ class TrainingModule(L.LightningModule):
         statistics = self._statistics()
         losses = self.compute_losses(batch, torch.Generator(self.device).manual_seed(seed))
         total = torch.stack(list(losses.values())).sum()
-        if not self._all_finite(total):
-            self._not_finite(batch, seed, losses)
-            for buffer, value in statistics:
-                buffer.copy_(value)
-            # what the strategy can go backward through; optimizer_step throws its gradient away
-            return torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad]).sum() * 0.0
+        self.in_doubt = _InDoubt(_Verdict(total.detach()), batch, seed, losses, before, statistics)
         self.losses = {name: before.get(name, 0) + value.detach() / parts for name, value in losses.items()}
         return total
+
+    def on_after_backward(self) -> None:
+        """Looks whether the losses were numbers: now, so that a GPU has its way back to do while it is asked."""
+        step, self.in_doubt = self.in_doubt, None
+        assert step is not None
+        if step.verdict.finite():
+            return
+        self.losses = step.before
+        for buffer, value in step.statistics:
+            buffer.copy_(value)
+        self._not_finite(step.batch, step.seed, step.losses)
 
     def _statistics(self) -> list[tuple[Tensor, Tensor]]:
         """What norms in training have measured, to be put back where the step is skipped."""
@@ -107,13 +113,6 @@ class TrainingModule(L.LightningModule):
             for buffer in module.buffers(recurse=False)
         ]
 
-    def _all_finite(self, total: Tensor) -> bool:
-        """On all processes, which must agree on what becomes of the step. It waits for a GPU's losses, as NMS did before."""
-        finite = bool(torch.isfinite(total.detach()))
-        if self.trainer.world_size == 1:
-            return finite
-        return self.trainer.strategy.reduce_boolean_decision(finite, all=True)
-
     def _not_finite(self, batch: Any, seed: int, losses: dict[str, Tensor]) -> None:
         """Skips the step, or ends the run.
 
@@ -124,7 +123,7 @@ class TrainingModule(L.LightningModule):
         step = self.trainer.global_step + 1
         where = wrong or "finite in this process, not in another"
         if self.solver.not_finite == "skip":
-            self.skipped, self.leave_out = self.skipped + 1, True
+            self.skipped, self.leave_out = self.skipped + (not self.leave_out), True  # once for all parts of a step
             _LOG.warning("step %d: %s; it changes nothing (%d such so far)", step, where, self.skipped)
             return
         what = ""
@@ -176,6 +175,39 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+class _Verdict:
+    """Whether a loss is a number on all processes, which must agree on what becomes of the step. Making it waits for nothing
+    on a GPU; asking it waits for the loss, but not for what the GPU was given to do after it."""
+
+    def __init__(self, loss: Tensor) -> None:
+        flag = loss.isfinite().float()
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(flag, dist.ReduceOp.MIN)
+        self.event = None
+        if flag.device.type == "cuda":
+            self.event = torch.cuda.Event()
+            flag = torch.empty((), pin_memory=True).copy_(flag, non_blocking=True)
+            self.event.record()
+        self.flag = flag
+
+    def finite(self) -> bool:
+        if self.event is not None:
+            self.event.synchronize()
+        return bool(self.flag)
+
+
+@dataclass(frozen=True)
+class _InDoubt:
+    """What is needed of a step should its losses be no numbers."""
+
+    verdict: _Verdict
+    batch: Any
+    seed: int
+    losses: dict[str, Tensor]
+    before: dict[str, Tensor]
+    statistics: list[tuple[Tensor, Tensor]]
+
+
 class DetectionModule(TrainingModule):
     """A detector's training.
 
@@ -210,7 +242,8 @@ class DetectionModule(TrainingModule):
         if len(self.parts) < self.solver.accumulate:
             return losses
         parts, self.parts = self.parts, []
-        return self._weighed(parts, losses)
+        # the gradients of a step whose earlier part was no number are thrown away
+        return losses if self.leave_out else self._weighed(parts, losses)
 
     def _weighed(self, parts: list["_Part"], losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """The last part's losses, as a share of the step's: over all parts' regions, not over its own.

@@ -47,8 +47,9 @@ class Keep(lightning.Callback):
         self.gradients = {n: p.grad.clone() for n, p in module.model.named_parameters() if p.grad is not None}
 
 
-def step(parts, quota=40, norm="frozen_bn", rank=0, world=1):
-    """Losses, gradients, passes through the trunk and norms' statistics of one step of four pictures."""
+def step(parts, quota=40, norm="frozen_bn", rank=0, world=1, poisoned=None):
+    """Losses, gradients, passes through the trunk and norms' statistics of one step of four pictures, and what moved; the
+    losses of a ``poisoned`` rank are no numbers."""
     torch.manual_seed(0)
     config = ModelConfig(
         backbone="resnet18",
@@ -61,7 +62,8 @@ def step(parts, quota=40, norm="frozen_bn", rank=0, world=1):
     model = build_model(config, 3).double()
     model.roi_head.at_once = 7
     model.rpn.sampler, model.roi_head.sampler = First(64, 32), First(quota, 8)
-    solver = SolverConfig(batch_size=4, accumulate=parts, max_iter=1, warmup=0)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    solver = SolverConfig(batch_size=4, accumulate=parts, max_iter=1, warmup=0, not_finite="skip")
     images = [torch.randint(256, (3, *SIZE), dtype=torch.uint8) for _ in range(4)]
     targets = [
         {"boxes": torch.tensor(b, dtype=torch.float64).reshape(-1, 4), "labels": torch.tensor(k, dtype=torch.int64)}
@@ -77,14 +79,18 @@ def step(parts, quota=40, norm="frozen_bn", rank=0, world=1):
     model.trunk.register_forward_hook(lambda *_: passes.append(1))
     module = engine.DetectionModule(model, Config(model=config, solver=solver), Classes(("a", "b", "c"), (1, 2, 3)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "float_images", lambda batch: [image.double() / 255 for image in batch.images])
+        patch.setattr(
+            engine, "float_images", lambda b: [i.double() / (0 if rank == poisoned else 255) for i in b.images]
+        )
         make_trainer(solver, [keep], world).fit(module, DataLoader(batches, batch_size=None))
     losses = module.losses
     for value in losses.values() if world > 1 else ():
         torch.distributed.all_reduce(value)
         value /= world
     norms = {name: buffer for name, buffer in model.named_buffers() if "running" in name}
-    return {"losses": losses, "gradients": keep.gradients, "passes": len(passes), "norms": norms}
+    moved = [name for name, value in model.state_dict().items() if not torch.equal(value, start[name])]
+    assert module.skipped == (poisoned is not None)
+    return {"losses": losses, "gradients": keep.gradients, "passes": len(passes), "norms": norms, "moved": moved}
 
 
 def same(a, b):
@@ -106,14 +112,20 @@ def test_parts_equal_the_whole(whole, parts):
     same(whole, step(parts))
 
 
-@pytest.mark.parametrize(("parts", "norm"), [(1, "frozen_bn"), (2, "frozen_bn"), (1, "sync_bn")])
-def test_two_processes_equal_one(whole, parts, norm, tmp_path):
+def two_processes(file, parts, norm, poisoned=None):
+    """The step in two processes, of which this file is the program."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launch, __file__, str(parts), norm, str(tmp_path / "two.pth")]
+    command = [*launch, __file__, str(parts), norm, str(poisoned), str(file)]
     ended = subprocess.run(command, env=env, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    two = torch.load(tmp_path / "two.pth", weights_only=True)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize(("parts", "norm"), [(1, "frozen_bn"), (2, "frozen_bn"), (1, "sync_bn")])
+def test_two_processes_equal_one(whole, parts, norm, tmp_path):
+    two = two_processes(tmp_path / "two.pth", parts, norm)
+    assert two["moved"]
     if norm == "frozen_bn":
         same(whole, two)
         return
@@ -121,6 +133,11 @@ def test_two_processes_equal_one(whole, parts, norm, tmp_path):
     same(whole, two)
     for name, value in whole["norms"].items():
         torch.testing.assert_close(two["norms"][name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_a_step_that_is_no_number_in_one_process_changes_nothing_in_any(tmp_path):
+    two = two_processes(tmp_path / "two.pth", 2, "sync_bn", poisoned=1)
+    assert [name for name in two["moved"] if "num_batches" not in name] == []
 
 
 def test_earlier_parts_are_gone_through_again_where_regions_lack():
@@ -141,7 +158,8 @@ def test_norms_measure_every_part_once():
 
 if __name__ == "__main__":
     rank = int(os.environ["RANK"])
-    result = step(int(sys.argv[1]), norm=sys.argv[2], rank=rank, world=2)
+    parts, norm, poisoned, file = sys.argv[1:]
+    result = step(int(parts), norm=norm, rank=rank, world=2, poisoned=None if poisoned == "None" else int(poisoned))
     if rank == 0:
-        torch.save(result, sys.argv[3])
+        torch.save(result, file)
     torch.distributed.destroy_process_group()
