@@ -1,7 +1,6 @@
 """A detector whose work for one size of pictures is recorded as a CUDA graph and replayed: the GPU then no longer waits for
 Python to launch some hundred kernels a picture."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from detection.faster_rcnn import FasterRCNN
+from detection.nms import has_kernel
 from detection.roi_head import without_empty
 from detection.targets import Detections, check_images
 
@@ -26,25 +26,22 @@ class RecordedDetector(nn.Module):
 
     Args:
         model: on a GPU; its parameters are shared.
-        sizes: recordings that are kept; each holds the memory of a pass.
+        sizes: recordings at most; each holds the memory of a pass. Sizes beyond them run as ever.
 
     Raises:
-        ValueError: the model is not on a GPU.
+        ValueError: the model is not on a GPU, or Triton does not work there, in which the NMS that does not wait is written.
     """
 
     def __init__(self, model: FasterRCNN, sizes: int = 8) -> None:
         super().__init__()
-        device = next(model.parameters()).device
-        if device.type != "cuda":
-            raise ValueError(
-                f"CUDA graphs want a detector on a GPU, it is on {device}: model.cuda(), or use it as it is"
-            )
+        _require_gpu(next(model.parameters()).device)
         self.model, self.graphs = model, Recordings(model.detect, sizes)
+        self.train(model.training)
 
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor]) -> list[Detections]:
         """Detections of images, RGB 0..1 [3, H, W] each."""
-        if self.training:
+        if self.model.training:
             raise RuntimeError("a recorded detector does not train: train the model, and call eval() here")
         check_images(images)
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
@@ -59,30 +56,38 @@ class RecordedDetector(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
 
+def _require_gpu(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise ValueError(f"CUDA graphs want a detector on a GPU, it is on {device}: model.cuda(), or use it as it is")
+    if not has_kernel(device):
+        raise ValueError(
+            "CUDA graphs want Triton, which does not work here (the log says why): use the detector as it is"
+        )
+
+
 class Recordings:
     """``function(batch, settings)``, recorded and replayed.
 
     Args:
         function: launches the same kernels whenever shape and settings are the same, and never waits for the device.
-        limit: recordings that are kept; the one that was not asked for the longest makes room.
+        limit: recordings at most. What comes after them is not recorded: to make room again and again would cost more than
+            is gained.
     """
 
     def __init__(self, function: Function, limit: int) -> None:
         self.function, self.limit = function, limit
-        self.recorded: OrderedDict[Hashable, Any] = OrderedDict()
+        self.recorded: dict[Hashable, Any] = {}
         self.seen: set[Hashable] = set()
 
     def __call__(self, batch: Tensor, settings: Hashable) -> Any:
         half = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         key = (batch.shape, batch.stride(), batch.dtype, half, settings)
         if key not in self.recorded:
-            if key not in self.seen:  # one that comes once is not worth a recording
+            # one that comes once is not worth a recording
+            if key not in self.seen or len(self.recorded) >= self.limit:
                 self.seen.add(key)
                 return self.function(batch, settings)
-            while len(self.recorded) >= self.limit:
-                self.recorded.popitem(last=False)
             self.recorded[key] = self.record(batch, settings)
-        self.recorded.move_to_end(key)
         return self.recorded[key](batch)
 
     def record(self, batch: Tensor, settings: Any) -> Callable[[Tensor], Any]:
@@ -100,15 +105,19 @@ class _Recording:
         self.input, self.graph = batch.clone(), torch.cuda.CUDAGraph()
         enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         # weights that autocast has cast before would be freed while the recording still reads them
-        with torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False):
+        with (
+            torch.cuda.device(batch.device),
+            torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False),
+        ):
             # a first pass apart, in which libraries and kernels set themselves up
-            stream = torch.cuda.Stream(batch.device)
-            stream.wait_stream(torch.cuda.current_stream(batch.device))
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(2):
                     function(self.input)
-            torch.cuda.current_stream(batch.device).wait_stream(stream)
-            with torch.cuda.graph(self.graph):
+            torch.cuda.current_stream().wait_stream(stream)
+            # of this thread alone: others pin memory for the batches to come
+            with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
                 self.output = function(self.input)
 
     def __call__(self, batch: Tensor) -> Any:

@@ -8,7 +8,7 @@ from detection.boxes import iou
 
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
 # pairs compared at once: 4M floats, so that a thousand objects against 60,000 anchors need 64 MB and not a gigabyte
-_MAX_PAIRS = 1 << 22
+MAX_PAIRS = 1 << 22
 
 
 class Matcher:
@@ -41,7 +41,7 @@ class Matcher:
         if len(truth) == 0 or len(boxes) == 0:
             zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
             return zeros, zeros.to(torch.int8)
-        chunks = boxes.split(max(1, _MAX_PAIRS // len(truth)))
+        chunks = boxes.split(max(1, MAX_PAIRS // len(truth)))
         overlaps = iou(truth, boxes) if len(chunks) == 1 else None
         best, index = _best_object(truth, chunks, overlaps)
         foreground = best >= self.foreground

@@ -4,12 +4,14 @@ On a CPU one set of boxes at a time, and no more of it than is wanted. On a devi
 how many boxes are left is not asked, so the host does not wait, and the whole detector can be recorded as a CUDA graph.
 """
 
-import importlib.util
+import functools
+import logging
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+_LOG = logging.getLogger(__name__)
 WORD = 64  # boxes whose bits fill an int64
 
 
@@ -44,13 +46,11 @@ def apart(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
 
 @torch.library.custom_op("resdet::apart", mutates_args=())
 def _apart(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
-    if boxes.device.type == "cuda" and _has_triton():
-        from detection import nms_kernels  # a second to import, and there on GPUs alone
-
-        return from_words(nms_kernels.apart(boxes.float().contiguous(), as_words(valid), iou, limit), valid.shape[1])
+    if has_kernel(boxes.device):
+        return from_words(_by_kernel(boxes.float().contiguous(), as_words(valid), iou, limit), valid.shape[1])
     kept = torch.zeros_like(valid)
     for own, own_boxes, own_valid in zip(kept, boxes, valid, strict=True):
-        place = own_valid.nonzero()[:, 0]  # waits: neither a CPU nor a device without Triton minds
+        place = own_valid.nonzero()[:, 0]  # a device without the kernel is waited for
         scores = torch.arange(len(place), 0, -1, dtype=torch.float32, device=boxes.device)
         own[place[best_apart(own_boxes[place], scores, iou, limit)]] = True
     return kept
@@ -61,8 +61,26 @@ def _(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
     return torch.empty_like(valid)
 
 
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+@functools.cache
+def has_kernel(device: torch.device) -> bool:
+    """Whether :func:`apart` runs on a device without being waited for: on a GPU where Triton works, which wants a C compiler
+    when it is first used."""
+    if device.type != "cuda":
+        return False
+    try:
+        _by_kernel(torch.zeros(1, 1, 4, device=device), torch.ones(1, 1, dtype=torch.int64, device=device), 0.5, 1)
+    except Exception as error:  # not installed, no compiler, no headers, an old GPU
+        reason = str(error).strip().partition("\n")[0]
+        _LOG.warning("NMS is torchvision's, for which the GPU is waited for: Triton does not work here (%s)", reason)
+        return False
+    return True
+
+
+def _by_kernel(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
+    from detection import nms_kernels  # a second to import, and there on GPUs alone
+
+    with torch.cuda.device(boxes.device):  # Triton launches on the current one
+        return nms_kernels.apart(boxes, valid, iou, limit)
 
 
 def as_words(bits: Tensor) -> Tensor:
@@ -75,4 +93,4 @@ def as_words(bits: Tensor) -> Tensor:
 def from_words(words: Tensor, n: int) -> Tensor:
     """The reverse of :func:`as_words`: bool [B, n]."""
     bits = (words[:, :, None] >> torch.arange(WORD, device=words.device)) & 1
-    return bits.bool().flatten(1)[:, :n]
+    return bits.bool().flatten(1)[:, :n].contiguous()

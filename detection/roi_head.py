@@ -209,6 +209,10 @@ class RoIHead(nn.Module):
             )
 
         at_once = self._at_once(label.device)
+        if label.device.type != "cpu" and self._together():
+            # norms that use the batch must not see empty places, whatever the wait costs
+            filled = (label != IGNORED).nonzero()[:, 0]
+            regions, label, goal = regions[filled], label[filled], goal[filled]
         inputs = [x for x in (*as_maps(features), *self.parameters()) if x.requires_grad]
         if at_once is None or at_once >= len(label) or not inputs or not torch.is_grad_enabled():
             loss = losses(slice(0, len(label)))
@@ -218,9 +222,12 @@ class RoIHead(nn.Module):
 
     def _at_once(self, device: torch.device) -> int | None:
         """How many regions the head takes at a time; None for all."""
+        return None if device.type != "cpu" or self._together() else self.at_once
+
+    def _together(self) -> bool:
+        """Whether regions change each other's outputs: the head has batch norms, and they are in training."""
         batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
-        together = any(isinstance(m, batch_norms) and m.training for m in self.head.modules())
-        return None if device.type != "cpu" or together else self.at_once
+        return any(isinstance(m, batch_norms) and m.training for m in self.head.modules())
 
     @torch.no_grad()
     def _sample(

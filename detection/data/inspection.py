@@ -52,8 +52,8 @@ def inspect_pictures(
             found[file] = picture
             tick(done, len(rest))
     finally:  # one who loses patience has not waited in vain
-        # a process may have died for want of memory, which is no property of the file
-        _write(place, known | {f: (stamps[f], p) for f, p in found.items() if f in stamps and p.error != _DIED})
+        # why a picture could not be read may be no property of its file: a right, a disk, the lack of memory
+        _write(place, known | {f: (stamps[f], p) for f, p in found.items() if f in stamps and not p.error})
     return found
 
 
@@ -61,24 +61,23 @@ def _decoded(files: Sequence[str], workers: int, inspect: Callable[[str], Pictur
     """In any order."""
     waiting = deque(files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK))
     while waiting:
-        suspects: list[Sequence[str]] = []
+        broken, suspects = False, list[Sequence[str]]()
         flying: dict[Future[list[Picture]], Sequence[str]] = {}
         with ProcessPoolExecutor(workers) as pool:
-            while waiting or flying:
+            while flying or (waiting and not broken):
                 try:
-                    while waiting and len(flying) < 2 * workers:
+                    while waiting and not broken and len(flying) < 2 * workers:
                         future = pool.submit(_inspect_all, inspect, waiting[0])
                         flying[future] = waiting.popleft()
-                except BrokenProcessPool:  # a broken pool takes no more; those that fly say so below
-                    pass
+                except BrokenProcessPool:
+                    broken = True
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
                     own = flying.pop(future)
                     try:
                         yield from zip(own, future.result(), strict=True)
                     except BrokenProcessPool:
+                        broken = True
                         suspects.append(own)
-                if suspects and not flying:
-                    break
         for file in (file for own in suspects for file in own):  # one of them it was: each in a process of its own
             with ProcessPoolExecutor(1) as pool:
                 try:

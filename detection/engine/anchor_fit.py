@@ -13,6 +13,7 @@ from detection.boxes import iou
 from detection.build import build_model
 from detection.config import Config, ModelConfig
 from detection.data.transforms import resized
+from detection.matching import MAX_PAIRS
 
 _IOUS = (0.5, 0.7)
 _GAIN = 0.01  # of the share at the first of them, by which other sizes are worth a word
@@ -60,8 +61,13 @@ def anchor_fit(model: ModelConfig, seen: Seen) -> dict[str, Any]:
 
 def _matched(model: ModelConfig, sizes: Sequence[float], seen: Seen) -> dict[str, float]:
     make = _anchors_of(model, sizes)
-    best = torch.cat([iou(boxes, make(size)).amax(dim=1) for size, boxes in seen])
+    best = torch.cat([_best(boxes, make(size)) for size, boxes in seen])
     return {str(threshold): float((best >= threshold).float().mean()) for threshold in _IOUS}
+
+
+def _best(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """The highest IoU of each box; not all pairs at once, since a crowd against a pyramid's anchors would be gigabytes."""
+    return torch.cat([iou(some, anchors).amax(dim=1) for some in boxes.split(max(1, MAX_PAIRS // len(anchors)))])
 
 
 def _anchors_of(model: ModelConfig, sizes: Sequence[float]) -> Callable[[tuple[int, int]], Tensor]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from detection.config import Config
 from detection.config_io import load_config
 from detection.data.audit import Audit, audit, made_from
-from detection.data.cache import kept, text_array, text_of
+from detection.data.cache import kept, stamp, text_array, text_of
 from detection.data.faults import (
     KINDS,
     Annotated,
@@ -30,6 +30,7 @@ from detection.data.faults import (
     same_pictures,
 )
 from detection.data.inspection import inspect_pictures
+from detection.data.records import Records
 from detection.engine.anchor_fit import anchor_fit, seen_boxes
 from detection.engine.files import replacing
 from detection.engine.progress import progress_bar
@@ -82,7 +83,9 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
                 faults += picture_faults(image, picture)
             # COCO's boxes are cut off at the stated size, VOC's at the picture's
             stated = image.stated if config.data.format == "coco" else None
-            faults += box_faults(image, stated or _size(image, picture))
+            # an XML's is 0x0, unturned or wrong too often to be believed
+            known = stated or (_size(image, picture) if config.data.format == "coco" or picture is not None else None)
+            faults += box_faults(image, known)
     used = {str(image.file) for own in audits.values() for image in own.images}
     faults = [fault for fault in faults if fault.kind != "unused file" or fault.file not in used]
     faults += class_faults({n: dict(a.classes) for n, a in audits.items()}, {n: a.where for n, a in audits.items()})
@@ -97,14 +100,21 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
     }
 
 
-def first_look(config: Config, place: Path) -> None:
+def first_look(config: Config, sets: Sequence[Records], place: Path) -> None:
     """What a run says of its data before its first step: the quick check, in short in the log and whole in ``place``. For a
-    set that has not changed since the last time it comes from the user's cache; drawn pictures have no faults."""
+    set that has not changed since the last time it comes from the user's cache; drawn pictures have no faults.
+
+    Args:
+        config: of the run.
+        sets: its training and validation sets as they were read.
+        place: a JSON file.
+    """
     if config.data.format == "shapes":
         return
     _LOG.info("looking through the annotations under %s", config.data.root)
     splits = [split for split in (config.data.train, config.data.val) if split]
-    stamps = [made_from(config.data, split) for split in splits]
+    folders = sorted({os.path.dirname(file) for records in sets for file in records.files})
+    stamps = [[made_from(config.data, split) for split in splits], [stamp(Path(folder)) for folder in folders]]
     arrays = kept(
         f"check of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
         hashlib.sha256(

@@ -52,6 +52,7 @@ class TrainingModule(L.LightningModule):
         self.losses: dict[str, Tensor] = {}
         self.skipped, self.leave_out = 0, False
         self.in_doubt: _InDoubt | None = None
+        self.statistics: list[tuple[Tensor, Tensor]] = []
         self.output: Path | None = None  # where a step that went wrong is kept
         self.step_done = time.perf_counter()
 
@@ -84,10 +85,11 @@ class TrainingModule(L.LightningModule):
         seed, parts = self._seed(batch_index), self.solver.accumulate
         before = self.losses if batch_index % parts else {}
         self.losses = before
-        statistics = self._statistics()
+        if not batch_index % parts:
+            self.statistics = self._statistics()
         losses = self.compute_losses(batch, torch.Generator(self.device).manual_seed(seed))
         total = torch.stack(list(losses.values())).sum()
-        self.in_doubt = _InDoubt(_Verdict(total.detach()), batch, seed, losses, before, statistics)
+        self.in_doubt = _InDoubt(_Verdict(total.detach()), batch, seed, losses, before)
         self.losses = {name: before.get(name, 0) + value.detach() / parts for name, value in losses.items()}
         return total
 
@@ -98,8 +100,6 @@ class TrainingModule(L.LightningModule):
         if step.verdict.finite():
             return
         self.losses = step.before
-        for buffer, value in step.statistics:
-            buffer.copy_(value)
         self._not_finite(step.batch, step.seed, step.losses)
 
     def _statistics(self) -> list[tuple[Tensor, Tensor]]:
@@ -154,6 +154,8 @@ class TrainingModule(L.LightningModule):
             if self.leave_out:  # one of the step's parts was no number
                 for parameter in self.model.parameters():
                     parameter.grad = None
+                for buffer, value in self.statistics:
+                    buffer.copy_(value)
                 self.leave_out = False
             return result
 
@@ -205,7 +207,6 @@ class _InDoubt:
     seed: int
     losses: dict[str, Tensor]
     before: dict[str, Tensor]
-    statistics: list[tuple[Tensor, Tensor]]
 
 
 class DetectionModule(TrainingModule):
@@ -242,28 +243,39 @@ class DetectionModule(TrainingModule):
         if len(self.parts) < self.solver.accumulate:
             return losses
         parts, self.parts = self.parts, []
-        # the gradients of a step whose earlier part was no number are thrown away
-        return losses if self.leave_out else self._weighed(parts, losses)
-
-    def _weighed(self, parts: list["_Part"], losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The last part's losses, as a share of the step's: over all parts' regions, not over its own.
-
-        Where parts have brought different numbers of regions (small pictures with few proposals), the gradient of each
-        earlier one is corrected, by going through that part again: its weight is known only now.
-        """
         counts = torch.stack([part.sampled for part in parts]).double()
         weights = (counts / counts.mean()).tolist()
+        # the gradients of a step whose earlier part was no number are thrown away
+        if self.leave_out or all(weight == 1 for weight in weights):
+            return losses
+        del losses  # with its activations: one part's are held at a time
+        return self._weighed(parts, weights)
+
+    def _weighed(self, parts: list["_Part"], weights: list[float]) -> dict[str, Tensor]:
+        """The last part's losses, as a share of the step's: over all parts' regions, not over its own.
+
+        Parts have brought different numbers of regions (small pictures with few proposals), and their weights are known
+        only now: each part is gone through again, the earlier ones to correct their gradients.
+        """
+
+        def again(part: "_Part") -> dict[str, Tensor]:
+            generator = torch.Generator(self.device).manual_seed(part.seed)
+            with nothing_measured(self.model):
+                losses: dict[str, Tensor] = self.model(
+                    float_images(part.batch), part.batch.targets, generator=generator
+                )
+            return losses
+
         for part, weight in zip(parts[:-1], weights[:-1], strict=True):
             if weight == 1:
                 continue
-            generator = torch.Generator(self.device).manual_seed(part.seed)
-            with nothing_measured(self.model):
-                again = self.model(float_images(part.batch), part.batch.targets, generator=generator)
-            missing = {name: again[name] * ((weight - 1) / len(parts)) for name in _OVER_REGIONS}
+            losses = again(part)
+            missing = {name: losses[name] * ((weight - 1) / len(parts)) for name in _OVER_REGIONS}
             # within DDP's forward no hook waits for gradients: these join the sums that its backward sends
             torch.stack(list(missing.values())).sum().backward()  # type: ignore[no-untyped-call]
             for name, value in missing.items():
                 self.losses[name] = self.losses[name] + value.detach()
+        losses = again(parts[-1])
         return {name: value * weights[-1] if name in _OVER_REGIONS else value for name, value in losses.items()}
 
     def save_step(self, path: Path, batch: Batch, seed: int, losses: dict[str, Tensor]) -> str:

@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--batch-size wants at least 1, got {args.batch_size}")
     files = find_images(args.inputs, leave_out=args.output)
     model, config, classes = read_detector(args.weights)
+    if torch.device(args.device).type == "cuda":
+        torch.cuda.set_device(args.device)
     model = model.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     run = RecordedDetector(model) if args.cuda_graphs else model
     args.output.mkdir(parents=True, exist_ok=True)

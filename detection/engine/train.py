@@ -64,6 +64,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         ValueError, FileNotFoundError, ConnectionError: data or weights are not as wanted; ``output`` is then untouched.
     """
     run_log = RunLog()
+    _check_cuda_graphs(config.solver)
     source = open_source(config.data, config_name=config_name)
     assert source.train is not None
     classes = Classes(source.train.classes, source.train.category_ids)
@@ -88,7 +89,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, start)
         if checkpoint is None:
-            first_look(config, output / "dataset.json")
+            first_look(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
     _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))
@@ -196,6 +197,7 @@ def evaluate_only(
         ValueError: no validation set, or other classes than the detector's (lists both).
     """
     run_log = RunLog()
+    _check_cuda_graphs(config.solver)
     source = open_source(config.data, train=False, config_name=config_name)
     if source.val is None:
         raise ValueError("data.val is null: there is nothing to evaluate on")
@@ -207,6 +209,8 @@ def evaluate_only(
     device = (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
     )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     if int(os.environ.get("RANK", 0)) == 0:
@@ -229,6 +233,11 @@ def _trained(config: Config, weights: Path, model_keys: Sequence[str], source: S
     model = build_model(config.model, len(records.classes))
     load_weights(model, file)
     return model.eval(), Classes(records.classes, records.category_ids)
+
+
+def _check_cuda_graphs(solver: SolverConfig) -> None:
+    if solver.cuda_graphs and not torch.cuda.is_available():
+        raise ValueError("solver.cuda_graphs=true wants a GPU, and there is none here: leave it out")
 
 
 def describe_solver(solver: SolverConfig, world: int) -> str:
@@ -304,8 +313,6 @@ class Evaluator:
     def __init__(self, config: Config, source: Source, output: Path) -> None:
         assert source.val is not None
         self.config, self.records, self.output = config, source.val, output
-        if config.solver.cuda_graphs and not torch.cuda.is_available():
-            raise ValueError("solver.cuda_graphs=true wants a GPU, and there is none here: leave it out")
         self.dataset = EvalSet(source.val, source.read, config.data)
         self.truth = source.val.to_coco()
         self.bf16 = use_bf16(config.solver.precision)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from detection import build_model
+from detection import build_model, cuda_graphs
 from detection.config import ModelConfig, RoIConfig
 from detection.cuda_graphs import RecordedDetector, Recordings
 
@@ -25,13 +25,10 @@ def test_what_comes_twice_is_recorded():
     assert graphs(a, 2)[0] == "ran"  # other settings
     assert graphs(a.to(memory_format=torch.channels_last), 1)[0] == "ran"  # another layout
     assert graphs.notes == [((1, 3, 4, 4), 1)]
-    for x in (b, b, a, c, c):  # b was not asked for the longest
-        graphs(x, 1)
-    assert len(graphs.recorded) == 2
+    assert [graphs(b, 1)[0] for _ in range(2)] == ["ran", "replayed"]
+    assert [graphs(c, 1)[0] for _ in range(3)] == ["ran"] * 3  # there is no room for more
+    assert graphs.notes == [((1, 3, 4, 4), 1), ((1, 3, 4, 5), 1)]
     assert graphs(a, 1)[0] == "replayed"
-    assert len(graphs.notes) == 3
-    graphs(b, 1)
-    assert graphs.notes[-1] == ((1, 3, 4, 5), 1)
     graphs.forget()
     assert graphs(a, 1)[0] == "ran"
 
@@ -44,6 +41,25 @@ def small():
 def test_a_cpu_is_refused():
     with pytest.raises(ValueError, match="want a detector on a GPU, it is on cpu"):
         RecordedDetector(small())
+
+
+def test_it_is_the_detector_in_its_mode(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "_require_gpu", lambda device: None)
+    monkeypatch.setattr(cuda_graphs, "_Recording", lambda function, batch: function)
+    model = small()
+    model.roi_head.score_threshold = 0.0
+    recorded = RecordedDetector(model)
+    images = [torch.rand(3, 64, 80)]
+    for _ in range(3):
+        for key, value in model(images)[0].items():
+            assert torch.equal(recorded(images)[0][key], value)
+    assert len(recorded.graphs.recorded) == 1
+    recorded.half()
+    assert not recorded.graphs.recorded
+    model.train()
+    with pytest.raises(RuntimeError, match="does not train"):
+        recorded(images)
+    assert RecordedDetector(model).training
 
 
 @pytest.mark.gpu

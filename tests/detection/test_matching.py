@@ -56,7 +56,7 @@ def expected(matches):
 def test_a_crowd_in_pieces_equals_the_whole(monkeypatch):
     truth, boxes = crowd(300), crowd(2000)
     whole = Matcher(0.6, 0.3, keep_best=True)(truth, boxes)
-    monkeypatch.setattr(detection.matching, "_MAX_PAIRS", 10_000)
+    monkeypatch.setattr(detection.matching, "MAX_PAIRS", 10_000)
     pieces = Matcher(0.6, 0.3, keep_best=True)(truth, boxes)
     assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
 

@@ -1,6 +1,8 @@
 """Pictures decoded by several processes, once: what a second look asks again, and a decoder that takes its process along."""
 
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,11 @@ def marking(file: str) -> Picture:
     with Path(file).with_suffix(".seen").open("a") as mark:
         mark.write("x")
     return inspect_picture(file)
+
+
+def refused(file: str) -> Picture:
+    """What a right that is missing gives; changing it changes neither the file's size nor its time."""
+    return Picture(0, 0, "", False, "", "[Errno 13] Permission denied")
 
 
 def dying(file: str) -> Picture:
@@ -69,6 +76,24 @@ def test_a_picture_at_which_the_decoder_dies_is_named_and_the_others_are_read(fi
     assert "died" in found[files[7]].error
     # it may have been for want of memory: the next time asks again
     assert not any(p.error for p in inspect_pictures(files, "set", 2).values())
+
+
+def test_a_process_that_dies_between_pictures_is_replaced(files):
+    def kill(done: int, of: int) -> None:
+        if done == 8:
+            time.sleep(0.5)  # what it was given is done
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
+
+    found = inspect_pictures(files, "set", 1, kill)
+    assert sorted(found) == files
+    assert not any(p.error for p in found.values())
+
+
+def test_what_could_not_be_read_is_asked_for_again(files):
+    assert all(p.error for p in inspect_pictures(files[:2], "set", 1, inspect=refused).values())
+    assert not any(p.error for p in inspect_pictures(files[:2], "set", 1).values())
 
 
 def test_what_an_impatient_user_waited_for_is_kept(files):
