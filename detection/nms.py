@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 _LOG = logging.getLogger(__name__)
-WORD = 64  # boxes whose bits fill an int64
+WORD = torch.iinfo(torch.int64).bits  # boxes whose bits fill an int64
 
 
 def best_apart(boxes: Tensor, scores: Tensor, iou: float, limit: int) -> Tensor:

@@ -5,8 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from detection.nms import WORD
-
+WORD = torch.iinfo(torch.int64).bits  # boxes in a word of bits, and in a tile's row and column
 _ROWS = 16  # of the bits that are joined at a time
 
 
