@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.cache import Arrays, kept, stamp, text_array, text_of
-from detection.data.image import image_size
+from detection.data.image import UnreadableImage, image_size
 from detection.data.records import DataError, Records, Strings, first_few
 
 _LOG = logging.getLogger(__name__)
@@ -147,19 +147,24 @@ def _records(root: Path, split: str, path: Path, arrays: Arrays) -> Records:
         _LOG.warning("%s: %d annotations belong to images that it does not list", path, about["strays"])
     names = about["files"]
     folder = image_folder(root, split, path, names[:50])
-    there = _present(names, folder, path)
+    there, sizes = _present(names, folder, path), arrays["sizes"].copy()
+    for k in np.flatnonzero(there & (sizes <= 0).any(axis=1)).tolist():  # the JSON lacks them: the picture's own
+        try:
+            sizes[k] = image_size(folder / names[k])
+        except (UnreadableImage, OSError) as error:
+            _LOG.warning("%s; left out: its size is not in %s either", error, path)
+            there[k] = False
     own = np.repeat(there, arrays["counts"])
     rows = np.flatnonzero(there).tolist()
-    sizes = arrays["sizes"][there].copy()
-    for k in np.flatnonzero((sizes <= 0).any(axis=1)).tolist():  # the JSON lacks them: the picture's own
-        sizes[k] = image_size(folder / names[rows[k]])
+    if not rows:
+        raise DataError(f"{path}: none of its images has a size, there or in its file")
     return Records(
         name=str(path),
         classes=tuple(about["classes"]),
         category_ids=tuple(about["category_ids"]),
         image_ids=[about["image_ids"][i] for i in rows],
         files=Strings([str(folder / names[i]) for i in rows]),
-        sizes=sizes,
+        sizes=sizes[there],
         offsets=np.cumsum([0, *arrays["counts"][there].tolist()], dtype=np.int64),
         boxes=arrays["boxes"][own],
         labels=arrays["labels"][own],

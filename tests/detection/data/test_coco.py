@@ -32,6 +32,22 @@ def write(root, tree, images=("a.jpg", "b.jpg")):
         Image.new("RGB", (60, 50)).save(root / "val" / name)
 
 
+def test_a_picture_whose_size_is_nowhere_is_left_out(tmp_path, caplog):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "a.png").write_text("no picture")
+    Image.new("RGB", (50, 40)).save(tmp_path / "val" / "b.png")
+    images = [{"id": i, "file_name": name} for i, name in enumerate(("a.png", "b.png"))]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1 + i, 2, 3, 4]} for i in range(2)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    records = read_coco(tmp_path, "val")
+    assert (records.image_ids, records.sizes.tolist(), records.boxes[:, 0].tolist()) == ([1], [[40, 50]], [2.0])
+    assert "left out: its size is not in" in caplog.text
+    (tmp_path / "val" / "b.png").write_text("none either")
+    with pytest.raises(DataError, match="none of its images has a size"):
+        read_coco(tmp_path, "val")
+
+
 def test_ids_boxes_and_flags(tmp_path):
     write(tmp_path, content())
     records = read_coco(tmp_path, "val")
