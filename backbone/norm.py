@@ -68,8 +68,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return nn.SyncBatchNorm.forward(cast(nn.SyncBatchNorm, self), x)
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         sums = torch.cat((exact.sum(dim=(0, 2, 3)), exact.new_tensor([x.numel() / x.shape[1]])))
-        *_, count = total = _over_processes(sums)
-        mean = total[:-1] / count
+        total = _over_processes(sums)
+        count, mean = total[-1], total[:-1] / total[-1]
         centred = exact - mean[:, None, None]  # squares of the whole would leave few digits of a small variance
         variance = _over_processes(centred.square().sum(dim=(0, 2, 3))) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:

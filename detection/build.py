@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from backbone import RECIPES, FeatureSpec, PyramidTrunk, ResNet, Trunk, split_c4
@@ -28,9 +29,24 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
     Raises:
         ValueError: parts that do not go together, or fewer than one class.
     """
+    return assemble(_network(config), config, num_classes)
+
+
+def anchor_generators(config: ModelConfig) -> list[AnchorGenerator]:
+    """Those of a configuration's detector, one for each map, without the detector.
+
+    Raises:
+        ValueError: parts that do not go together.
+    """
+    with torch.device("meta"):  # its strides are wanted: no memory, and no random numbers
+        maps = _ARCHITECTURES[config.architecture](_network(config), config).maps
+    return _anchors(config.anchors, maps)
+
+
+def _network(config: ModelConfig) -> ResNet:
     recipe = RECIPES[config.recipe]
     dilated: dict[str, Any] = {"output_stride": 16, "dilate_first": True} if config.architecture == "dc5" else {}
-    net = FACTORIES[config.backbone](
+    return FACTORIES[config.backbone](
         norm=config.norm,
         conv5_norm=config.conv5_norm,
         stride_in=config.stride_in or recipe.stride_in,
@@ -38,7 +54,6 @@ def build_model(config: ModelConfig, num_classes: int) -> FasterRCNN:
         freeze_at=config.freeze_at,
         **dilated,
     )
-    return assemble(net, config, num_classes)
 
 
 def assemble(net: ResNet, config: ModelConfig, num_classes: int) -> FasterRCNN:

@@ -1,12 +1,12 @@
 """Whole runs on drawn pictures, small enough for seconds, and what differs between two of them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from detection.cli import run, train
+from detection.engine.callbacks import read_rows
 
 TOOLS = Path(__file__).parents[1] / "tools"
 SMALL = [
@@ -56,10 +56,8 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times; a line without its end is left out."""
-    path = output / "metrics.jsonl"
-    *lines, _ = path.read_text().split("\n") if path.exists() else [""]
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    """metrics.jsonl without times."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(output / "metrics.jsonl")]
 
 
 def compare(a: Path, b: Path) -> list[str]:

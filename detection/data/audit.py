@@ -19,7 +19,7 @@ from detection.data.coco import annotation_file, image_folder, image_folders, re
 from detection.data.faults import KINDS, REFUSES, Annotated, Box, Fault
 from detection.data.image import SUFFIXES
 from detection.data.records import DataError
-from detection.data.voc import image_sets, listed_names, object_of, read_voc, years
+from detection.data.voc import image_sets, listed_names, object_of, pictures_of, read_voc, years
 
 
 @dataclass
@@ -77,8 +77,8 @@ def made_from(config: DataConfig, split: str) -> list[tuple[int, int]]:
         return [stamp(own) for own in (path, *image_folders(root, split, path)) if own.exists()]
     paths = []
     for year, image_set in image_sets(root, split):
-        pictures = {Path(f).stem for f in os.listdir(year / "JPEGImages")}
-        xmls = [year / "Annotations" / f"{name}.xml" for name in listed_names(image_set, pictures)]
+        names = listed_names(image_set, set(pictures_of(year)))
+        xmls = [year / "Annotations" / f"{name}.xml" for name in names]
         paths += [image_set, year / "JPEGImages", *xmls]
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(lambda own: stamp(own) if own.exists() else (-1, -1), paths))
@@ -91,7 +91,7 @@ def _audit_voc(root: Path, split: str) -> Audit:
     found = Audit(" + ".join(str(file) for _, file in sets))
     seen: set[str] = set()
     for year, image_set in sets:
-        pictures = {Path(f).stem: f for f in sorted(os.listdir(year / "JPEGImages")) if f.lower().endswith(SUFFIXES)}
+        pictures = pictures_of(year)
         for name in listed_names(image_set, set(pictures)):
             xml = year / "Annotations" / f"{name}.xml"
             if name in seen:

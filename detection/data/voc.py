@@ -150,9 +150,14 @@ def image_sets(root: Path, split: str) -> list[tuple[Path, Path]]:
     return found
 
 
+def pictures_of(year: Path) -> dict[str, str]:
+    """The file of each picture of a year's folder, by its name without the suffix."""
+    return {Path(f).stem: f for f in sorted(os.listdir(year / "JPEGImages")) if f.lower().endswith(SUFFIXES)}
+
+
 def _read_year(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, int], list[VocObject]]]:
     """Name, file, size and objects of a set's images."""
-    pictures = {Path(f).stem: f for f in sorted(os.listdir(year / "JPEGImages")) if f.lower().endswith(SUFFIXES)}
+    pictures = pictures_of(year)
     names = listed_names(image_set, set(pictures))
     no_image = [n for n in names if n not in pictures]
     no_xml = [n for n in names if n in pictures and not (year / "Annotations" / f"{n}.xml").is_file()]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detection.boxes import iou
-from detection.build import build_model
+from detection.boxes import iou, larger_than
+from detection.build import anchor_generators
 from detection.config import Config, ModelConfig
 from detection.data.transforms import resized
 from detection.matching import MAX_PAIRS
@@ -29,7 +29,7 @@ def seen_boxes(config: Config, pictures: Sequence[tuple[tuple[int, int], Sequenc
     seen = []
     for size, own in pictures:
         boxes = torch.tensor(own, dtype=torch.float32).reshape(-1, 4)
-        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1) & boxes.isfinite().all(dim=1)]
+        boxes = boxes[larger_than(boxes, 0.0) & boxes.isfinite().all(dim=1)]
         if len(boxes):
             to = resized(*size, config.data.short_side[-1], config.data.max_side)
             seen.append((to, boxes * torch.tensor([to[1] / size[1], to[0] / size[0]] * 2)))
@@ -73,10 +73,10 @@ def _best(boxes: Tensor, anchors: Tensor) -> Tensor:
 def _anchors_of(model: ModelConfig, sizes: Sequence[float]) -> Callable[[tuple[int, int]], Tensor]:
     """All anchors of a picture by its (height, width)."""
     anchors = dataclasses.replace(model.anchors, sizes=tuple(sizes))
-    generators = build_model(dataclasses.replace(model, anchors=anchors, weights=None), 1).rpn.anchors
+    generators = anchor_generators(dataclasses.replace(model, anchors=anchors))
 
     @functools.lru_cache(64)  # most pictures of a set share a few sizes
     def all_of(size: tuple[int, int]) -> Tensor:
-        return torch.cat([g(-(-size[0] // g.stride), -(-size[1] // g.stride)) for g in generators])  # type: ignore[operator]
+        return torch.cat([g(-(-size[0] // g.stride), -(-size[1] // g.stride)) for g in generators])
 
     return all_of

@@ -81,11 +81,12 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
             picture = pictures.get(str(image.file))
             if picture is not None:
                 faults += picture_faults(image, picture)
-            # COCO's boxes are cut off at the stated size, VOC's at the picture's
-            stated = image.stated if config.data.format == "coco" else None
-            # an XML's is 0x0, unturned or wrong too often to be believed
-            known = stated or (_size(image, picture) if config.data.format == "coco" or picture is not None else None)
-            faults += box_faults(image, known)
+            # COCO's boxes are cut off at the stated size, VOC's at the picture's: an XML's alone is wrong too often
+            if config.data.format == "coco":
+                size = image.stated or _size(image, picture)
+            else:
+                size = _size(image, picture) if picture is not None else None
+            faults += box_faults(image, size)
     used = {str(image.file) for own in audits.values() for image in own.images}
     faults = [fault for fault in faults if fault.kind != "unused file" or fault.file not in used]
     faults += class_faults({n: dict(a.classes) for n, a in audits.items()}, {n: a.where for n, a in audits.items()})
@@ -131,9 +132,7 @@ def first_look(config: Config, sets: Sequence[Records], place: Path) -> None:
 
 def text(report: dict[str, Any]) -> str:
     """The report to read: faults by kind, worst first, then what the sets hold."""
-    lines = _faults(report, _SHOWN)
-    if max(Counter(fault["kind"] for fault in report["faults"]).values(), default=0) > _SHOWN:
-        lines.append("(--json FILE has all)")
+    lines = _faults(report, _SHOWN, " (--json FILE has all)")
     for name, own in report["sets"].items():
         lines.append(
             f"\n{name} ({own['where']})\n  {own['pictures']} pictures, {own['without_objects']} of them without objects; "
@@ -154,7 +153,7 @@ def text(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *_anchors_text(report["anchors"])])
 
 
-def _faults(report: dict[str, Any], shown: int) -> list[str]:
+def _faults(report: dict[str, Any], shown: int, rest: str = "") -> list[str]:
     counts = Counter(fault["kind"] for fault in report["faults"])
     lost = sum(fault["drops"] for fault in report["faults"])
     lines = [f"faults by which something is lost: {lost}; notes: {len(report['faults']) - lost}"]
@@ -167,7 +166,7 @@ def _faults(report: dict[str, Any], shown: int) -> list[str]:
             place = fault["file"] + (f" object {fault['object']}" if fault["object"] else "")
             lines.append(f"           {place}{': ' + fault['found'] if fault['found'] else ''}")
         if len(own) > shown:
-            lines.append(f"           … and {len(own) - shown} more")
+            lines.append(f"           … and {len(own) - shown} more{rest}")
     return lines
 
 

@@ -73,7 +73,7 @@ def detect(
     """
     was_training = model.training
     model.eval()
-    run = RecordedDetector(model).eval() if cuda_graphs else model
+    run = RecordedDetector(model) if cuda_graphs else model
     found: list[tuple[int, Rows]] = []
     try:
         for batch in loader:

@@ -1,8 +1,11 @@
+import pytest
 import torch
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator as TorchvisionAnchors
 
+from detection import build_model, load_config
 from detection.anchors import AnchorGenerator, cell_anchors
+from detection.build import anchor_generators
 
 
 def test_cell_by_hand():
@@ -32,3 +35,16 @@ def test_anchors_are_no_weights():
     generator = AnchorGenerator([32], [1.0], 16)
     assert generator.state_dict() == {}
     assert generator.per_position == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["faster_rcnn_r101.yaml", "faster_rcnn_r50_fpn_1x.yaml", "faster_rcnn_r50_dc5_1x.yaml"]
+)
+def test_a_configuration_s_anchors_are_its_detector_s(name):
+    config = load_config(name).model
+    before = torch.get_rng_state()
+    own = anchor_generators(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    for mine, theirs in zip(own, build_model(config, 1).rpn.anchors, strict=True):
+        assert mine.stride == theirs.stride
+        assert torch.equal(mine(5, 7), theirs(5, 7))
