@@ -162,6 +162,10 @@ def _two_layers(pooled: FeatureSpec, config: ModelConfig) -> TwoLayerHead:
 
 def _anchors(config: AnchorConfig, maps: Sequence[FeatureSpec]) -> list[AnchorGenerator]:
     """All sizes on a single map; one size on each level of a pyramid."""
+    if not config.sizes:
+        raise ValueError(
+            "model.anchors.sizes=auto is for training, which looks at its boxes: here it wants sizes in pixels"
+        )
     sizes = [config.sizes] if len(maps) == 1 else [(size,) for size in config.sizes]
     if len(sizes) != len(maps):
         raise ValueError(

@@ -12,6 +12,9 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, P
 Share = Annotated[float, Field(ge=0, le=1)]
 # YAML reads data.train=2007 as a number
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+# "auto" is kept as nothing, until a run knows its data (engine/auto.py)
+AutoSteps = Annotated[NonNegativeInt, BeforeValidator(lambda value: 0 if value == "auto" else value)]
+AutoSizes = Annotated[tuple[PositiveFloat, ...], BeforeValidator(lambda value: () if value == "auto" else value)]
 
 BackboneName = Literal[
     "resnet18",
@@ -33,12 +36,13 @@ class AnchorConfig:
     """Anchors (Faster R-CNN, section 3.1.1).
 
     Attributes:
-        sizes: square roots of the areas, in pixels (VOC paper: 128, 256, 512; COCO paper: also 64); fpn: one a level.
+        sizes: square roots of the areas, in pixels (VOC paper: 128, 256, 512; COCO paper: also 64); fpn: one a level. auto,
+            or none: five that fit the training boxes, as the checker finds them.
         aspect_ratios: height / width.
         offset: position of the first anchor's centre, in strides.
     """
 
-    sizes: tuple[PositiveFloat, ...] = (32, 64, 128, 256, 512)
+    sizes: AutoSizes = (32, 64, 128, 256, 512)
     aspect_ratios: tuple[PositiveFloat, ...] = (0.5, 1.0, 2.0)
     offset: NonNegativeFloat = 0.0
 
@@ -96,6 +100,8 @@ class RoIConfig:
         batch_per_image: regions sampled an image (the paper: 64 on VOC with two images, 128 in all).
         foreground_fraction: at most this share of them is foreground.
         append_truth: ground truth joins the proposals in training.
+        class_start: where a new class layer's biases start: zero (detectron2, the papers), or frequencies, the logarithms
+            of how often a sampled region is background or an object of each class.
         box_weights: on the offsets x, y, w, h.
         beta: of smooth L1; 0 is L1 (the paper: 1).
         box_loss_weight: on the box loss.
@@ -115,6 +121,7 @@ class RoIConfig:
     batch_per_image: PositiveInt = 512
     foreground_fraction: Share = 0.25
     append_truth: bool = True
+    class_start: Literal["zero", "frequencies"] = "zero"
     box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (10.0, 10.0, 5.0, 5.0)
     beta: NonNegativeFloat = 0.0
     box_loss_weight: NonNegativeFloat = 1.0
@@ -203,14 +210,18 @@ class SolverConfig:
 
     Attributes:
         optimizer: sgd or adamw.
-        base_lr: learning rate for reference_batch images a step; it is scaled linearly to batch_size.
+        base_lr: learning rate for reference_batch images a step.
         reference_batch: see base_lr (detectors: 16; classifiers: 256).
+        lr_scaling: how the rate follows batch_size: linear (Goyal et al., 2017, for SGD), sqrt (Malladi et al., 2022, for
+            AdamW), or none.
+        trunk_lr_factor: the trunk's learning rate is that of the other layers times this (DETR: 0.1): pretrained features
+            then drift slowly while new layers learn fast. A pyramid's own layers, and conv5_x as a head, are other layers.
         momentum: of SGD.
         weight_decay: on weights; norms and biases have none where norm_decay is false.
         norm_decay: decay norms and biases too.
         batch_size: images a step, over all processes and accumulated parts.
         accumulate: parts that a step's images are computed in, one after the other.
-        max_iter: steps.
+        max_iter: steps. auto, or 0: from the number of training images, 12 epochs but 1000 steps at least.
         schedule: step (changed at steps), cosine, or plateau (changed when evaluations bring nothing better).
         steps: where the rate is multiplied by gamma; below 1 a fraction of max_iter.
         gamma: see steps.
@@ -228,8 +239,9 @@ class SolverConfig:
         eval_every: steps between evaluations; below 1 a fraction of max_iter; 0 only at the end.
         val_loss: also compute the losses over the validation pictures at an evaluation.
         checkpoint_every: steps between checkpoints; below 1 a fraction of max_iter.
-        not_finite: what happens when a loss is no number: stop (training ends, and the step lies in not_finite.pth, which
-            tools/replay.py repeats) or skip (the step changes no weights, and is counted in the log).
+        not_finite: what happens on a non-finite loss: stop (training ends, and the step lies in not_finite.pth, which
+            tools/replay.py repeats), skip (the step changes no weights, and is counted in the log), or recover (back to the
+            last good state at half the learning rate, three times at most).
         early_stop: stop after this many evaluations without a better AP; null does not.
         log_every: steps between lines of metrics.csv and metrics.jsonl.
     """
@@ -237,12 +249,14 @@ class SolverConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     base_lr: PositiveFloat = 0.02
     reference_batch: PositiveInt = 16
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    trunk_lr_factor: PositiveFloat = 1.0
     momentum: Share = 0.9
     weight_decay: NonNegativeFloat = 1e-4
     norm_decay: bool = True
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
-    max_iter: PositiveInt = 270000
+    max_iter: AutoSteps = 270000
     schedule: Literal["step", "cosine", "plateau"] = "step"
     steps: tuple[PositiveFloat, ...] = (210000, 250000)
     gamma: Share = 0.1
@@ -257,7 +271,7 @@ class SolverConfig:
     eval_every: NonNegativeFloat = 0
     val_loss: bool = False
     checkpoint_every: PositiveFloat = 5000
-    not_finite: Literal["stop", "skip"] = "stop"
+    not_finite: Literal["stop", "skip", "recover"] = "stop"
     early_stop: PositiveInt | None = None
     log_every: PositiveInt = 20
 

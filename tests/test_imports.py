@@ -64,6 +64,7 @@ MAY_IMPORT_BACKBONE = {
     "detection/engine/checkpoint.py",
     "detection/engine/convert.py",
     "detection/engine/layouts.py",
+    "detection/engine/module.py",
     "detection/engine/train.py",
     "detection/pretraining/classify.py",
     "detection/pretraining/degradation.py",

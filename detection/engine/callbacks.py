@@ -23,7 +23,7 @@ from detection.engine.progress import clock, progress_bar
 from detection.engine.replay import NotFinite
 
 _LOG = logging.getLogger(__name__)
-_SPEED = ("seconds", "data_seconds", "images_per_second", "memory_mb")
+_SPEED = ("gradient_norm", "seconds", "data_seconds", "images_per_second", "memory_mb")
 Row = dict[str, float | int | None]
 
 
@@ -90,7 +90,8 @@ class StepLog(StepCallback):
     """Writes the losses and speed of every ``every``-th step; the first of the callbacks.
 
     Seconds are means over the steps since the last line, without evaluations and checkpoints; data_seconds is the part
-    spent waiting for pictures. Losses are those of this process's images of the step.
+    spent waiting for pictures. Losses are those of this process's images of the step; gradient_norm is that of all its
+    gradients together, before clipping.
     """
 
     def __init__(self, metrics: MetricsLog | None, every: int) -> None:
@@ -127,6 +128,7 @@ class StepLog(StepCallback):
             "loss": sum(losses.values()) if losses else None,
             **losses,
             **module.measured(),
+            "gradient_norm": None if module.gradient_norm is None else float(module.gradient_norm),
             "seconds": round(seconds, 4),
             "data_seconds": round(self.data / steps, 4),
             "images_per_second": round(module.solver.batch_size / seconds, 3),
@@ -168,7 +170,8 @@ class ProgressLine(StepCallback):
         elif step % self.every == 0 or step == self.total:
             left = (time.perf_counter() - self.began) / max(step - self.first, 1) * (self.total - step)
             losses = "  ".join(f"{k.removeprefix('loss_')} {float(v):.3f}" for k, v in module.losses.items())
-            _LOG.info("step %d/%d  %s  time left %s", step, self.total, losses, clock(left))
+            norm = "" if module.gradient_norm is None else f"  gradient norm {float(module.gradient_norm):.3g}"
+            _LOG.info("step %d/%d  %s%s  time left %s", step, self.total, losses, norm, clock(left))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self.bar.stop()

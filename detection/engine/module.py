@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from backbone import PyramidTrunk
+from backbone.resnet import Conv5
 from detection.config import Config, SolverConfig
 from detection.data.loader import Batch, float_images, to_device
 from detection.engine.checkpoint import CARD, Classes, card, save_detector
@@ -50,6 +53,8 @@ class TrainingModule(L.LightningModule):
         if self.average is not None:
             self.average.requires_grad_(False)  # DDP would wait for its gradients
         self.losses: dict[str, Tensor] = {}
+        self.gradient_norm: Tensor | None = None  # of the last step, before clipping
+        self.loss = 0.0  # of the last step, the mean over all processes and parts
         self.skipped, self.leave_out = 0, False
         self.in_doubt: _InDoubt | None = None
         self.statistics: list[tuple[Tensor, Tensor]] = []
@@ -71,6 +76,10 @@ class TrainingModule(L.LightningModule):
     def parts_to_compile(self) -> Iterable[nn.Module]:
         """Modules that torch.compile takes whole, without a graph break."""
         return (self.model,)
+
+    def pretrained_modules(self) -> Iterable[nn.Module]:
+        """Modules whose learning rate ``solver.trunk_lr_factor`` changes."""
+        return ()
 
     @property
     def kept(self) -> nn.Module:
@@ -97,14 +106,16 @@ class TrainingModule(L.LightningModule):
         """Looks whether the losses were numbers: now, so that a GPU has its way back to do while it is asked."""
         step, self.in_doubt = self.in_doubt, None
         assert step is not None
-        if step.verdict.finite():
+        loss = step.verdict.loss()
+        self.loss = loss / self.solver.accumulate + (self.loss if step.before else 0.0)
+        if math.isfinite(loss):
             return
         self.losses = step.before
         self._not_finite(step.batch, step.seed, step.losses)
 
     def _statistics(self) -> list[tuple[Tensor, Tensor]]:
         """What norms in training have measured, to be put back where the step is skipped."""
-        if self.solver.not_finite != "skip":
+        if self.solver.not_finite == "stop":
             return []
         return [
             (buffer, buffer.clone())
@@ -114,7 +125,7 @@ class TrainingModule(L.LightningModule):
         ]
 
     def _not_finite(self, batch: Any, seed: int, losses: dict[str, Tensor]) -> None:
-        """Skips the step, or ends the run.
+        """Skips the step, or ends the run. "recover" skips it too, and :mod:`detection.engine.recovery` does the rest.
 
         Raises:
             NotFinite: ``solver.not_finite`` is "stop".
@@ -126,18 +137,26 @@ class TrainingModule(L.LightningModule):
             self.skipped, self.leave_out = self.skipped + (not self.leave_out), True  # once for all parts of a step
             _LOG.warning("step %d: %s; it changes nothing (%d such so far)", step, where, self.skipped)
             return
-        what = ""
-        if self.output is not None:
-            rank = self.trainer.global_rank
-            path = self.output / f"not_finite{f'-{rank}' if rank else ''}.pth"
-            try:
-                what = self.save_step(path, batch, seed, losses)
-            except OSError as error:
-                what = f"; the step cannot be kept: {error}"
+        what = self._kept_step(batch, seed, losses)
+        if self.solver.not_finite == "recover":
+            self.skipped, self.leave_out = self.skipped + (not self.leave_out), True
+            _LOG.warning("step %d: non-finite loss (%s)%s", step, where, what)
+            return
         raise NotFinite(
             f"step {step}: {where}{what}. --resume goes on from the last state that was written; a lower solver.base_lr, "
             "solver.clip_norm or a longer solver.warmup may help, and solver.not_finite=skip leaves such steps out"
         )
+
+    def _kept_step(self, batch: Any, seed: int, losses: dict[str, Tensor]) -> str:
+        """Saves the step for replay, where there is a folder for it; says where."""
+        if self.output is None:
+            return ""
+        rank = self.trainer.global_rank
+        path = self.output / f"not_finite{f'-{rank}' if rank else ''}.pth"
+        try:
+            return self.save_step(path, batch, seed, losses)
+        except OSError as error:
+            return f"; the step cannot be kept: {error}"
 
     def _seed(self, batch_index: int) -> int:
         """Of the samples of this step, part and rank; a resumed run draws the same."""
@@ -163,39 +182,48 @@ class TrainingModule(L.LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Measures the norm of all gradients together, and clips them to ``solver.clip_norm``; without a sync."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self.gradient_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.solver.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.solver.clip_norm, self.gradient_norm)
+
     def configure_optimizers(self) -> Any:
         solver = self.solver
-        groups = parameter_groups(self.model, solver.weight_decay, solver.norm_decay)
         lr = scaled_lr(solver)
-        fused = solver.clip_norm is None  # Lightning refuses to clip for a fused optimiser under autocast
+        groups = parameter_groups(self.model, solver.weight_decay, solver.norm_decay)
+        if solver.trunk_lr_factor != 1:
+            groups = slower(groups, self.pretrained_modules(), lr * solver.trunk_lr_factor)
         optimizer: torch.optim.Optimizer
         if solver.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr, momentum=solver.momentum, fused=fused)
+            optimizer = torch.optim.SGD(groups, lr, momentum=solver.momentum, fused=True)
         else:
-            optimizer = torch.optim.AdamW(groups, lr, fused=fused)
+            optimizer = torch.optim.AdamW(groups, lr, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 class _Verdict:
-    """Whether a loss is a number on all processes, which must agree on what becomes of the step. Making it waits for nothing
-    on a GPU; asking it waits for the loss, but not for what the GPU was given to do after it."""
+    """The mean of a loss over all processes, which must agree on what becomes of the step: non-finite where it is so in one.
+    Making it needs no sync on a GPU; asking it waits for the loss, but not for what the GPU was given to do after it."""
 
     def __init__(self, loss: Tensor) -> None:
-        flag = loss.isfinite().float()
+        loss = loss.float()
         if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(flag, dist.ReduceOp.MIN)
+            loss = loss / dist.get_world_size()
+            dist.all_reduce(loss)  # a sum with a NaN or an infinity in it is non-finite
         self.event = None
-        if flag.device.type == "cuda":
+        if loss.device.type == "cuda":
             self.event = torch.cuda.Event()
-            flag = torch.empty((), pin_memory=True).copy_(flag, non_blocking=True)
+            loss = torch.empty((), pin_memory=True).copy_(loss, non_blocking=True)
             self.event.record()
-        self.flag = flag
+        self.value = loss
 
-    def finite(self) -> bool:
+    def loss(self) -> float:
         if self.event is not None:
             self.event.synchronize()
-        return bool(self.flag)
+        return float(self.value)
 
 
 @dataclass(frozen=True)
@@ -232,6 +260,14 @@ class DetectionModule(TrainingModule):
     def parts_to_compile(self) -> Iterable[nn.Module]:
         model = cast(FasterRCNN, self.model)
         return model.trunk, model.rpn, model.roi_head.head
+
+    def pretrained_modules(self) -> Iterable[nn.Module]:
+        model = cast(FasterRCNN, self.model)
+        head = model.roi_head.head
+        trunk = model.trunk.body if isinstance(model.trunk, PyramidTrunk) else model.trunk
+        # conv5_x with frozen norms stands on pretrained weights; with norms that learn it may begin at random
+        frozen = isinstance(head, Conv5) and not any(isinstance(m, NORMS) for m in head.modules())
+        return (trunk, head) if frozen else (trunk,)
 
     def compute_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.model(float_images(batch), batch.targets, generator=generator)
@@ -342,3 +378,11 @@ def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: bool) ->
         {"params": [p for p in trainable if id(p) not in plain], "weight_decay": weight_decay},
         {"params": [p for p in trainable if id(p) in plain], "weight_decay": 0.0},
     ]
+
+
+def slower(groups: list[dict[str, Any]], modules: Iterable[nn.Module], lr: float) -> list[dict[str, Any]]:
+    """Split the parameters of ``modules`` off into groups of their own with the rate ``lr``; they come last."""
+    own = {id(p) for module in modules for p in module.parameters()}
+    rest = [{**group, "params": [p for p in group["params"] if id(p) not in own]} for group in groups]
+    slow = [{**group, "params": [p for p in group["params"] if id(p) in own], "lr": lr} for group in groups]
+    return [group for group in (*rest, *slow) if group["params"]]

@@ -12,8 +12,9 @@ def iterations(value: float, max_iter: int) -> int:
 
 
 def scaled_lr(config: SolverConfig) -> float:
-    """The rate for the batch: ``base_lr`` is that of ``reference_batch`` images (the linear rule of Goyal et al., 2017)."""
-    return config.base_lr * config.batch_size / config.reference_batch
+    """Return the rate for the batch: ``base_lr`` is that of ``reference_batch`` images, scaled by ``lr_scaling``."""
+    ratio = config.batch_size / config.reference_batch
+    return config.base_lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[config.lr_scaling]
 
 
 @dataclass
@@ -26,8 +27,9 @@ class Schedule:
         warmup_factor: factor at step 0.
         milestones: steps at which the rate is multiplied by ``gamma``; None for a cosine to 0.
         gamma: see milestones and falls.
-        falls: how often the rate has been multiplied by ``gamma`` besides; the one thing here that changes in a run. A
-            checkpoint has it: torch's LambdaLR saves the attributes of its callables.
+        falls: how often the rate has been multiplied by ``gamma`` besides.
+        halvings: how often it has been halved by a recovery. These two change in a run, and are part of a checkpoint:
+            torch's LambdaLR saves the attributes of its callables.
     """
 
     max_iter: int
@@ -36,13 +38,14 @@ class Schedule:
     milestones: tuple[int, ...] | None
     gamma: float
     falls: int = 0
+    halvings: int = 0
 
     def __call__(self, step: int) -> float:
         """The factor for the update that follows ``step`` updates."""
-        warm = 1.0
+        warm = 0.5**self.halvings
         if step < self.warmup:
             share = step / self.warmup
-            warm = self.warmup_factor * (1 - share) + share
+            warm *= self.warmup_factor * (1 - share) + share
         if self.milestones is None:
             return warm * 0.5 * (1 + math.cos(math.pi * min(step, self.max_iter) / self.max_iter))
         return warm * self.gamma ** (self.falls + sum(step >= m for m in self.milestones))
@@ -51,6 +54,10 @@ class Schedule:
 def make_schedule(config: SolverConfig) -> Schedule:
     """The schedule of a configuration, its fractions turned into steps."""
     n = config.max_iter
+    if not n:
+        raise ValueError(
+            "solver.max_iter=auto is for training detectors, which count their images: here it wants a number"
+        )
     steps = tuple(iterations(s, n) for s in config.steps)
     milestones = {"step": steps, "cosine": None, "plateau": ()}[config.schedule]
     return Schedule(n, iterations(config.warmup, n), config.warmup_factor, milestones, config.gamma)

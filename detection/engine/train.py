@@ -22,6 +22,7 @@ from detection.config_io import config_from_dict, dump_config
 from detection.data.loader import EvalSet, TrainSet, eval_loader, train_loader
 from detection.data.source import Source, describe, open_source
 from detection.data.voc import read_voc
+from detection.engine.auto import resolve, start_classes_at_frequencies
 from detection.engine.callbacks import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
 from detection.engine.check_dataset import first_look
 from detection.engine.checkpoint import CARD, Classes, load_weights, local_file, read_detector, start_weights
@@ -33,6 +34,7 @@ from detection.engine.mosaics import pretrain_on_crops
 from detection.engine.precision import use_bf16
 from detection.engine.progress import progress_bar
 from detection.engine.provenance import write_provenance
+from detection.engine.recovery import Recovery
 from detection.engine.run_folder import EVALUATION_FILES, RUN_FILES, RunLog, set_aside, write_pictures
 from detection.engine.schedule import iterations, scaled_lr
 from detection.evaluation.report import Report, evaluate, table, write_report
@@ -72,6 +74,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
     if not len(dataset.usable()):
         raise ValueError(f"{source.train.name}: no image has an object to train on")
 
+    config = resolve(config, dataset)
     L.seed_everything(config.seed, verbose=False)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
@@ -80,7 +83,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
     start = _check_resume(checkpoint, config, classes) if checkpoint is not None else 0
     model = build_model(config.model, len(classes.names))
     if checkpoint is None:
-        _start(model, config, classes)
+        _start(model, config, classes, dataset)
 
     leader = int(os.environ.get("RANK", 0)) == 0
     if leader:
@@ -98,8 +101,11 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
     return report
 
 
-def _start(model: FasterRCNN, config: Config, classes: Classes) -> None:
+def _start(model: FasterRCNN, config: Config, classes: Classes, dataset: TrainSet) -> None:
     """The weights that training begins with, or the refusal of a start that makes no sense."""
+    if config.model.roi.class_start == "frequencies":
+        # weights of a whole detector then replace it
+        start_classes_at_frequencies(model, dataset, config.model.roi.foreground_fraction)
     if not config.pretrain.iterations:
         start_weights(model, config.model, classes)
         return
@@ -244,8 +250,8 @@ def describe_solver(solver: SolverConfig, world: int) -> str:
     """What is done in a step and at what rate, for the log."""
     return (
         f"{solver.batch_size} a step ({world} processes x {solver.accumulate} parts), {solver.max_iter} steps in "
-        f"{'bf16' if use_bf16(solver.precision) else 'float32'}; learning rate {scaled_lr(solver):g} = base_lr "
-        f"{solver.base_lr:g} x {solver.batch_size} / {solver.reference_batch}"
+        f"{'bf16' if use_bf16(solver.precision) else 'float32'}; learning rate {scaled_lr(solver):g} (base_lr "
+        f"{solver.base_lr:g} for {solver.reference_batch} images, {solver.lr_scaling} scaling)"
     )
 
 
@@ -256,7 +262,8 @@ def step_callbacks(
     of rank 0, and None on the others."""
     checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, solver.max_iter))
     interruption = Interruption(checkpoints)
-    callbacks: list[L.Callback] = [interruption.begin, StepLog(metrics, solver.log_every), checkpoints]
+    recovery = Recovery(output / "run.json")  # before the others: they see the weights that the run goes on with
+    callbacks: list[L.Callback] = [interruption.begin, recovery, StepLog(metrics, solver.log_every), checkpoints]
     if metrics is not None:
         callbacks.append(ProgressLine(solver.max_iter, solver.log_every))
     return checkpoints, interruption, callbacks
@@ -296,7 +303,6 @@ def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], world: int) 
         max_steps=solver.max_iter,
         max_epochs=-1,
         accumulate_grad_batches=solver.accumulate,
-        gradient_clip_val=solver.clip_norm,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,

@@ -75,6 +75,8 @@ def test_replays_give_the_same(half):
             for mine, theirs in zip(recorded(images), model(images), strict=True):
                 for key, value in theirs.items():
                     torch.testing.assert_close(mine[key], value)
-        with torch.no_grad():
-            model.roi_head.classes.bias.add_(torch.arange(4.0, device="cuda"))  # in place: the recording sees it
+    with torch.no_grad():
+        model.roi_head.classes.bias.add_(torch.arange(4.0, device="cuda"))  # in place: the recording sees it
+    # a context of its own: within the first one autocast would go on with its copy of the old bias
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
         assert torch.equal(recorded(images)[0]["labels"], model(images)[0]["labels"])

@@ -1,0 +1,331 @@
+"""Sets x configurations x seeds: many trainings, one table. What ``tools/suite.py`` runs.
+
+A list (YAML) names the sets, the configurations and the seeds; nothing is fetched. Each run lies in
+OUTPUT/SET/CONFIGURATION/seed-N and has a result.json when it is done, so that a suite that was stopped goes on where it was.
+"""
+
+import csv
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+
+from detection.config_io import load_config
+from detection.engine.files import replacing
+from detection.engine.progress import progress_bar
+
+_LOG = logging.getLogger(__name__)
+METRICS = ("AP", "AP50")
+_RESULT, _POLL = "result.json", 0.2
+
+
+@dataclass(frozen=True)
+class SetEntry:
+    """A data set of the suite.
+
+    Attributes:
+        keys: key=value entries that open it; a data.root that is relative lies under the suite's root.
+        held_back: not for tuning: runs only where it is asked for.
+        about: what it shows, and where it comes from.
+    """
+
+    keys: tuple[str, ...]
+    held_back: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class ConfigurationEntry:
+    """What is trained.
+
+    Attributes:
+        config: a configuration's name or file.
+        keys: key=value entries on top.
+        peer: train torchvision's detector of this architecture ("c4", "fpn") by its recipe instead; config gives data, steps
+            and weights.
+        sets, seeds: only these; empty takes the suite's.
+    """
+
+    config: str
+    keys: tuple[str, ...] = ()
+    peer: str = ""
+    sets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A list of runs.
+
+    Attributes:
+        sets, configurations: by name.
+        seeds: of every configuration that names none.
+        keys: key=value entries of every run.
+        baseline: the configuration that ratios are taken to; "" takes none.
+    """
+
+    sets: dict[str, SetEntry]
+    configurations: dict[str, ConfigurationEntry]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    keys: tuple[str, ...] = ()
+    baseline: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: everything that its result depends on."""
+
+    set: str
+    configuration: str
+    seed: int
+    config: str
+    keys: tuple[str, ...]
+    peer: str = ""
+    folder: str = field(default="", compare=False)
+
+    def result(self) -> dict[str, Any] | None:
+        """What its run gave; None where it is not finished, or was of another job."""
+        path = Path(self.folder) / _RESULT
+        if not path.exists():
+            return None
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content if Job(**{**content["job"], "keys": tuple(content["job"]["keys"])}) == self else None
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a list.
+
+    Raises:
+        ValueError: unknown keys or values of another type, each named.
+    """
+    tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    try:
+        return TypeAdapter(Suite).validate_python(tree)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise ValueError(f"{path}: {faults}") from None
+
+
+def jobs(suite: Suite, root: Path, output: Path, *, held_back: bool, only: Sequence[str] = ()) -> list[Job]:
+    """All runs of a list, in an order in which every set and configuration has its first seed early.
+
+    Args:
+        suite: the list.
+        root: where sets with a relative data.root lie.
+        output: folder of the results.
+        held_back: also (only) the sets that are held back for the last look.
+        only: names of sets or configurations; empty takes all.
+
+    Raises:
+        ValueError: a name that the list lacks.
+    """
+    known = {*suite.sets, *suite.configurations}
+    named = {*only, *(s for c in suite.configurations.values() for s in c.sets)}
+    if unknown := sorted(named - known):
+        raise ValueError(f"not in the list: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+    sets, configurations = (
+        [n for n in names if n in only or not {*names} & {*only}] for names in (suite.sets, suite.configurations)
+    )
+    seeds = list(dict.fromkeys(s for n in configurations for s in (suite.configurations[n].seeds or suite.seeds)))
+    return [
+        Job(
+            set=name,
+            configuration=label,
+            seed=seed,
+            config=entry.config,
+            keys=(*suite.keys, *(_rooted(key, root) for key in suite.sets[name].keys), *entry.keys),
+            peer=entry.peer,
+            folder=str(output / name / label / f"seed-{seed}"),
+        )
+        for seed in seeds
+        for label in configurations
+        for name in sets
+        if (entry := suite.configurations[label])
+        and seed in (entry.seeds or suite.seeds)
+        and (not entry.sets or name in entry.sets)
+        and suite.sets[name].held_back == held_back
+    ]
+
+
+def _rooted(key: str, root: Path) -> str:
+    name, found, value = key.partition("=")
+    return f"{name}={root / value}" if found and name == "data.root" else key
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train and evaluate in this process; write and return result.json's content.
+
+    A run that ends with an error is a result too: ``error`` has its message, ``diverged`` whether the loss was non-finite.
+    """
+    from detection.engine.replay import NotFinite  # these import torch and Lightning, which the table does without
+    from detection.engine.train import train
+
+    folder = Path(job.folder)
+    config = load_config(job.config, [*job.keys, f"seed={job.seed}"])
+    result: dict[str, Any] = {"job": asdict(job), "diverged": False, "recoveries": 0, "warnings": 0, "error": ""}
+    began = time.perf_counter()
+    try:
+        if job.peer:
+            from benchmarks import torchvision_recipe
+
+            metrics: Any = torchvision_recipe.train(config, folder, job.peer)
+        else:
+            report = train(config, folder, resume=(folder / "last.pth").exists(), config_name=job.config)
+            metrics = report.metrics if report is not None else {}
+        result |= {name: metrics.get(name) for name in (*METRICS, "AP75")}
+    except (ValueError, OSError) as error:
+        result["error"] = str(error)
+        result["diverged"] = isinstance(error, NotFinite) or str(error).startswith("loss is")
+    result["minutes"] = (time.perf_counter() - began) / 60
+    if (folder / "run.json").exists():
+        events = json.loads((folder / "run.json").read_text(encoding="utf-8"))[-1].get("events", [])
+        result["recoveries"] = sum(event["kind"].startswith("recovered") for event in events)
+        result["warnings"] = len(events) - result["recoveries"]
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / _RESULT) as part:
+        part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return result
+
+
+def run_all(waiting: Sequence[Job], parallel: int) -> None:
+    """Run each job in a process of its own, ``parallel`` at a time.
+
+    Raises:
+        RuntimeError: a process ended without a result; the others are ended too, and a second call goes on.
+    """
+    threads = max((os.cpu_count() or 1) // parallel, 1)
+    queue, going = list(waiting), dict[Job, subprocess.Popen[bytes]]()
+    program = Path(__file__).parents[1] / "suite.py"
+    with progress_bar() as bar:
+        task = bar.add_task("runs", total=len(queue))
+        try:
+            while queue or going:
+                while queue and len(going) < parallel:
+                    job = queue.pop(0)
+                    Path(job.folder).mkdir(parents=True, exist_ok=True)
+                    with (Path(job.folder) / "output.txt").open("wb") as out:
+                        going[job] = subprocess.Popen(
+                            [sys.executable, str(program), "--job", json.dumps(asdict(job))],
+                            stdout=out,
+                            stderr=subprocess.STDOUT,
+                            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                        )
+                time.sleep(_POLL)
+                for job in [j for j, process in going.items() if process.poll() is not None]:
+                    process, result = going.pop(job), job.result()
+                    if result is None:
+                        raise RuntimeError(
+                            f"a run ended with {process.returncode} and no result: see {job.folder}/output.txt"
+                        )
+                    bar.advance(task)
+                    _LOG.info("%s", _line(result))
+        finally:
+            for process in going.values():
+                process.terminate()
+
+
+def _line(result: dict[str, Any]) -> str:
+    job = result["job"]
+    told = result["error"][:160] or "  ".join(f"{name} {_number(result[name])}" for name in METRICS)
+    return f"{job['set']} {job['configuration']} seed {job['seed']}: {told}  ({result['minutes']:.1f} min)"
+
+
+def rows(results: Sequence[dict[str, Any]], baseline: str = "") -> Iterator[dict[str, Any]]:
+    """A row for each set and configuration: medians and ranges over the seeds; ratios of AP to the baseline's median."""
+    by_cell: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for result in results:
+        by_cell.setdefault((result["job"]["set"], result["job"]["configuration"]), []).append(result)
+    medians = {cell: _median(own, "AP") for cell, own in by_cell.items()}
+    for (name, label), own in by_cell.items():
+        row: dict[str, Any] = {"set": name, "configuration": label, "seeds": len(own)}
+        for metric in METRICS:
+            values = [r[metric] for r in own if r.get(metric) is not None]
+            row |= {metric: _median(own, metric)}
+            row |= {f"{metric} low": min(values, default=None), f"{metric} high": max(values, default=None)}
+        base = medians.get((name, baseline))
+        row["ratio"] = row["AP"] / base if base and row["AP"] is not None else None
+        row["minutes"] = statistics.median(r["minutes"] for r in own)
+        row["diverged"] = sum(r["diverged"] for r in own)
+        row["recoveries"] = sum(r["recoveries"] for r in own)
+        row["warnings"] = sum(r["warnings"] for r in own)
+        row["errors"] = sum(bool(r["error"]) and not r["diverged"] for r in own)
+        yield row
+
+
+def _median(results: Sequence[dict[str, Any]], metric: str) -> float | None:
+    """A run without a value, one that diverged, counts as 0."""
+    return statistics.median(r.get(metric) or 0.0 for r in results) if results else None
+
+
+def write_table(results: Sequence[dict[str, Any]], output: Path, baseline: str = "") -> str:
+    """Write suite.csv, suite.md and suite.png into ``output``; return the Markdown table."""
+    table = list(rows(results, baseline))
+    with replacing(output / "suite.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table[0]) if table else ["set"])
+        writer.writeheader()
+        writer.writerows(table)
+    lines = [
+        "| set | configuration | seeds | AP | AP50 | ratio of AP | minutes | diverged | recoveries | warnings |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        spans = [
+            f"{_number(row[m])} ({_number(row[f'{m} low'])} to {_number(row[f'{m} high'])})" if row["seeds"] > 1 else
+            _number(row[m])
+            for m in METRICS
+        ]  # fmt: skip
+        counts = [str(row[k]) for k in ("diverged", "recoveries", "warnings")]
+        ratio, minutes = "" if row["ratio"] is None else f"{row['ratio']:.2f}", f"{row['minutes']:.1f}"
+        cells = [row["set"], row["configuration"], str(row["seeds"]), *spans, ratio, minutes, *counts]
+        lines.append("| " + " | ".join(cells) + " |")
+    ratios = {
+        label: [r["ratio"] for r in table if r["configuration"] == label and r["ratio"] is not None]
+        for label in dict.fromkeys(r["configuration"] for r in table)
+    }
+    lines += [""] + [
+        f"{label}: median ratio {statistics.median(own):.2f} over {len(own)} sets ({min(own):.2f} to {max(own):.2f})"
+        for label, own in ratios.items()
+        if own and label != baseline
+    ]
+    text = "\n".join(lines) + "\n"
+    with replacing(output / "suite.md") as part:
+        part.write_text(text, encoding="utf-8")
+    _plot(table, output / "suite.png")
+    return text
+
+
+def _plot(table: Sequence[dict[str, Any]], path: Path) -> None:
+    """AP of each set, a mark for each configuration, its range as a line; a run that diverged counts as 0."""
+    sets = list(dict.fromkeys(row["set"] for row in table))
+    labels = list(dict.fromkeys(row["configuration"] for row in table))
+    figure = Figure(figsize=(max(6.0, 1.2 * len(sets) + 2), 4.5), layout="constrained")
+    axes = figure.subplots()
+    for k, label in enumerate(labels):
+        own = [row for row in table if row["configuration"] == label and row["AP"] is not None]
+        x = [sets.index(row["set"]) + (k - (len(labels) - 1) / 2) * 0.7 / len(labels) for row in own]
+        low = [row["AP"] - (row["AP low"] if row["AP low"] is not None else row["AP"]) for row in own]
+        high = [(row["AP high"] if row["AP high"] is not None else row["AP"]) - row["AP"] for row in own]
+        spans = [[max(v, 0.0) for v in low], [max(v, 0.0) for v in high]]
+        axes.errorbar(x, [row["AP"] for row in own], yerr=spans, fmt="o", markersize=5, capsize=2, label=label)
+    axes.set_xticks(range(len(sets)), sets, rotation=30, ha="right")
+    axes.set_ylabel("AP (median and range over the seeds)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(fontsize="small")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120, format="png")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
