@@ -277,6 +277,7 @@ class Evaluation(StepCallback):
     def evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Evaluates the weights as they are."""
         assert isinstance(module, TrainingModule)
+        module.share_statistics()
         with self.interruption.at_once(trainer):
             result = trainer.strategy.broadcast(self.run(module))
         self.done_at = trainer.global_step

@@ -86,6 +86,13 @@ class TrainingModule(L.LightningModule):
         """The weights to evaluate and to keep: the average where there is one."""
         return self.model if self.average is None else self.average.module
 
+    def share_statistics(self) -> None:
+        """Give every rank rank 0's norm statistics, which each has measured on its own images: all ranks then evaluate the
+        weights that rank 0 saves."""
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for buffer in self.kept.buffers():
+                dist.broadcast(buffer, 0)
+
     def save_step(self, path: Path, batch: Any, seed: int, losses: dict[str, Tensor]) -> str:
         """Keeps a step whose losses are not finite, where the kind of training can; says what it was of."""
         return ""

@@ -22,9 +22,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 
-from backbone import load_weights, resnet50
+from backbone import RECIPES, load_weights, resnet50
 from backbone.adapters.torchvision import TorchvisionBackbone
-from detection.config import Config
+from detection.config import Config, ModelConfig
 from detection.data.loader import TrainSet
 from detection.data.source import open_source
 from detection.evaluation.report import evaluate, write_report
@@ -32,16 +32,18 @@ from detection.evaluation.report import evaluate, write_report
 LR, BATCH = 0.005, 2
 
 
-def build(architecture: str, weights: str, num_classes: int, short_side: int) -> FasterRCNN:
+def build(architecture: str, model: ModelConfig, num_classes: int, short_side: int) -> FasterRCNN:
     """Return torchvision's detector on a ResNet-18 up to conv4_x ("c4", as the tutorial puts another backbone under it: two
     fully connected layers are the head), or on a ResNet-50 with a feature pyramid ("fpn")."""
+    assert model.weights is not None
     sizes: dict[str, Any] = {"min_size": short_side, "max_size": 1333}
     if architecture == "fpn":
-        net = resnet50(norm="frozen_bn", freeze_at=2, stride_in="1x1", stem_pool="ceil")
-        load_weights(net, weights)
+        recipe = RECIPES[model.recipe]
+        net = resnet50(norm="frozen_bn", freeze_at=2, stride_in=recipe.stride_in, stem_pool=recipe.stem_pool)
+        load_weights(net, model.weights, model.recipe)
         return FasterRCNN(TorchvisionBackbone(net), num_classes + 1, **sizes)
     net = resnet18(norm_layer=FrozenBatchNorm2d)
-    net.load_state_dict(torch.load(weights, weights_only=True), strict=False)
+    net.load_state_dict(torch.load(model.weights, weights_only=True), strict=False)
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
     body: Any = nn.Sequential(OrderedDict((name, getattr(net, name)) for name in names))
     body.out_channels = 256
@@ -64,8 +66,7 @@ def train(config: Config, output: Path, architecture: str = "c4", short_side: in
     assert source.train is not None
     assert source.val is not None
     records, val = source.train, source.val
-    assert config.model.weights is not None
-    model = build(architecture, config.model.weights, len(records.classes), short_side).to(device)
+    model = build(architecture, config.model, len(records.classes), short_side).to(device)
     batch, steps = config.solver.batch_size, config.solver.max_iter
     dataset = TrainSet(records, source.read, config.data, config.seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
