@@ -90,6 +90,11 @@ def step(parts, quota=40, norm="frozen_bn", rank=0, world=1, poisoned=None):
     norms = {name: buffer for name, buffer in model.named_buffers() if "running" in name}
     moved = [name for name, value in model.state_dict().items() if not torch.equal(value, start[name])]
     assert module.skipped == (poisoned is not None)
+    if world == 1:
+        whole = torch.cat([g.flatten() for g in keep.gradients.values()]).norm()
+        torch.testing.assert_close(module.gradient_norm, whole, rtol=1e-9, atol=0)
+        # what seatbelts watch is the sum before micro-batches are weighed anew
+        assert module.loss == pytest.approx(float(sum(losses.values())), rel=1e-5 if parts == 1 else 0.02)
     return {"losses": losses, "gradients": keep.gradients, "passes": len(passes), "norms": norms, "moved": moved}
 
 

@@ -25,6 +25,14 @@ def test_cosine_ends_at_zero():
 def test_the_rate_follows_the_batch():
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=16)) == 0.02
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=2)) == pytest.approx(0.0025)
+    assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=4, lr_scaling="sqrt")) == pytest.approx(0.01)
+    assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=4, lr_scaling="none")) == 0.02
+
+
+def test_a_recovery_halves_all_that_follows():
+    schedule = make_schedule(SolverConfig(max_iter=100, steps=(50,), warmup=10, warmup_factor=0.1))
+    schedule.halvings += 1
+    assert [schedule(s) for s in (0, 10, 50)] == pytest.approx([0.05, 0.5, 0.05])
 
 
 def test_plateau():
