@@ -161,15 +161,13 @@ def _two_layers(pooled: FeatureSpec, config: ModelConfig) -> TwoLayerHead:
 
 
 def _anchors(config: AnchorConfig, maps: Sequence[FeatureSpec]) -> list[AnchorGenerator]:
-    """All sizes on a single map; one size on each level of a pyramid."""
-    if not config.sizes:
-        raise ValueError(
-            "model.anchors.sizes=auto is for training, which looks at its boxes: here it wants sizes in pixels"
-        )
-    sizes = [config.sizes] if len(maps) == 1 else [(size,) for size in config.sizes]
+    """All sizes on a single map; one size on each level of a pyramid. ``auto`` has the usual ones as long as no run has
+    replaced it by those that fit its boxes."""
+    wanted = config.sizes or AnchorConfig().sizes
+    sizes = [wanted] if len(maps) == 1 else [(size,) for size in wanted]
     if len(sizes) != len(maps):
         raise ValueError(
-            f"model.anchors.sizes must name one size for each of the pyramid's {len(maps)} levels, got {config.sizes}"
+            f"model.anchors.sizes must name one size for each of the pyramid's {len(maps)} levels, got {wanted}"
         )
     return [
         AnchorGenerator(own, config.aspect_ratios, spec.stride, config.offset)

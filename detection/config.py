@@ -37,7 +37,8 @@ class AnchorConfig:
 
     Attributes:
         sizes: square roots of the areas, in pixels (VOC paper: 128, 256, 512; COCO paper: also 64); fpn: one a level. auto,
-            or none: five that fit the training boxes, as the checker finds them.
+            or none: the usual ones, or where that matches more of the training boxes five spread over theirs; a run
+            replaces it by numbers before it builds the detector.
         aspect_ratios: height / width.
         offset: position of the first anchor's centre, in strides.
     """

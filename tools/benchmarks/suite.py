@@ -173,7 +173,8 @@ def run_job(job: Job) -> dict[str, Any]:
 
     folder = Path(job.folder)
     config = load_config(job.config, [*job.keys, f"seed={job.seed}"])
-    result: dict[str, Any] = {"job": asdict(job), "diverged": False, "recoveries": 0, "warnings": 0, "error": ""}
+    about = asdict(job) | {"keys": list(job.keys)}
+    result: dict[str, Any] = {"job": about, "diverged": False, "recoveries": 0, "warnings": 0, "error": ""}
     began = time.perf_counter()
     try:
         if job.peer:
@@ -205,7 +206,8 @@ def run_all(waiting: Sequence[Job], parallel: int) -> None:
         RuntimeError: a process ended without a result; the others are ended too, and a second call goes on.
     """
     threads = max((os.cpu_count() or 1) // parallel, 1)
-    queue, going = list(waiting), dict[Job, subprocess.Popen[bytes]]()
+    queue = list(waiting)
+    going: dict[Job, subprocess.Popen[bytes]] = {}
     program = Path(__file__).parents[1] / "suite.py"
     with progress_bar() as bar:
         task = bar.add_task("runs", total=len(queue))

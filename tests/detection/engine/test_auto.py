@@ -47,16 +47,19 @@ def test_sizes_that_fit_better_are_taken():
     boxes[:, 2:] = boxes[:, :2] + side / scale
     small = resolve(config, dataset).model.anchors.sizes
     assert len(small) == 5
-    assert all(18 <= size <= 22 for size in small)
+    assert all(18 <= size <= 24 for size in small)
     boxes[:, :2] = 0.0
     boxes[:, 2:] = 64 / scale
     assert resolve(config, dataset).model.anchors.sizes == (32, 64, 128, 256, 512)
 
 
-def test_what_is_still_auto_is_refused_where_there_are_no_data():
+def test_without_data_there_are_the_usual_sizes():
     config = load_config("quickstart.yaml", ["model.anchors.sizes=auto"])
-    with pytest.raises(ValueError, match=r"model\.anchors\.sizes=auto"):
-        build_model(config.model, 2)
+    usual = build_model(load_config("quickstart.yaml", ["model.anchors.sizes=[32,64,128,256,512]"]).model, 2)
+    assert torch.equal(build_model(config.model, 2).rpn.anchors[0].cell, usual.rpn.anchors[0].cell)
+
+
+def test_steps_that_are_still_auto_are_refused_where_there_are_no_data():
     with pytest.raises(ValueError, match=r"solver\.max_iter=auto"):
         make_schedule(SolverConfig(max_iter=0))
 
