@@ -31,8 +31,13 @@ SMALL = [
 TIMES = {"seconds", "data_seconds", "images_per_second", "memory_mb"}  # what no two runs share
 
 
+def command_train(argv):
+    """The command `resdet train` in this process; its exit code."""
+    return run(train, argv)
+
+
 def go(output, *extra, keys=()):
-    return run(train, ["--config", "quickstart.yaml", "--output", str(output), *extra, *SMALL, *keys])
+    return command_train(["--config", "quickstart.yaml", "--output", str(output), *extra, *SMALL, *keys])
 
 
 def state(path):
