@@ -19,8 +19,8 @@ from xml.sax.saxutils import escape
 from PIL import Image
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from detection.data.records import Records
-from detection.data.shapes import read_picture, shapes_records
+from detection.data.annotations import Records
+from detection.data.synthetic import read_picture, shapes_records
 
 TIMEOUT = 20  # seconds without a byte before a host counts as unreachable
 

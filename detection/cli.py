@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detection.config import Config
-from detection.config_io import config_help, dump_config, load, load_config
+from detection.config import Config, config_help, dump_config, load, load_config
 
 Command = Callable[[Sequence[str] | None], int]
 # errors that are the user's to mend, and say how; RESDET_TRACEBACK=1 shows where they come from, log.txt always
@@ -32,7 +31,7 @@ def train(argv: Sequence[str] | None = None) -> int:
         print(dump_config(config), end="")
         return 0
     output = args.output or Path("output") / Path(args.config).stem
-    from detection.engine import train as engine  # Lightning takes seconds to import; --help should not
+    from detection.training import run as engine  # Lightning takes seconds to import; --help should not
 
     if args.eval_only:
         weights = args.weights or output / "best.pth"
@@ -44,7 +43,7 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def train_classifier(argv: Sequence[str] | None = None) -> int:
     """Trains and evaluates a classifier, whose network can be a detector's trunk."""
-    from detection.pretraining.config import ClassifierConfig
+    from detection.classification.config import ClassifierConfig
 
     about = "Train a residual network as a classifier; its best.pth goes to --weights of a detector's training."
     parser = _run_parser(about, argv, ClassifierConfig, "classifiers/")
@@ -63,7 +62,7 @@ def train_classifier(argv: Sequence[str] | None = None) -> int:
         print(dump_config(config), end="")
         return 0
     output = args.output or Path("output") / Path(args.config).stem
-    from detection.pretraining import train as training  # Lightning takes seconds to import; --help should not
+    from detection.classification import train as training  # Lightning takes seconds to import; --help should not
 
     if args.eval_only:
         training.evaluate_only(config, args.weights or output / "best.pth", output, args.views)
@@ -74,56 +73,56 @@ def train_classifier(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Judges anyone's detections."""
-    from detection.engine.judge import main  # the evaluators take a second to import
+    from detection.evaluation.results_io import main  # the evaluators take a second to import
 
     return main(argv)
 
 
 def predict(argv: Sequence[str] | None = None) -> int:
     """Detects on pictures of one's own."""
-    from detection.engine.predict import main
+    from detection.inference.predictor import main
 
     return main(argv)
 
 
 def classify(argv: Sequence[str] | None = None) -> int:
     """Names what is on pictures with a classifier."""
-    from detection.pretraining.classify import main
+    from detection.classification.classify import main
 
     return main(argv)
 
 
 def degradation(argv: Sequence[str] | None = None) -> int:
     """Trains plain and residual networks side by side and draws their errors."""
-    from detection.pretraining.degradation import main
+    from detection.classification.degradation import main
 
     return main(argv)
 
 
 def convert_weights(argv: Sequence[str] | None = None) -> int:
     """Writes weights in torchvision's, detectron2's or the own layout."""
-    from detection.engine.convert import main
+    from detection.checkpoint.convert import main
 
     return main(argv)
 
 
 def check_dataset(argv: Sequence[str] | None = None) -> int:
     """Names every fault of a data set, and what training does about it."""
-    from detection.engine.check_dataset import main
+    from detection.dataset_check.report import main
 
     return main(argv)
 
 
 def replay(argv: Sequence[str] | None = None) -> int:
     """Repeats a training step whose losses were not finite, and says where."""
-    from detection.engine.replay import main
+    from detection.training.replay import main
 
     return main(argv)
 
 
 def inspect(argv: Sequence[str] | None = None) -> int:
     """Prints a network's map sizes, parameters and multiply-adds; draws its layers' responses."""
-    from detection.pretraining.inspection import main
+    from detection.classification.inspection import main
 
     return main(argv)
 
@@ -144,7 +143,7 @@ _COMMANDS: dict[str, Command] = {
 
 def run(command: Command, argv: Sequence[str] | None = None) -> int:
     """Runs a command with logging to the screen; an error that the user can mend is one message and exit code 2. SIGTERM and
-    Ctrl-C end a training with 143 and 130 (:mod:`detection.engine.interruption`)."""
+    Ctrl-C end a training with 143 and 130 (:mod:`detection.training.callbacks.signals`)."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -130,14 +130,14 @@ def test_imports_go_one_way(path):
 
 
 def test_the_check_can_fail(tmp_path):
-    (tmp_path / "bad.py").write_text("from detection.engine import train\nimport detection.rpn\n")
+    (tmp_path / "bad.py").write_text("from detection.engine import train\nimport detection.modeling.rpn\n")
     assert len(faults("detection.evaluation.bad", tmp_path / "bad.py")) == 2
 
 
 # optional, or slow and needed by one command alone
 INSIDE_FUNCTIONS = {
     "benchmarks",
-    "detection.engine.train",
+    "detection.training.run",
     "albumentations",
     "detectron2",
     "detectron2.modeling",
@@ -152,17 +152,17 @@ INSIDE_FUNCTIONS = {
     "torchvision.transforms",
     "detectron2.data",
     "detectron2.data.datasets",
-    "detection.nms_kernels",
+    "detection.ops.nms_triton",
     "detection.engine",
-    "detection.engine.check_dataset",
-    "detection.engine.convert",
-    "detection.engine.judge",
-    "detection.engine.predict",
-    "detection.engine.replay",
-    "detection.pretraining.classify",
-    "detection.pretraining.degradation",
-    "detection.pretraining.inspection",
-    "detection.pretraining.config",
+    "detection.dataset_check.report",
+    "detection.checkpoint.convert",
+    "detection.evaluation.results_io",
+    "detection.inference.predictor",
+    "detection.training.replay",
+    "detection.classification.classify",
+    "detection.classification.degradation",
+    "detection.classification.inspection",
+    "detection.classification.config",
     "detection.pretraining",
 }
 

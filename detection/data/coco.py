@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detection.data.annotations import DataError, Records, Strings, first_few
 from detection.data.cache import Arrays, kept, stamp, text_array, text_of
 from detection.data.image import UnreadableImage, image_size
-from detection.data.records import DataError, Records, Strings, first_few
 
 _LOG = logging.getLogger(__name__)
 

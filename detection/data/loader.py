@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from detection.config import DataConfig
 from detection.data import transforms
+from detection.data.annotations import DataError, Records, train_objects
 from detection.data.image import UnreadableImage
-from detection.data.records import DataError, Records, train_objects
 
 _LOG = logging.getLogger(__name__)
 _GRACE = 30  # seconds that a worker lives on after SIGTERM

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from detection.boxes import clip, larger_than
+from detection.ops.boxes import clip, larger_than
 
 
 def resized(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:

@@ -18,9 +18,9 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
+from detection.data.annotations import DataError, Records, Strings, first_few
 from detection.data.cache import Arrays, kept, stamp, text_array, text_of
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
-from detection.data.records import DataError, Records, Strings, first_few
 
 _LOG = logging.getLogger(__name__)
 

@@ -21,14 +21,14 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
-from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.models.detection.modeling.rpn import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from benchmarks.machine import copy_rate, machine, matrix_rate, peak_rss_mb, waits, work
-from detection.build import build_model
+from detection.checkpoint.keys import to_detectron2
 from detection.config import ModelConfig, RoIConfig, RPNConfig
-from detection.cuda_graphs import RecordedDetector
-from detection.engine.layouts import to_detectron2
+from detection.inference.cuda_graphs import RecordedDetector
+from detection.modeling.build import build_model
 
 CLASSES = 80
 Step = Callable[[], Any]

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from detection.config_io import load_config
-from detection.engine.files import replacing
-from detection.engine.progress import progress_bar
+from detection.config import load_config
+from detection.utils.atomic_io import replacing
+from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
 METRICS = ("AP", "AP50")
@@ -168,8 +168,8 @@ def run_job(job: Job) -> dict[str, Any]:
 
     A run that ends with an error is a result too: ``error`` has its message, ``diverged`` whether the loss was non-finite.
     """
-    from detection.engine.replay import NotFinite  # these import torch and Lightning, which the table does without
-    from detection.engine.train import train
+    from detection.training.replay import NotFinite  # these import torch and Lightning, which the table does without
+    from detection.training.run import train
 
     folder = Path(job.folder)
     config = load_config(job.config, [*job.keys, f"seed={job.seed}"])

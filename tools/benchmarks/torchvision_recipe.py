@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.models.detection.modeling.rpn import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 
 from backbone import RECIPES, load_weights, resnet50
 from backbone.adapters.torchvision import TorchvisionBackbone
 from detection.config import Config, ModelConfig
 from detection.data.loader import TrainSet
-from detection.data.source import open_source
+from detection.data.opening import open_source
 from detection.evaluation.report import evaluate, write_report
 
 LR, BATCH = 0.005, 2

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.data.annotations import DataError, Strings, train_objects
 from detection.data.coco import read_coco
-from detection.data.records import DataError, Strings, train_objects
 
 
 def content():

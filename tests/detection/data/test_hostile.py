@@ -11,10 +11,10 @@ from PIL import Image
 
 from detection import load_config
 from detection.config import DataConfig
-from detection.data.audit import audit
+from detection.data.annotations import DataError, Records, train_objects
 from detection.data.coco import read_coco
-from detection.data.records import DataError, Records, train_objects
 from detection.data.voc import read_voc, read_xml
+from detection.dataset_check.reading import audit
 
 MANY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 

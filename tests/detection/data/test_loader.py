@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from detection.config import DataConfig
+from detection.data.annotations import DataError
 from detection.data.image import UnreadableImage
 from detection.data.loader import EvalSet, TrainOrder, TrainSet, eval_loader, train_loader
-from detection.data.records import DataError
-from detection.data.shapes import read_picture, shapes_records
+from detection.data.synthetic import read_picture, shapes_records
 
 CONFIG = DataConfig(format="shapes", train="12", val="6", short_side=(64, 96), max_side=200, workers=0)
 WIDE = np.array([True, False] * 5 + [True] * 3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.data.records import DataError, train_objects
+from detection.data.annotations import DataError, train_objects
 from detection.data.voc import read_voc, read_xml, voc_truth, years
 
 BOX = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"

@@ -3,8 +3,8 @@ import json
 
 import numpy as np
 
-from detection.evaluation.pictures import Drawn, beside, contact_sheet, draw
 from detection.evaluation.report import evaluate, table, write_report
+from detection.evaluation.visualize import Drawn, beside, contact_sheet, draw
 
 TRUTH = {
     "images": [{"id": 1}],

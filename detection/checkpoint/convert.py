@@ -1,0 +1,214 @@
+"""``resdet convert-weights``: networks and detectors between torchvision's, detectron2's and the own layout."""
+
+import argparse
+import logging
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from backbone.layouts import to_detectron2 as network_to_detectron2
+from backbone.recipe import RECIPES, Recipe
+from backbone.weights import Weights, read_weights
+from detection.checkpoint.detector import (
+    CARD,
+    CLASSIFIER,
+    card,
+    check_state,
+    detector_state,
+    local_file,
+    read_card,
+    recipe_implied,
+)
+from detection.checkpoint.keys import is_detectron2, network_name, to_detectron2
+from detection.checkpoint.label_maps import class_names
+from detection.config import load_config
+from detection.utils.atomic_io import replacing
+
+_LOG = logging.getLogger(__name__)
+LAYOUTS = ("resdet", "torchvision", "detectron2")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="convert_weights.py",
+        description="Write weights in another layout. Recognises what INPUT is by its tensors' names; OUTPUT's ending "
+        "(.pth, .safetensors; for detectron2 also .pkl) says the kind of file. Values do not change by a bit.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("input", metavar="INPUT", help="a file, or a name such as torchvision://resnet50")
+    parser.add_argument("output", type=Path, metavar="OUTPUT")
+    parser.add_argument("--to", choices=LAYOUTS, default="resdet", help="default: resdet, the own layout")
+    parser.add_argument("--recipe", choices=list(RECIPES), help="of a network's weights whose file does not tell it")
+    parser.add_argument("--backbone", action="store_true", help="of a detector write the residual network alone")
+    parser.add_argument(
+        "--config", help="what detector it is, for one of detectron2's: a YAML file or the bare name of one"
+    )
+    parser.add_argument(
+        "--classes",
+        help="coco, voc, or names with commas, for a detector of detectron2's (default: coco for 80, voc for 20)",
+    )
+    args = parser.parse_args(argv)
+    if args.output.exists():
+        raise ValueError(f"{args.output} exists; remove it or name another file")
+    weights = read_weights(local_file(args.input))
+    content = convert(weights, args.to, args.recipe, args.config, args.classes, backbone=args.backbone)
+    write(args.output, content)
+    _check_written(args.output, content["tensors"])
+    print(f"{args.output}: {len(content['tensors'])} tensors in the layout of {args.to}, recipe {content['recipe']}")
+    return 0
+
+
+def convert(
+    weights: Weights, to: str, recipe: str | None, config: str | None, classes: str | None, *, backbone: bool
+) -> dict[str, Any]:
+    """What is to be written: {"tensors", "recipe", "to"}, and what the file says of itself.
+
+    Raises:
+        ValueError: the layout has no place for a tensor, or it is not known what the file holds.
+    """
+    own = read_card(weights)
+    whole = own is not None or is_detectron2(weights.tensors)
+    if (own is not None or not whole or backbone) and (config or classes):
+        raise ValueError(
+            "--config and --classes are for a detector of detectron2's, whose file does not say them; "
+            f"{weights.source} is no such or says them itself"
+        )
+    implied = recipe_implied(weights)
+    if recipe and implied and recipe != implied:
+        raise ValueError(f"{weights.source} holds weights of recipe {implied!r}, not of {recipe!r}")
+    if whole and not backbone:
+        about = _card(weights, config, classes)
+        if to == "torchvision":
+            raise ValueError(
+                "torchvision's layout holds residual networks and this is a detector: rpn.conv.weight and others have no "
+                "place in it; --backbone writes the network alone"
+            )
+        state = detector_state(weights)
+        check_state(about, state, weights.source)
+        found = {"tensors": state, "recipe": about["config"]["model"]["recipe"], CARD: about, "to": to}
+    else:
+        found = {"tensors": _network(weights, whole), "recipe": recipe or implied, "to": to}
+        if not whole and isinstance(weights.content, dict) and CLASSIFIER in weights.content:
+            found[CLASSIFIER] = weights.content[CLASSIFIER]
+        if found["recipe"] is None:
+            raise ValueError(
+                f"{weights.source} does not say what pictures and network its weights want: give --recipe "
+                f"({', '.join(RECIPES)}; torchvision's and timm's own files are of torchvision)"
+            )
+    if to == "detectron2":
+        _check_detectron2_can(RECIPES[found["recipe"]])
+        rename = to_detectron2 if whole and not backbone else _network_to_detectron2
+        found["tensors"] = rename(found["tensors"])
+    return found
+
+
+def _network(weights: Weights, whole: bool) -> dict[str, Tensor]:
+    """The tensors of the residual network alone, under torchvision's names."""
+    everything = detector_state(weights) if whole else weights.tensors
+    names = {key: network_name(key) for key in everything}
+    homeless = [key for key, name in names.items() if name is None]
+    if homeless and not whole:
+        raise ValueError(
+            f"{weights.source}: {len(homeless)} tensors are no part of a residual network of a kind known here: "
+            f"{', '.join(homeless[:5])}"
+        )
+    found = {name: everything[key] for key, name in names.items() if name is not None}
+    if not found:
+        raise ValueError(f"{weights.source}: there is no residual network in it")
+    return found
+
+
+def _network_to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {network_to_detectron2(name) or name: tensor for name, tensor in tensors.items()}
+
+
+def _check_detectron2_can(recipe: Recipe) -> None:
+    """detectron2 reads neither recipe nor network from a file: its configuration must say them."""
+    if recipe.stem_pool != "pad1":
+        raise ValueError(
+            f"weights of recipe {recipe.name!r} want a stem that pools by Caffe's rule (stem_pool='ceil'), which "
+            "detectron2's networks do not have: their results would be others there"
+        )
+    if recipe.name != "detectron2":
+        mean, std = ([round(255 / recipe.scale * v, 3) for v in values] for values in (recipe.mean, recipe.std))
+        _LOG.warning(
+            "detectron2 must be told what these weights want: INPUT.FORMAT %s MODEL.PIXEL_MEAN %s MODEL.PIXEL_STD %s "
+            "MODEL.RESNETS.STRIDE_IN_1X1 %s",
+            recipe.channels,
+            mean,
+            std,
+            recipe.stride_in == "1x1",
+        )
+
+
+def _card(weights: Weights, config: str | None, classes: str | None) -> dict[str, Any]:
+    """What the file says of itself, or else what the command line says of it."""
+    about = read_card(weights)
+    if about is not None:
+        return about
+    state = detector_state(weights)
+    if "roi_head.classes.bias" not in state:
+        raise ValueError(
+            f"{weights.source} is a detector of detectron2's of a kind that there is not here; of its tensors there is no "
+            "roi_heads.box_predictor.cls_score.bias"
+        )
+    if config is None:
+        raise ValueError(
+            f"{weights.source} is a detector that does not say its configuration: give --config, such as "
+            "faster_rcnn_r50_c4_1x.yaml"
+        )
+    read = load_config(config)
+    if read.model.recipe != weights.recipe:
+        raise ValueError(
+            f"{weights.source} is of recipe {weights.recipe!r}, and {config} has model.recipe={read.model.recipe}"
+        )
+    return card(read, class_names(classes, len(state["roi_head.classes.bias"]) - 1))
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """One file, whole or not at all.
+
+    Raises:
+        ValueError: the ending is not known.
+    """
+    # views of one storage would be saved twice, or refused
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in content["tensors"].items()}
+    about: dict[str, Any] = {"recipe": content["recipe"]}
+    about |= {key: content[key] for key in (CARD, CLASSIFIER) if key in content}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        if path.suffix == ".safetensors":
+            if len(about) > 1:
+                raise ValueError("safetensors holds tensors and words alone; a file with classes is written as .pth")
+            save_file(tensors, part, metadata=about)
+        elif path.suffix == ".pkl" and content["to"] == "detectron2":
+            if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
+                raise ValueError("a pickle of arrays has no bfloat16: write .pth")
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+            part.write_bytes(pickle.dumps({"model": arrays, "__author__": "resdet", **about}, protocol=4))
+        elif path.suffix in (".pth", ".pt"):
+            # torchvision's own files are bare, and its recipe is what a bare file is taken for
+            bare = content["to"] == "torchvision" and content["recipe"] == "torchvision"
+            torch.save(tensors if bare else {"model": tensors, **about}, part)
+        else:
+            raise ValueError(f"{path}: wanted .pth or .safetensors, or .pkl with --to detectron2")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """What can be compared although a value is not a number."""
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+def _check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Reads the file again: every tensor is there, bit by bit."""
+    content = torch.load(path, weights_only=True) if path.suffix in (".pth", ".pt") else read_weights(path).content
+    found = content.get("model", content)
+    for name, tensor in tensors.items():
+        if not torch.equal(_bytes(torch.as_tensor(found[name])), _bytes(tensor)):
+            raise ValueError(f"{path}: {name} is not what was written; is the disk full?")

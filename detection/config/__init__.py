@@ -1,0 +1,49 @@
+"""Configurations: the schema (typed, frozen, the only place with defaults) and reading them from files."""
+
+from detection.config.loading import (
+    config_folder,
+    config_from_dict,
+    config_help,
+    config_to_dict,
+    dump_config,
+    find_config,
+    from_dict,
+    load,
+    load_config,
+    override,
+)
+from detection.config.schema import (
+    AnchorConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    Name,
+    PretrainConfig,
+    RoIConfig,
+    RPNConfig,
+    Share,
+    SolverConfig,
+)
+
+__all__ = [
+    "AnchorConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "Name",
+    "PretrainConfig",
+    "RPNConfig",
+    "RoIConfig",
+    "Share",
+    "SolverConfig",
+    "config_folder",
+    "config_from_dict",
+    "config_help",
+    "config_to_dict",
+    "dump_config",
+    "find_config",
+    "from_dict",
+    "load",
+    "load_config",
+    "override",
+]

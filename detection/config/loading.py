@@ -1,0 +1,223 @@
+"""Configurations from files and command lines: bases, overrides, checks with the nearest name, printing, help."""
+
+import contextlib
+import copy
+import dataclasses
+import difflib
+import io
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from docstring_parser import parse as parse_docstring
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from detection.config.schema import Config
+
+Schema = typing.TypeVar("Schema")
+
+
+def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a detector's configuration, as :func:`load` says."""
+    return load(Config, name, overrides)
+
+
+def load(schema: type[Schema], name: str | Path, overrides: Sequence[str] = (), folder: str = "") -> Schema:
+    """Reads a configuration.
+
+    Args:
+        schema: the dataclass that it fills.
+        name: a file, or the bare name of a shipped one (see :func:`find_config`).
+        overrides: "key=value" with dotted keys; values are YAML.
+        folder: of the shipped ones, within configs/.
+
+    Raises:
+        FileNotFoundError: no such configuration; lists the shipped ones.
+        ValueError: unknown keys (with the nearest name), values of another type or out of range.
+    """
+    path = find_config(name, folder)
+    return from_dict(schema, override(_read(path, folder), overrides), str(path))
+
+
+def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested dictionaries with "key=value" entries changed.
+
+    Raises:
+        ValueError: not key=value, or a value that is not YAML.
+    """
+    tree = copy.deepcopy(tree)
+    for entry in overrides:
+        key, found, value = entry.partition("=")
+        if not found:
+            raise ValueError(f"wanted key=value, got {entry!r}")
+        _set(tree, key.strip(), _parse_yaml(value, f"the value of {key}"))
+    return tree
+
+
+def config_from_dict(tree: dict[str, Any], where: str = "configuration") -> Config:
+    """A detector's configuration from nested dictionaries, checked as files are."""
+    return from_dict(Config, tree, where)
+
+
+def from_dict(schema: type[Schema], tree: dict[str, Any], where: str) -> Schema:
+    """A configuration of any schema from nested dictionaries, checked as files are."""
+    unknown = list(_unknown_keys(tree, schema, schema))
+    if unknown:
+        raise ValueError(f"{where}: " + "; ".join(unknown))
+    try:
+        return TypeAdapter(schema).validate_python(tree)
+    except ValidationError as error:
+        raise ValueError(f"{where}: " + "; ".join(_fault(e) for e in error.errors())) from None
+
+
+def _fault(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("constrained"))
+    text = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return f"{key} {text}, got {error['input']!r}" if key else text
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """Nested dictionaries and lists of plain values, as YAML and checkpoints hold them."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    return result
+
+
+def dump_config(config: Any) -> str:
+    """The whole configuration as YAML; reading it gives the same."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types it as None
+    out = io.StringIO()
+    yaml.dump(config_to_dict(config), out)
+    return out.getvalue()
+
+
+def config_help(schema: type = Config) -> str:
+    """One line or two a key, from the docstrings."""
+    lines = []
+    for key, annotation, default, doc in _walk(schema):
+        kind = (
+            str(annotation).replace("typing.", "")
+            if typing.get_origin(annotation)
+            else getattr(annotation, "__name__", str(annotation))
+        )
+        kind = kind.split("[")[0] if kind.startswith("Annotated") else kind
+        lines.append(f"  {key} = {default!r}\n      {doc}" + (f" [{kind}]" if kind.startswith("Literal") else ""))
+    return "\n".join(lines)
+
+
+def config_folder() -> Path:
+    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
+    installed = Path(__file__).parents[1] / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def find_config(name: str | Path, folder: str = "") -> Path:
+    """A file's path, or that of a shipped configuration given by bare name, with or without .yaml; ``folder`` is theirs
+    within configs/.
+
+    Raises:
+        FileNotFoundError: lists the nearest shipped names.
+    """
+    shelf = config_folder() / folder
+    for candidate in (Path(name), shelf / name, shelf / f"{name}.yaml"):
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            if candidate.is_file():
+                return candidate
+    shipped = sorted(p.name for p in shelf.glob("*.yaml"))
+    near = difflib.get_close_matches(str(name), shipped, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise FileNotFoundError(f"no configuration {name}{hint} Shipped: {', '.join(shipped)}")
+
+
+def _read(path: Path, folder: str = "", seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise ValueError(f"{path}: _base_ leads back to itself")
+    tree = _parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: wanted keys and values, got a {type(tree).__name__}")
+    base = tree.pop("_base_", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: _base_ names one file, got {base!r}")
+    beside = path.parent / base
+    found = beside if beside.is_file() else find_config(base, folder)
+    return _merge(_read(found, folder, (*seen, path)), tree)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        # ruamel's safe loader refuses a key that stands twice
+        return YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise ValueError(f"{where}: not valid YAML: too deep") from None
+    except YAMLError as error:
+        raise ValueError(f"{where}: not valid YAML: {error}") from error
+
+
+def _merge(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in tree.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *groups, leaf = key.split(".")
+    for group in groups:
+        tree = tree.setdefault(group, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"{key}: {group} is a value, not a group of keys")
+    tree[leaf] = value
+
+
+def _walk(group: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
+    """(dotted key, type, default, documentation) of every leaf."""
+    docs = {p.arg_name: " ".join((p.description or "").split()) for p in parse_docstring(group.__doc__ or "").params}
+    hints = typing.get_type_hints(group)
+    for f in dataclasses.fields(group):
+        kind = hints[f.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _walk(typing.cast(type, kind), f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, kind, f.default, docs.get(f.name, "")
+
+
+def _keys(group: type, prefix: str = "") -> list[str]:
+    return [key for key, *_ in _walk(group, prefix)]
+
+
+def _unknown_keys(tree: dict[str, Any], group: type, schema: type, prefix: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(group)
+    names = [f.name for f in dataclasses.fields(group)]
+    for key, value in tree.items():
+        full = f"{prefix}{key}"
+        if key not in names:
+            yield f"unknown key {full}{_nearest(full, str(key), [prefix + n for n in names], schema)}"
+        elif dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                first = _keys(typing.cast(type, hints[key]), f"{full}.")[0]
+                yield f"{full} is a group of keys, got {value!r}; write e.g. {first}=…"
+            else:
+                yield from _unknown_keys(value, typing.cast(type, hints[key]), schema, f"{full}.")
+
+
+def _nearest(full: str, leaf: str, siblings: list[str], schema: type) -> str:
+    everything = _keys(schema)
+    near = difflib.get_close_matches(full, siblings, n=1, cutoff=0.75) or [
+        k for k in everything if k.rpartition(".")[2] == leaf
+    ]
+    near = near or difflib.get_close_matches(full, everything, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(siblings)}"

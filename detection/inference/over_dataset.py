@@ -1,0 +1,127 @@
+"""A detector over many pictures: detections in the original pictures' coordinates, as COCO results."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detection.data.annotations import Records
+from detection.data.loader import Batch, float_images, to_device
+from detection.inference.cuda_graphs import RecordedDetector
+from detection.modeling.faster_rcnn import FasterRCNN
+from detection.modeling.structures import Detections
+from detection.ops.boxes import clip, xyxy_to_xywh
+
+Tick = Callable[[], None]
+Rows = NDArray[np.float64]
+
+
+def scale_back(boxes: Tensor, seen: tuple[int, int], original: tuple[int, int]) -> Tensor:
+    """Boxes [n, 4] of a picture seen at one (height, width), in the pixels of another."""
+    ratio = boxes.new_tensor([original[1] / seen[1], original[0] / seen[0]] * 2)
+    return clip(boxes * ratio, original)
+
+
+def as_rows(detections: Detections) -> Rows:
+    """One image's detections as [n, 6] float64: left, top, width, height, label, score. A device is waited for once."""
+    box, label, score = (detections[key].double() for key in ("boxes", "labels", "scores"))
+    rows: Rows = torch.cat((xyxy_to_xywh(box), label[:, None], score[:, None]), dim=1).cpu().numpy()
+    return rows
+
+
+def coco_results(
+    rows: Rows, image_id: Any, category_ids: Sequence[int], names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """One image's detections as COCO results; with ``names``, "category_name" tells what a made-up id stands for."""
+    results = []
+    for *box, label, score in rows.tolist():
+        k = int(label) - 1
+        results.append({"image_id": image_id, "category_id": category_ids[k], "bbox": box, "score": score})
+        if names is not None:
+            results[-1]["category_name"] = names[k]
+    return results
+
+
+@torch.no_grad()
+def detect(
+    model: FasterRCNN,
+    loader: Iterable[Batch],
+    records: Records,
+    device: torch.device,
+    *,
+    bf16: bool = False,
+    cuda_graphs: bool = False,
+    names: Sequence[str] | None = None,
+    tick: Tick = lambda: None,
+) -> list[dict[str, Any]]:
+    """Runs the model over this process's images and returns every process's results on rank 0, each image once and in the
+    records' order; on the others nothing.
+
+    Args:
+        model: images -> detections; its mode is restored afterwards.
+        loader: batches of this process's share.
+        records: where image ids and category ids come from.
+        device: of the model.
+        bf16: run under autocast.
+        cuda_graphs: replay recordings for sizes that come again (on a GPU).
+        names: see :func:`coco_results`.
+        tick: called after every image.
+    """
+    was_training = model.training
+    model.eval()
+    run = RecordedDetector(model) if cuda_graphs else model
+    found: list[tuple[int, Rows]] = []
+    try:
+        for batch in loader:
+            images = float_images(to_device(batch, device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                outputs = run(images)
+            rows = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
+            for image, output, i, size, readable in rows:
+                output["boxes"] = scale_back(output["boxes"].float(), (image.shape[-2], image.shape[-1]), size)
+                if readable:
+                    found.append((i, as_rows(output)))
+                tick()
+    finally:
+        model.train(was_training)
+    results = []
+    for i, rows in sorted(_gather(found), key=lambda own: own[0]):
+        results += coco_results(rows, records.image_ids[i], records.category_ids, names)
+    return results
+
+
+@torch.no_grad()
+def validation_losses(
+    model: Any, loader: Iterable[Batch], device: torch.device, seed: int, *, bf16: bool = False
+) -> dict[str, float]:
+    """The training losses over a validation set, the norms in evaluation, samples drawn from ``seed``; means over the
+    images of all processes."""
+    was_training = model.training
+    model.eval()
+    generator = torch.Generator(device).manual_seed(seed)
+    rows: list[dict[str, Any]] = []
+    try:
+        for batch in loader:
+            batch = to_device(batch, device)
+            images = float_images(batch)
+            sizes = [(im.shape[-2], im.shape[-1]) for im in images]
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                losses = model.losses(model.batch(images), sizes, batch.targets, generator)
+            rows += [{name: float(value) for name, value in losses.items()}] * len(images)
+    finally:
+        model.train(was_training)
+    rows = _gather(rows)
+    return {f"val_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
+
+
+def _gather(own: list[Any]) -> list[Any]:
+    """What all processes have, on rank 0; nothing on the others."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return own
+    parts: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(own, parts)
+    return [row for part in parts or () for row in part]

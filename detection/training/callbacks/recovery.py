@@ -1,0 +1,181 @@
+"""Seatbelts of a run: a warning when the loss rises, and a way back from a non-finite loss (solver.not_finite=recover)."""
+
+import json
+import logging
+import statistics
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from detection.training.callbacks.base import StepCallback
+from detection.training.loop import TrainingModule
+from detection.training.replay import NotFinite
+from detection.utils.atomic_io import replacing
+
+_LOG = logging.getLogger(__name__)
+WINDOW = 50  # steps over which the running median is taken, and between two snapshots
+RISING = 10.0  # times the running median
+_HEALTHY = 2.0  # times the lowest running median: above it the weights are not worth a snapshot
+LIMIT = 3  # recoveries of a run; the next non-finite loss ends it
+_KEY = "recovery"  # its entry in a training checkpoint
+
+
+class LossWatch:
+    """The running median of the loss over the last ``WINDOW`` steps.
+
+    Attributes:
+        losses: of those steps, oldest first; non-finite ones are not counted.
+        lowest: the lowest running median so far; None before the first full window.
+        rising: whether the last loss was more than ``RISING`` times the median before it.
+    """
+
+    def __init__(self) -> None:
+        self.losses: deque[float] = deque(maxlen=WINDOW)
+        self.lowest: float | None = None
+        self.rising = False
+
+    @property
+    def median(self) -> float | None:
+        """None before the first full window."""
+        return statistics.median(self.losses) if len(self.losses) == WINDOW else None
+
+    def add(self, loss: float) -> bool:
+        """Counts a finite loss. Returns whether it begins to rise: once for each rise."""
+        before, was_rising = self.median, self.rising
+        self.rising = before is not None and loss > RISING * before
+        self.losses.append(loss)
+        after = self.median
+        if after is not None:
+            self.lowest = after if self.lowest is None else min(self.lowest, after)
+        return self.rising and not was_rising
+
+    def healthy(self) -> bool:
+        """Whether the loss is near the lowest it has been, so that the weights are worth going back to."""
+        median = self.median
+        return not self.rising and (median is None or self.lowest is None or median <= _HEALTHY * self.lowest)
+
+    def restart(self) -> None:
+        """Forgets the last losses, not the lowest median: they are of weights that are gone."""
+        self.losses.clear()
+        self.rising = False
+
+
+class Recovery(StepCallback):
+    """Watches the loss after each step, before other callbacks save or evaluate the weights.
+
+    With ``solver.not_finite=recover`` a snapshot of the training state (weights, statistics, optimiser, average) is kept in
+    memory every ``WINDOW`` steps while the loss is healthy. After a non-finite loss, whose step has changed nothing, the run
+    goes back to it at half the learning rate; the steps are not repeated: the next batch is the next one. After ``LIMIT``
+    times it ends. The snapshot is part of the training checkpoint, so that a resumed run recovers as an uninterrupted one.
+
+    Args:
+        run_json: the run's provenance file, whose last entry gets the events at the end; None keeps none.
+    """
+
+    def __init__(self, run_json: Path | None) -> None:
+        self.run_json = run_json
+        self.watch, self.count = LossWatch(), 0
+        self.skipped = 0  # of the module's, those that were answered
+        self.events: list[dict[str, Any]] = []
+        self.snapshot: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
+        super().on_train_start(trainer, module)
+        if module.solver.not_finite == "recover" and self.snapshot is None:
+            self._take(trainer, module, trainer.global_step)
+
+    def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        if module.skipped != self.skipped:
+            self.skipped = module.skipped
+            if module.solver.not_finite == "recover":
+                self._recover(trainer, module, step)
+            return
+        median = self.watch.median
+        if self.watch.add(module.loss):
+            text = (
+                f"step {step}: the loss is {module.loss:.3g}, {module.loss / (median or 1):.0f} times its running median "
+                f"over {WINDOW} steps ({median:.3g}); gradient norm {_norm(module):.3g}. If it stays there, lower "
+                "solver.base_lr or set solver.clip_norm"
+            )
+            self._note(step, "rising loss", text)
+        if module.solver.not_finite == "recover" and step % WINDOW == 0 and self.watch.healthy():
+            self._take(trainer, module, step)
+
+    def _take(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        """Copies the training state to the host, unless a weight is non-finite."""
+        if not all(bool(p.isfinite().all()) for p in module.model.parameters()):
+            return
+        state = {"weights": module.state_dict(), "optimizer": trainer.optimizers[0].state_dict()["state"]}
+        copied = tree_map_only(Tensor, lambda x: x.detach().to("cpu", copy=True), state)
+        self.snapshot = {"step": step, **copied}
+
+    def _recover(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        self.count += 1
+        assert self.snapshot is not None  # there is one from the first step on
+        if self.count > LIMIT:
+            raise NotFinite(
+                f"step {step}: a non-finite loss again after {LIMIT} recoveries, each at half the learning rate. Look at "
+                "the step with resdet replay and at the data with resdet check-dataset; then start anew with a lower "
+                "solver.base_lr, a longer solver.warmup or solver.precision=float32"
+            )
+        optimizer = trainer.optimizers[0]
+        module.load_state_dict(self.snapshot["weights"])
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": self.snapshot["optimizer"], "param_groups": groups})
+        module.schedule.halvings += 1
+        for group in optimizer.param_groups:  # the scheduler sets what the steps after the next one have
+            group["lr"] *= 0.5
+        self.watch.restart()
+        text = (
+            f"step {step}: back to the weights of step {self.snapshot['step']} at half the learning rate "
+            f"({optimizer.param_groups[0]['lr']:.3g}); recovery {self.count} of at most {LIMIT}"
+        )
+        self._note(step, "recovered from a non-finite loss", text)
+
+    def _note(self, step: int, kind: str, text: str) -> None:
+        _LOG.warning("%s", text)
+        self.events.append({"step": step, "kind": kind, "text": text})
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not self.events:
+            return
+        _LOG.warning("in this run: %s", "; ".join(f"{e['kind']} at step {e['step']}" for e in self.events))
+        if self.run_json is not None and trainer.is_global_zero:
+            try:
+                starts = json.loads(self.run_json.read_text(encoding="utf-8"))
+                starts[-1]["events"] = self.events
+                with replacing(self.run_json) as part:
+                    part.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
+            except (OSError, ValueError, IndexError) as error:
+                _LOG.warning("the events are not written to %s: %s", self.run_json, error)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "losses": list(self.watch.losses),
+            "lowest": self.watch.lowest,
+            "rising": self.watch.rising,
+            "count": self.count,
+            "events": self.events,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.watch.losses.extend(state_dict["losses"])
+        self.watch.lowest, self.watch.rising = state_dict["lowest"], state_dict["rising"]
+        self.count, self.events = state_dict["count"], state_dict["events"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.snapshot is not None:
+            checkpoint[_KEY] = self.snapshot
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.snapshot = checkpoint.get(_KEY)
+
+
+def _norm(module: TrainingModule) -> float:
+    """The gradient norm of the last step, before clipping."""
+    return float("nan") if module.gradient_norm is None else float(module.gradient_norm)

@@ -1,0 +1,84 @@
+"""A step whose losses were not finite, again: from the file that training left, with the first layer that went wrong."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detection.checkpoint.detector import CARD, Classes, card
+from detection.config import Config, config_from_dict
+from detection.modeling.build import build_model
+from detection.utils.atomic_io import replacing
+
+
+class NotFinite(ValueError):
+    """Losses that are no numbers; the message names them and the pictures."""
+
+
+def save_step(
+    path: Path, model: nn.Module, config: Config, classes: Classes, step: dict[str, Any], losses: dict[str, Tensor]
+) -> None:
+    """All that a step's losses come from: weights, pictures, targets, the seed of its samples."""
+    content = {CARD: card(config, classes), "model": model.state_dict(), **step}
+    content["losses"] = {name: float(value.detach()) for name, value in losses.items()}
+    with replacing(path) as part:
+        torch.save(content, part)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the losses of a step that was kept, and the first modules whose output is not finite."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("file", type=Path, help="the not_finite.pth of a run's folder")
+    parser.add_argument("--precision", choices=["float32", "bf16"], help="another than the run's")
+    args = parser.parse_args(argv)
+    if not args.file.exists():
+        raise FileNotFoundError(f"no file {args.file}: wanted the not_finite.pth that a stopped training wrote")
+    content = torch.load(args.file, map_location="cpu", weights_only=True)
+    if CARD not in content or "seed" not in content:
+        raise ValueError(f"{args.file} holds no step: wanted the not_finite.pth that a stopped training wrote")
+    losses, culprits = replay(content, args.precision)
+    print(f"step {content['step']}, {'bf16' if (args.precision or content['precision']) == 'bf16' else 'float32'}")
+    print("pictures: " + ", ".join(content["files"]))
+    for name, value in losses.items():
+        print(f"{name:18} {value:<12.6g} (in training {content['losses'][name]:.6g})")
+    for line in culprits:
+        print(line)
+    if not culprits and all(map(torch.isfinite, map(torch.tensor, losses.values()))):
+        print("all is finite here: another precision or device than in training may be why")
+    return 0
+
+
+def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[str, float], list[str]]:
+    """The losses of a kept step, and what first was not finite: tensors of the weights, then modules' outputs. A CPU's
+    generator draws other samples than a GPU's from the same seed."""
+    config = config_from_dict(content[CARD]["config"], "the step")
+    model = build_model(config.model, len(content[CARD]["classes"]))
+    model.load_state_dict(content["model"])
+    model.train()
+    weights = content["model"].items()
+    culprits = [f"weights: {k} is not finite" for k, v in weights if v.is_floating_point() and not _finite(v)]
+    outputs: list[str] = []
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_hook(_watch(name, outputs))
+    images = [image.float().div_(255) for image in content["images"]]
+    generator = torch.Generator().manual_seed(content["seed"])
+    with torch.autocast("cpu", torch.bfloat16, enabled=(precision or content["precision"]) == "bf16"):
+        losses: dict[str, Tensor] = model(images, content["targets"], generator=generator)
+    return {name: float(value.detach()) for name, value in losses.items()}, culprits[:5] + outputs[:5]
+
+
+def _watch(name: str, found: list[str]) -> Any:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not _finite(output):
+            before = all(_finite(x) for x in inputs if isinstance(x, Tensor))
+            found.append(f"output: {name} is not finite{', its input was' if before else ''}")
+
+    return hook
+
+
+def _finite(x: Tensor) -> bool:
+    return bool(torch.isfinite(x).all())

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from detection import build_model, load_detector, load_weights
+from detection.checkpoint.detector import Classes, save_detector, start_weights
+from detection.config import Config, ModelConfig
+
+CONFIG = Config(model=ModelConfig(backbone="resnet18", norm="bn", freeze_at=0))
+CLASSES = Classes(("cat", "dog"), (17, 18))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = build_model(CONFIG.model, 2).eval()
+    save_detector(tmp_path / "d.pth", model, CONFIG, CLASSES)
+    return model, tmp_path / "d.pth"
+
+
+def test_there_and_back(saved):
+    model, path = saved
+    loaded, names = load_detector(path)
+    assert names == ("cat", "dog")
+    assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
+    other = build_model(CONFIG.model, 2)
+    load_weights(other, path)
+    assert torch.equal(other.rpn.conv.weight, model.rpn.conv.weight)
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_another_model_is_named(saved):
+    _, path = saved
+    with pytest.raises(ValueError, match=r"4 differences.*roi_head.classes.weight has \[3, 512\], wanted \[6, 512\]"):
+        load_weights(build_model(CONFIG.model, 5), path)
+
+
+def test_other_classes_are_listed(saved):
+    _, path = saved
+    config = ModelConfig(backbone="resnet18", norm="bn", freeze_at=0, weights=str(path))
+    with pytest.raises(ValueError, match=r"the data: cow, pig\n.*d.pth: cat, dog"):
+        start_weights(build_model(config, 2), config, Classes(("cow", "pig"), (1, 2)))
+
+
+def test_a_backbone_is_no_detector(tmp_path):
+    torch.save(build_model(CONFIG.model, 2).trunk.state_dict(), tmp_path / "b.pth")
+    with pytest.raises(ValueError, match="no detector of this project"):
+        load_detector(tmp_path / "b.pth")
+    with pytest.raises(FileNotFoundError):
+        load_detector(tmp_path / "absent.pth")

@@ -1,0 +1,134 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detection import build_model, load_config
+from detection.config import (
+    Config,
+    config_folder,
+    config_from_dict,
+    config_help,
+    config_to_dict,
+    dump_config,
+    find_config,
+)
+
+SHIPPED = sorted(p.name for p in config_folder().glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_configuration_is_loaded_and_built(name, tmp_path):
+    config = load_config(name)
+    assert config.expects, "a configuration states the result that it should give"
+    with torch.device("meta"):
+        model = build_model(config.model, 20)
+    assert model.roi_head.deltas.out_features == 80
+    (tmp_path / "copy.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "copy.yaml") == config
+    assert config_from_dict(config_to_dict(config)) == config
+
+
+def test_shipped_are_the_promised():
+    assert {
+        "faster_rcnn_r101.yaml",
+        "faster_rcnn_r50.yaml",
+        "faster_rcnn_r101_voc.yaml",
+        "faster_rcnn_r101_paper.yaml",
+        "faster_rcnn_r101_voc_paper.yaml",
+        "faster_rcnn_r18_voc.yaml",
+        "quickstart.yaml",
+    } <= set(SHIPPED)
+
+
+def test_the_papers_numbers():
+    paper = load_config("faster_rcnn_r101_paper.yaml")
+    assert paper.model.anchors.sizes == (64, 128, 256, 512)
+    assert load_config("faster_rcnn_r101_voc_paper.yaml").model.anchors.sizes == (128, 256, 512)
+    assert paper.model.roi.pool == "max"
+    assert paper.model.rpn.after_nms_test == 300
+    assert paper.model.rpn.ignore_cross_boundary
+    assert (paper.data.short_side, paper.data.max_side) == ((600,), 1000)
+    assert (paper.solver.max_iter, paper.solver.steps, paper.solver.base_lr) == (320000, (240000,), 0.001)
+
+
+def test_overrides_and_bare_names(tmp_path):
+    config = load_config("quickstart", ["solver.base_lr=0.5", "data.short_side=[64, 96]", "model.weights=null"])
+    assert config.solver.base_lr == 0.5
+    assert config.data.short_side == (64, 96)
+    (tmp_path / "mine.yaml").write_text("_base_: quickstart.yaml\nsolver: {max_iter: 7}\n")
+    mine = load_config(tmp_path / "mine.yaml")
+    assert mine.solver.max_iter == 7
+    assert mine.solver.batch_size == load_config("quickstart").solver.batch_size
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("solver.base_lrr=1", "unknown key solver.base_lrr; did you mean solver.base_lr?"),
+        ("max_iter=1", "unknown key max_iter; did you mean solver.max_iter?"),
+        ("model.rpn.nms=0.5", "unknown key model.rpn.nms; did you mean model.rpn.nms_iou?"),
+        ("solver.base_lr=-1", "solver.base_lr should be greater than 0, got -1"),
+        ("solver.max_iter=many", "solver.max_iter should be a valid integer"),
+        ("model.norm=batch", "model.norm should be 'bn', 'frozen_bn'"),
+        ("model=null", "model is a group of keys"),
+        ("solver=3", "solver is a group of keys"),
+        ("solver.accumulate=3", "must be a multiple of"),
+        ("data.short_side=[]", "at least one size"),
+        ("solver.base_lr", "wanted key=value"),
+        ("solver.steps=[1,", "not valid YAML"),
+    ],
+)
+def test_wrong_keys_and_values_are_named(override, message):
+    with pytest.raises(ValueError) as error:
+        load_config("quickstart.yaml", [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("solver: {max_iter: 1}\nsolver: {max_iter: 2}\n", "duplicate key"),
+        ("- 1\n", "wanted keys and values"),
+        ("_base_: self.yaml\n", "leads back to itself"),
+        ("solver: {max_iter: 1, max_iter: 2}\n", "duplicate key"),
+    ],
+)
+def test_wrong_files(tmp_path, text, message):
+    (tmp_path / "self.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_config(tmp_path / "self.yaml")
+
+
+def test_unknown_name_lists_the_shipped():
+    with pytest.raises(FileNotFoundError, match=r"did you mean faster_rcnn_r101.yaml\? Shipped: .*quickstart.yaml"):
+        find_config("faster_rcnn_r110.yaml")
+
+
+def test_help_has_every_key_with_its_documentation():
+    text = config_help()
+    for line in text.splitlines():
+        if not line.startswith("      "):
+            key = line.split()[0]
+            assert text.split(f"  {key} = ")[1].splitlines()[1].strip(), f"{key} is not documented"
+    assert "solver.base_lr = 0.02" in text
+    assert "learning rate for reference_batch images a step" in text
+
+
+def test_configurations_do_not_change():
+    with pytest.raises(AttributeError):
+        Config().solver.max_iter = 3
+
+
+def test_print_config_and_help_from_the_command_line():
+    tool = Path(__file__).parents[2] / "tools" / "train_net.py"
+    out = subprocess.run(
+        [sys.executable, tool, "--config", "quickstart", "--print-config", "seed=5"], capture_output=True, text=True
+    )
+    assert out.returncode == 0
+    assert "seed: 5" in out.stdout
+    out = subprocess.run([sys.executable, tool, "--help"], capture_output=True, text=True)
+    assert out.returncode == 0
+    assert "solver.warmup" in out.stdout

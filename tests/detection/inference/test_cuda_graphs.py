@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from detection import build_model
+from detection.config import ModelConfig, RoIConfig
+from detection.inference import cuda_graphs
+from detection.inference.cuda_graphs import RecordedDetector, Recordings
+
+
+class Noted(Recordings):
+    """Recordings that are notes of what was recorded."""
+
+    def __init__(self, limit):
+        super().__init__(lambda batch, settings: ("ran", settings), limit)
+        self.notes = []
+
+    def record(self, batch, settings):
+        self.notes.append((tuple(batch.shape), settings))
+        return lambda x: ("replayed", settings)
+
+
+def test_what_comes_twice_is_recorded():
+    graphs = Noted(limit=2)
+    a, b, c = (torch.zeros(1, 3, 4, n) for n in (4, 5, 6))
+    assert [graphs(a, 1)[0] for _ in range(3)] == ["ran", "replayed", "replayed"]
+    assert graphs(a, 2)[0] == "ran"  # other settings
+    assert graphs(a.to(memory_format=torch.channels_last), 1)[0] == "ran"  # another layout
+    assert graphs.notes == [((1, 3, 4, 4), 1)]
+    assert [graphs(b, 1)[0] for _ in range(2)] == ["ran", "replayed"]
+    assert [graphs(c, 1)[0] for _ in range(3)] == ["ran"] * 3  # there is no room for more
+    assert graphs.notes == [((1, 3, 4, 4), 1), ((1, 3, 4, 5), 1)]
+    assert graphs(a, 1)[0] == "replayed"
+    graphs.forget()
+    assert graphs(a, 1)[0] == "ran"
+
+
+def small():
+    torch.manual_seed(0)
+    return build_model(ModelConfig(backbone="resnet18", norm="gn", roi=RoIConfig(resolution=4)), 3).eval()
+
+
+def test_a_cpu_is_refused():
+    with pytest.raises(ValueError, match="want a detector on a GPU, it is on cpu"):
+        RecordedDetector(small())
+
+
+def test_it_is_the_detector_in_its_mode(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "_require_gpu", lambda device: None)
+    monkeypatch.setattr(cuda_graphs, "_Recording", lambda function, batch: function)
+    model = small()
+    model.roi_head.score_threshold = 0.0
+    recorded = RecordedDetector(model)
+    images = [torch.rand(3, 64, 80)]
+    for _ in range(3):
+        for key, value in model(images)[0].items():
+            assert torch.equal(recorded(images)[0][key], value)
+    assert len(recorded.graphs.recorded) == 1
+    recorded.half()
+    assert not recorded.graphs.recorded
+    model.train()
+    with pytest.raises(RuntimeError, match="does not train"):
+        recorded(images)
+    assert RecordedDetector(model).training
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("half", [False, True])
+def test_replays_give_the_same(half):
+    model = small().cuda()
+    model.roi_head.score_threshold = 0.0
+    recorded = RecordedDetector(model, sizes=2)
+    generator = torch.Generator("cuda").manual_seed(0)
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        for size in ((96, 128), (96, 128), (96, 128), (64, 80), (64, 80), (96, 128)):
+            images = [torch.rand(3, *size, device="cuda", generator=generator) for _ in range(2)]
+            for mine, theirs in zip(recorded(images), model(images), strict=True):
+                for key, value in theirs.items():
+                    torch.testing.assert_close(mine[key], value)
+    with torch.no_grad():
+        model.roi_head.classes.bias.add_(torch.arange(4.0, device="cuda"))  # in place: the recording sees it
+    # a context of its own: within the first one autocast would go on with its copy of the old bias
+    with torch.autocast("cuda", torch.bfloat16, enabled=half):
+        assert torch.equal(recorded(images)[0]["labels"], model(images)[0]["labels"])

@@ -1,0 +1,329 @@
+"""The whole detector: wiring with a stub trunk, and equality with torchvision's FasterRCNN on the same weights."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection.modeling.rpn import AnchorGenerator as TorchvisionAnchors
+from torchvision.ops import MultiScaleRoIAlign
+
+from backbone import RECIPES
+from detection import build_model
+from detection.config import AnchorConfig, ModelConfig, RoIConfig, RPNConfig
+from detection.modeling.anchors import AnchorGenerator
+from detection.modeling.box_coder import BoxCoder
+from detection.modeling.faster_rcnn import FasterRCNN
+from detection.modeling.matcher import Matcher
+from detection.modeling.roi_head import RoIHead, RoIPooler
+from detection.modeling.rpn import RPN, ProposalLimits
+from detection.modeling.sampler import RandomSampler
+
+CLASSES = 3
+
+
+def tiny(pool="align", **rpn_options):
+    """A detector whose trunk is one convolution of 8 channels and stride 16."""
+    trunk = nn.Conv2d(3, 8, 16, 16)
+    limits = ProposalLimits(200, 50)
+    rpn = RPN(
+        8,
+        [AnchorGenerator([32, 64], [0.5, 1, 2], 16)],
+        channels=None,
+        matcher=Matcher(0.7, 0.3, keep_best=True),
+        sampler=RandomSampler(64, 0.5),
+        coder=BoxCoder(),
+        train_limits=limits,
+        test_limits=limits,
+        **{"nms_iou": 0.7, "min_size": 0.0, "ignore_cross_boundary": False, "beta": 0.0, "box_loss_weight": 1.0}
+        | rpn_options,
+    )
+    head = RoIHead(
+        RoIPooler(pool, 4, [16], 0, True),
+        nn.Conv2d(8, 16, 2, 2),
+        16,
+        CLASSES,
+        matcher=Matcher(0.5, 0.5),
+        sampler=RandomSampler(32, 0.25),
+        coder=BoxCoder((10, 10, 5, 5)),
+        append_truth=True,
+        beta=0.0,
+        box_loss_weight=1.0,
+        score_threshold=0.05,
+        nms_iou=0.5,
+        max_detections=10,
+    )
+    return FasterRCNN(trunk, rpn, head, RECIPES["torchvision"])
+
+
+def scene():
+    images = [torch.rand(3, 96, 128), torch.rand(3, 128, 80)]
+    targets = [
+        {"boxes": torch.tensor([[10.0, 10, 60, 70], [50, 20, 120, 90]]), "labels": torch.tensor([1, 3])},
+        {"boxes": torch.tensor([[5.0, 30, 70, 110]]), "labels": torch.tensor([2])},
+    ]
+    return images, targets
+
+
+@pytest.mark.parametrize("pool", ["align", "max"])
+def test_losses_and_gradients(pool):
+    model, (images, targets) = tiny(pool), scene()
+    losses = model(images, targets)
+    assert set(losses) == {"loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box"}
+    assert all(loss.dim() == 0 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_detections_have_the_convention():
+    model, (images, _) = tiny().eval(), scene()
+    model.roi_head.score_threshold = 0.0
+    for image, found in zip(images, model(images), strict=True):
+        n = len(found["boxes"])
+        assert 0 < n <= 10
+        assert found["boxes"].shape == (n, 4)
+        assert found["labels"].dtype == torch.int64
+        assert (found["scores"].diff() <= 0).all()
+        assert ((found["labels"] >= 1) & (found["labels"] <= CLASSES)).all()
+        assert (found["boxes"] >= 0).all()
+        assert (found["boxes"][:, 2] <= image.shape[-1]).all()
+        assert (found["boxes"][:, 3] <= image.shape[-2]).all()
+
+
+def test_one_map_serves_both():
+    model, (images, targets) = tiny(), scene()
+    seen = {}
+    model.trunk.register_forward_hook(lambda m, i, o: seen.update(trunk=o))
+    model.rpn.register_forward_pre_hook(lambda m, i: seen.update(rpn=i[0]))
+    model.roi_head.pooler.register_forward_pre_hook(lambda m, i: seen.update(pooler=i[0]))
+    model(images, targets)
+    assert seen["rpn"] is seen["trunk"]
+    assert seen["pooler"] is seen["trunk"]
+
+
+def test_images_without_objects():
+    model = tiny()
+    images, targets = scene()
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    for choice in ([empty, targets[1]], [empty, empty]):
+        losses = model(images, choice)
+        assert all(loss.isfinite() for loss in losses.values())
+        sum(losses.values()).backward()
+    assert model(images, [empty, empty])["loss_box"].item() == 0
+
+
+def test_a_crowd_of_a_thousand():
+    model = tiny()
+    corner = torch.rand(1000, 2) * 400
+    target = {"boxes": torch.cat((corner, corner + 20), 1), "labels": torch.randint(1, 4, (1000,))}
+    losses = model([torch.rand(3, 448, 448)], [target])
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_cross_boundary_anchors_are_left_out():
+    keep, ignore = tiny(), tiny(ignore_cross_boundary=True)
+    seen = []
+    ignore.rpn.sampler = lambda label, g: seen.append(label) or RandomSampler(64, 0.5)(label, g)
+    ignore.rpn.sampler.__dict__["quota"] = 64
+    images, targets = scene()
+    ignore(images, targets)
+    keep(images, targets)
+    anchors = ignore.rpn.anchors[0](8, 8)
+    outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2] > 128) | (anchors[:, 3] > 96)
+    assert (seen[0][outside] == -1).all()
+    assert (seen[0][~outside] >= 0).any()
+
+
+def test_small_proposals_are_dropped():
+    model = tiny(min_size=40.0).eval()
+    images, _ = scene()
+    with torch.no_grad():
+        batch = model.batch(images)
+        proposals = model.rpn.proposals(model.rpn(model.trunk(batch)), [(96, 128), (128, 80)])
+    for boxes in proposals:
+        assert len(boxes)
+        assert ((boxes[:, 2:] - boxes[:, :2]) >= 40).all()
+
+
+def test_padding_is_zero_after_normalising():
+    batch = tiny().batch([torch.ones(3, 4, 6), torch.zeros(3, 5, 3)])
+    assert batch.shape == (2, 3, 5, 6)
+    assert (batch[0, :, 4:] == 0).all()
+    assert (batch[1, :, :, 3:] == 0).all()
+    torch.testing.assert_close(batch[0, 0, 0, 0].item(), (1 - 0.485) / 0.229, rtol=1e-6, atol=1e-6)
+
+
+def test_bgr_recipes():
+    image = torch.rand(3, 4, 5)
+    out = RECIPES["detectron2"].normalise(image)
+    torch.testing.assert_close(out[0], image[2] * 255 - 103.53)
+    torch.testing.assert_close(out[2], image[0] * 255 - 123.675)
+
+
+@pytest.mark.parametrize(
+    ("images", "targets", "message"),
+    [
+        ([], [], "at least one"),
+        ([torch.zeros(3, 32, 32, dtype=torch.uint8)], None, "float tensor"),
+        ([torch.zeros(1, 32, 32)], None, r"\[3, H, W\], got \[1, 32, 32\]"),
+        ([torch.rand(3, 64, 64)], None, "training wants targets"),
+        ([torch.rand(3, 64, 64)], [], "1 images but 0 targets"),
+        ([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": torch.tensor([1])}], "x1 < x2"),
+        ([torch.rand(3, 64, 64)], [{"boxes": torch.tensor([[5.0, 5, 9, 9]]), "labels": torch.tensor([4])}], r"1\.\.3"),
+        (
+            [torch.rand(3, 64, 64)],
+            [{"boxes": torch.tensor([[5.0, 5, 9, 9]]), "labels": torch.tensor([0])}],
+            "background",
+        ),
+        ([torch.rand(3, 64, 64)], [{"boxes": torch.ones(4), "labels": torch.tensor([1])}], r"\[n, 4\]"),
+    ],
+)
+def test_bad_input_is_named(images, targets, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        tiny()(images, targets)
+
+
+class MeanHead(nn.Module):
+    def __init__(self, conv5):
+        super().__init__()
+        self.conv5 = conv5
+
+    def forward(self, x):
+        return self.conv5(x).mean((2, 3))
+
+
+class Predictor(nn.Module):
+    """torchvision has offsets for the background too; its own are never used."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x):
+        background = torch.zeros(len(x), 4)
+        return self.head.classes(x), torch.cat((background, self.head.deltas(x)), dim=1)
+
+
+class First:
+    """A sampler without chance: the first of each kind."""
+
+    def __init__(self, quota, foreground):
+        self.quota, self.foreground = quota, foreground
+
+    def __call__(self, label, generator=None):
+        if isinstance(label, list):  # torchvision's form: masks of every image
+            return self._masks(label)
+        foreground = (label == 1).nonzero()[:, 0][: self.foreground]
+        index = torch.cat((foreground, (label == 0).nonzero()[:, 0][: self.quota - len(foreground)]))
+        return index, label[index]
+
+    def _masks(self, labels):
+        pairs = [self((label >= 1).to(torch.int8) - (label < 0).to(torch.int8)) for label in labels]
+        masks = []
+        for kind in (1, 0):
+            column = [torch.zeros(len(lab), dtype=torch.bool) for lab in labels]
+            for mask, (index, own) in zip(column, pairs, strict=True):
+                mask[index[own == kind]] = True
+            masks.append(column)
+        return masks
+
+
+def twins():
+    """Our detector and torchvision's with the same weights and settings. Anchors of one ratio and even sizes, since
+    torchvision rounds them."""
+    config = ModelConfig(
+        backbone="resnet18",
+        norm="bn",
+        freeze_at=0,
+        anchors=AnchorConfig((32, 64, 128), (1.0,)),
+        rpn=RPNConfig(
+            before_nms_train=600,
+            after_nms_train=200,
+            before_nms_test=600,
+            after_nms_test=100,
+            beta=1 / 9,
+            batch_per_image=64,
+        ),
+        roi=RoIConfig(sampling_ratio=2, aligned=False, beta=1 / 9, batch_per_image=32, score_threshold=0.0),
+    )
+    ours = build_model(config, CLASSES).eval()
+    nn.init.normal_(ours.rpn.objectness.weight, std=0.05)  # scores far enough apart to have one order
+    nn.init.normal_(ours.rpn.deltas.weight, std=0.05)  # so that NMS has something to do
+    nn.init.normal_(ours.roi_head.deltas.weight, std=0.05)
+    nn.init.normal_(ours.roi_head.classes.weight, std=0.5)
+    ours.trunk.out_channels = ours.trunk.spec.channels
+    theirs = TorchvisionFasterRCNN(
+        ours.trunk,
+        min_size=192,
+        max_size=400,
+        rpn_anchor_generator=TorchvisionAnchors(((32, 64, 128),), ((1.0,),)),
+        box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
+        box_head=MeanHead(ours.roi_head.head),
+        box_predictor=Predictor(ours.roi_head),
+        rpn_pre_nms_top_n_train=600,
+        rpn_post_nms_top_n_train=200,
+        rpn_pre_nms_top_n_test=600,
+        rpn_post_nms_top_n_test=100,
+        rpn_batch_size_per_image=64,
+        box_batch_size_per_image=32,
+        box_score_thresh=0.0,
+    ).eval()
+    theirs.rpn.head.conv[0][0] = ours.rpn.conv
+    theirs.rpn.head.cls_logits, theirs.rpn.head.bbox_pred = ours.rpn.objectness, ours.rpn.deltas
+    return ours, theirs
+
+
+def test_detections_equal_torchvisions():
+    ours, theirs = twins()
+    images = [torch.rand(3, 192, 256), torch.rand(3, 192, 224)]  # multiples of 32: torchvision pads to them
+    with torch.no_grad():
+        for a, b in zip(ours(images), theirs(images), strict=True):
+            assert len(a["boxes"]) == len(b["boxes"]) == 100
+            torch.testing.assert_close(a["scores"], b["scores"], rtol=0, atol=1e-5)
+            assert torch.equal(a["labels"], b["labels"])
+            torch.testing.assert_close(a["boxes"], b["boxes"], rtol=1e-5, atol=2e-3)
+
+
+def test_losses_equal_torchvisions_for_the_same_samples():
+    ours, theirs = twins()
+    images = [torch.rand(3, 192, 256), torch.rand(3, 192, 256)]
+    targets = [
+        {"boxes": torch.tensor([[20.0, 20, 90, 100], [100, 40, 240, 180]]), "labels": torch.tensor([1, 3])},
+        {"boxes": torch.tensor([[60.0, 30, 130, 150]]), "labels": torch.tensor([2])},
+    ]
+    ours.rpn.sampler, ours.roi_head.sampler = First(64, 32), First(32, 8)
+    theirs.rpn.fg_bg_sampler, theirs.roi_heads.fg_bg_sampler = First(64, 32), First(32, 8)
+    for model in (ours, theirs):
+        model.train()
+        for m in model.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.eval()
+    a, b = ours(images, targets), theirs(images, targets)
+    names = {
+        "loss_objectness": "loss_objectness",
+        "loss_rpn_box": "loss_rpn_box_reg",
+        "loss_classifier": "loss_classifier",
+        "loss_box": "loss_box_reg",
+    }
+    for mine, yours in names.items():
+        torch.testing.assert_close(a[mine], b[yours], rtol=1e-5, atol=1e-6)
+    assert a["loss_box"] > 0
+    # further down, rectifiers that flip by rounding add more than that
+    watched = [
+        ours.rpn.conv.weight,
+        ours.roi_head.classes.weight,
+        ours.roi_head.deltas.weight,
+        ours.roi_head.head.layer4[1].conv2.weight,
+        ours.trunk.layer3[1].conv2.weight,
+    ]
+    grads = []
+    for losses in (a, b):
+        ours.zero_grad()
+        sum(losses.values()).backward()
+        grads.append([p.grad.clone() for p in watched])
+    for mine, yours in zip(*grads, strict=True):
+        assert (mine - yours).norm() <= 1e-4 * yours.norm()
+
+
+def test_build_needs_a_class():
+    with pytest.raises(ValueError, match="at least one class"):
+        build_model(ModelConfig(backbone="resnet18"), 0)

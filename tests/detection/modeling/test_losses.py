@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from detection.modeling.losses import box_loss, classification_loss, normaliser, objectness_loss, smooth_l1
+
+CPU = torch.device("cpu")
+
+
+def test_smooth_l1_by_hand():
+    difference = torch.tensor([0.0, 0.5, -2.0])
+    zero = torch.zeros(3)
+    # beta 1: 0, 0.125, 1.5; L1: 0, 0.5, 2; beta 1/9: 0, 0.5 - 1/18, 2 - 1/18
+    for beta, expected in ((1.0, 1.625), (0.0, 2.5), (1 / 9, 2.5 - 1 / 9)):
+        assert smooth_l1(difference, zero, beta).item() == pytest.approx(expected)
+
+
+def test_losses_by_hand():
+    count = normaliser(4, CPU, over_ranks=True)
+    log2 = torch.log(torch.tensor(2.0))
+    torch.testing.assert_close(objectness_loss(torch.zeros(2), torch.tensor([1, 0]), count), 2 * log2 / 4)
+    torch.testing.assert_close(classification_loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]), count), 3 * log2 / 4)
+    all_of_them = torch.tensor([True, True])
+    assert box_loss(torch.ones(2, 4), torch.zeros(2, 4), all_of_them, 0.0, count).item() == 2.0
+
+
+def test_nothing_sampled_gives_zero_with_a_gradient():
+    deltas = torch.zeros(0, 4, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.bool)
+    loss = box_loss(deltas, torch.zeros(0, 4), none, 0.0, normaliser(0, CPU, over_ranks=True))
+    loss.backward()
+    assert loss.item() == 0
+    assert deltas.grad.shape == (0, 4)
+
+
+def test_what_is_ignored_adds_neither_loss_nor_gradient():
+    one, two = normaliser(1, CPU, over_ranks=False), normaliser(torch.tensor(2), CPU, over_ranks=False)
+    assert (one.item(), two.item()) == (1, 2)
+    logits = torch.tensor([0.3, float("inf"), -0.2], requires_grad=True)
+    loss = objectness_loss(logits[[0, 2]], torch.tensor([1, -1], dtype=torch.int8), one)
+    loss.backward()
+    assert loss.item() == pytest.approx(-torch.sigmoid(torch.tensor(0.3)).log().item())
+    assert logits.grad.tolist()[1:] == [0, 0]
+    scores = torch.randn(3, 4, requires_grad=True)
+    loss = classification_loss(scores, torch.tensor([2, -1, 0]), one)
+    torch.testing.assert_close(loss, classification_loss(scores[[0, 2]], torch.tensor([2, 0]), one))
+    loss.backward()
+    assert (scores.grad[1] == 0).all()
+    for beta in (0.0, 1.0):
+        deltas = torch.randn(2, 4, requires_grad=True)
+        wild = torch.tensor([[1.0, 2, 3, 4], [float("nan"), float("inf"), 0, 0]])
+        loss = box_loss(deltas, wild, torch.tensor([True, False]), beta, one)
+        loss.backward()
+        assert loss.item() == smooth_l1(deltas[:1], wild[:1], beta).item()
+        assert (deltas.grad[1] == 0).all()
+        assert deltas.grad[0].any()
+
+
+def test_half_precision_logits_are_judged_in_float32():
+    count = normaliser(1, CPU, over_ranks=False)
+    assert classification_loss(torch.zeros(1, 3, dtype=torch.bfloat16), torch.tensor([1]), count).dtype == torch.float32

@@ -1,0 +1,44 @@
+import torch
+
+from detection.modeling.sampler import RandomSampler
+
+LABELS = torch.tensor([1] * 10 + [0] * 50 + [-1] * 40, dtype=torch.int8)
+
+
+def draw(quota, fraction, label=LABELS, generator=None):
+    index, kind = RandomSampler(quota, fraction)(label, generator)
+    assert (label[index] == kind).all()
+    assert kind.tolist() == sorted(kind.tolist(), reverse=True)  # the foreground first
+    assert len(set(index.tolist())) == len(index)
+    return index, [(kind == 1).sum().item(), (kind == 0).sum().item(), len(kind)]
+
+
+def test_counts_and_kinds():
+    assert draw(32, 0.25)[1] == [8, 24, 32]
+
+
+def test_background_fills_and_little_is_little():
+    assert draw(40, 0.5)[1] == [10, 30, 40]
+    assert draw(256, 0.5)[1] == [10, 50, 60]
+    assert draw(8, 0.5, LABELS[:0])[1] == [0, 0, 0]
+    assert draw(8, 0.5, LABELS[:4])[1] == [4, 0, 4]
+    assert draw(8, 0.5, LABELS[20:30])[1] == [0, 8, 8]
+    assert draw(8, 0.5, LABELS[-9:])[1] == [0, 0, 0]
+
+
+def test_a_generator_decides():
+    def indices(seed):
+        return draw(20, 0.25, generator=torch.Generator().manual_seed(seed))[0].tolist()
+
+    assert indices(1) == indices(1) != indices(2)
+
+
+def test_every_candidate_is_as_likely():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.zeros(len(LABELS))
+    for _ in range(2000):
+        counts[RandomSampler(20, 0.25)(LABELS, generator)[0]] += 1
+    # 5 of 10 and 15 of 50; four standard deviations
+    assert ((counts[:10] / 2000 - 0.5).abs() < 4 * (0.25 / 2000) ** 0.5).all()
+    assert ((counts[10:60] / 2000 - 0.3).abs() < 4 * (0.21 / 2000) ** 0.5).all()
+    assert (counts[60:] == 0).all()

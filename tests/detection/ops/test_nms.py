@@ -1,0 +1,125 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torchvision.ops import nms
+
+from detection.ops.nms import apart, as_words, best_apart, from_words
+
+
+def some_boxes(generator, *shape, spread):
+    corner = torch.rand(*shape, 2, generator=generator) * spread
+    return torch.cat((corner, corner + 20 + torch.rand(*shape, 2, generator=generator) * 30), dim=-1)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 40, 199, 200, 1000])
+def test_looking_at_the_first_is_enough(limit):
+    generator = torch.Generator().manual_seed(limit)
+    for spread in (1.0, 30.0, 500.0):  # nearly all suppressed, some, hardly any
+        boxes = some_boxes(generator, 200, spread=spread)
+        scores = torch.rand(200, generator=generator).sort(descending=True).values
+        scores[50:60] = scores[50]  # ties
+        assert torch.equal(best_apart(boxes, scores, 0.5, limit), nms(boxes, scores, 0.5)[:limit])
+
+
+def test_no_boxes():
+    assert len(best_apart(torch.zeros(0, 4), torch.zeros(0), 0.5, 10)) == 0
+    assert apart(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), 0.5, 10).shape == (2, 0)
+
+
+def test_a_chain():
+    """B is suppressed by A; C overlaps B alone, so it stays."""
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [0, 0, 10, 10]]])
+    everything = torch.ones(1, 4, dtype=torch.bool)
+    assert apart(boxes, everything, 0.4, 10).tolist() == [[True, False, True, False]]
+    assert apart(boxes, everything, 0.4, 1).tolist() == [[True, False, False, False]]
+    without_first = torch.tensor([[False, True, True, True]])
+    assert apart(boxes, without_first, 0.4, 10).tolist() == [[False, True, False, False]]
+
+
+@pytest.mark.parametrize("limit", [3, 1000])
+def test_each_set_is_torchvisions(limit):
+    generator = torch.Generator().manual_seed(1)
+    boxes = some_boxes(generator, 5, 90, spread=120.0)
+    valid = torch.rand(5, 90, generator=generator) < 0.7
+    valid[3] = False
+    kept = apart(boxes, valid, 0.4, limit)
+    for own, there, stays in zip(boxes, valid, kept, strict=True):
+        scores = torch.arange(90, 0, -1.0)
+        wanted = there.nonzero()[:, 0][nms(own[there], scores[there], 0.4)[:limit]]
+        assert stays.nonzero()[:, 0].tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
+def test_words_hold_bits(n):
+    bits = torch.rand(3, n, generator=torch.Generator().manual_seed(n)) < 0.5
+    words = as_words(bits)
+    assert words.shape == (3, -(-n // 64))
+    assert torch.equal(from_words(words, n), bits)
+    # by Python's integers, which have no sign in their 64th bit
+    assert int(words[0, 0]) % 2**64 == sum(2**i for i in range(min(n, 64)) if bits[0, i])
+
+
+def test_the_kernels_give_the_same():
+    """What runs on a GPU, read by Triton's interpreter."""
+    pytest.importorskip("triton")
+    code = """
+        import torch
+        from detection.ops import nms_triton
+        from detection.ops.nms import apart, as_words, from_words
+        generator = torch.Generator().manual_seed(0)
+        cases = ((2, 70, 30.0, 1000), (3, 150, 100.0, 1000), (2, 200, 300.0, 7), (1, 64, 500.0, 1), (2, 5, 10.0, 3), (1, 1, 1.0, 1))
+        for sets, n, spread, limit in cases:
+            corner = torch.rand(sets, n, 2, generator=generator) * spread
+            boxes = torch.cat((corner, corner + 5 + torch.rand(sets, n, 2, generator=generator) * 40), dim=-1)
+            boxes[0, n // 2] = 0  # no area: 0 / 0 with itself
+            valid = torch.rand(sets, n, generator=generator) < 0.8
+            valid[:, 64:128] &= torch.arange(sets)[:, None] > 0  # a word without any
+            found = from_words(nms_triton.apart(boxes, as_words(valid), 0.5, limit), n)
+            assert torch.equal(found, apart(boxes, valid, 0.5, limit)), (sets, n, spread, limit)
+        assert nms_triton.apart(torch.zeros(0, 3, 4), torch.zeros(0, 1, dtype=torch.int64), 0.5, 9).shape == (0, 1)
+        print("same")
+    """
+    env = {**os.environ, "TRITON_INTERPRET": "1"}
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True)
+    assert ended.stdout == "same\n", ended.stderr
+
+
+def test_the_kernels_compile(tmp_path):
+    """For GPUs that are not here: to machine code, also where an argument of 1 becomes a constant."""
+    pytest.importorskip("triton")
+    code = """
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+        from detection.ops import nms_triton
+
+        overlaps = {"boxes": "*fp32", "valid": "*i64", "overlaps": "*i64", "n": "i32", "words": "i32", "iou": "fp32", "WORD": "constexpr"}
+        through = {"overlaps": "*i64", "valid": "*i64", "kept": "*i64", "words": "i32", "limit": "i32", "COLUMNS": "constexpr", "ROWS": "constexpr"}
+        for kernel, signature, constants in (
+            (nms_triton._overlaps, overlaps, {"WORD": 64}),
+            (nms_triton._overlaps, overlaps, {"WORD": 64, "words": 1, "n": 1}),
+            (nms_triton._pass_through, through, {"COLUMNS": 256, "ROWS": 16}),
+            (nms_triton._pass_through, through, {"COLUMNS": 1, "ROWS": 16, "words": 1, "limit": 1}),
+        ):
+            signature = signature | dict.fromkeys(constants, "constexpr")
+            source = ASTSource(kernel, signature, constants)
+            assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+        print("compiled")
+    """
+    env = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True)
+    assert ended.stdout == "compiled\n", ended.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("sets", "n", "limit"), [(2, 12000, 2000), (80, 1000, 100), (10, 2000, 1000), (1, 3, 1)])
+def test_a_gpu_gives_the_same(sets, n, limit):
+    generator = torch.Generator().manual_seed(0)
+    boxes = some_boxes(generator, sets, n, spread=600.0)
+    valid = torch.rand(sets, n, generator=generator) < 0.9
+    found = apart(boxes.cuda(), valid.cuda(), 0.5, limit).cpu()
+    assert (found != apart(boxes, valid, 0.5, limit)).sum() <= n // 1000  # IoUs at the threshold, rounded otherwise

@@ -1,0 +1,86 @@
+"""Settings taken from the data."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from detection import build_model, load_config
+from detection.config import DataConfig, SolverConfig
+from detection.data.loader import TrainSet
+from detection.data.opening import open_source
+from detection.training import auto
+from detection.training.auto import resolve, start_classes_at_frequencies
+from detection.training.schedule import make_schedule
+
+KEYS = ["data.train=8", "data.val=null", "data.keep_empty=false", "pretrain.iterations=0"]
+
+
+def opened(*keys):
+    config = load_config("quickstart.yaml", [*KEYS, *keys])
+    source = open_source(config.data)
+    return config, TrainSet(source.train, source.read, config.data, 0)
+
+
+def test_steps_from_the_number_of_images(monkeypatch, caplog):
+    config, dataset = opened("solver.max_iter=auto", "solver.batch_size=2")
+    n = len(dataset.usable())
+    with caplog.at_level("INFO"):
+        assert resolve(config, dataset).solver.max_iter == auto.MIN_STEPS
+    assert f"of {n} images" in caplog.text
+    monkeypatch.setattr(auto, "MIN_STEPS", 5)
+    assert resolve(config, dataset).solver.max_iter == -(-auto.EPOCHS * n // 2)
+
+
+def test_given_numbers_stay():
+    config, dataset = opened("solver.max_iter=7", "model.anchors.sizes=[20,40]")
+    assert resolve(config, dataset) == config
+
+
+def test_sizes_that_fit_better_are_taken():
+    """Boxes of 20 px find no usual anchor at IoU 0.5, boxes of 64 px do."""
+    config, dataset = opened("model.anchors.sizes=auto", "model.anchors.aspect_ratios=[0.5,1,2]")
+    assert config.model.anchors.sizes == ()
+    side, shown = 20.0, dataset.records.sizes[0][0]
+    scale = config.data.short_side[-1] / shown
+    boxes = dataset.objects.boxes
+    boxes[:, 2:] = boxes[:, :2] + side / scale
+    small = resolve(config, dataset).model.anchors.sizes
+    assert len(small) == 5
+    assert all(18 <= size <= 24 for size in small)
+    boxes[:, :2] = 0.0
+    boxes[:, 2:] = 64 / scale
+    assert resolve(config, dataset).model.anchors.sizes == (32, 64, 128, 256, 512)
+
+
+def test_without_data_there_are_the_usual_sizes():
+    config = load_config("quickstart.yaml", ["model.anchors.sizes=auto"])
+    usual = build_model(load_config("quickstart.yaml", ["model.anchors.sizes=[32,64,128,256,512]"]).model, 2)
+    assert torch.equal(build_model(config.model, 2).rpn.anchors[0].cell, usual.rpn.anchors[0].cell)
+
+
+def test_steps_that_are_still_auto_are_refused_where_there_are_no_data():
+    with pytest.raises(ValueError, match=r"solver\.max_iter=auto"):
+        make_schedule(SolverConfig(max_iter=0))
+
+
+def test_the_class_layer_starts_at_the_frequencies():
+    config, dataset = opened()
+    model = build_model(config.model, 6)
+    records = dataset.records
+    dataset.records = dataclasses.replace(records, labels=torch.ones(len(records.labels), dtype=torch.int64).numpy())
+    kept = int(dataset.objects.keep.sum())
+    start_classes_at_frequencies(model, dataset, foreground_fraction=0.25)
+    prior = model.roi_head.classes.bias.softmax(0)
+    total = kept + 6  # one more of each class
+    expected = torch.tensor([0.75, 0.25 * (kept + 1) / total, *[0.25 / total] * 5])
+    torch.testing.assert_close(prior, expected)
+
+
+def test_own_data_configurations_are_resolved_before_anything_is_built(tmp_path):
+    config = load_config("faster_rcnn_r18_voc.yaml")
+    own = load_config("faster_rcnn_r18_own_data.yaml")
+    assert dataclasses.replace(config, expects="") == dataclasses.replace(own, expects="")
+    assert (config.solver.max_iter, config.model.anchors.sizes) == (0, ())
+    assert config.solver.not_finite == "recover"
+    assert isinstance(config.data, DataConfig)
