@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from detection.cli import run, train
+from detection.cli import run
 from detection.training.callbacks.standard import read_rows
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -33,7 +33,7 @@ TIMES = {"seconds", "data_seconds", "images_per_second", "memory_mb"}  # what no
 
 def command_train(argv):
     """The command `resdet train` in this process; its exit code."""
-    return run(train, argv)
+    return run("train", argv)
 
 
 def go(output, *extra, keys=()):

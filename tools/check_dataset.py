@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import check_dataset, run
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(check_dataset))
+    sys.exit(run("check-dataset"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import classify, run
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(classify))
+    sys.exit(run("classify"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import convert_weights, run
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(convert_weights))
+    sys.exit(run("convert-weights"))

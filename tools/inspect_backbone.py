@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import inspect, run
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(inspect))
+    sys.exit(run("inspect"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import predict, run
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(predict))
+    sys.exit(run("predict"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import replay, run
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(replay))
+    sys.exit(run("replay"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.suite import Job, jobs, read_suite, run_all, run_job, write_table
 
-from detection.cli import run
+from detection.cli import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,4 +49,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run_main(main))

@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import run, train_classifier
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(train_classifier))
+    sys.exit(run("train-classifier"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from detection.cli import run, train
+from detection.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run(train))
+    sys.exit(run("train"))

@@ -1,9 +1,8 @@
 """``resdet convert-weights``: networks and detectors between torchvision's, detectron2's and the own layout."""
 
-import argparse
 import logging
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from detection.checkpoint.detector import (
     card,
     check_state,
     detector_state,
-    local_file,
     read_card,
     recipe_implied,
 )
@@ -31,37 +29,6 @@ from detection.utils.atomic_io import replacing
 
 _LOG = logging.getLogger(__name__)
 LAYOUTS = ("resdet", "torchvision", "detectron2")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="convert_weights.py",
-        description="Write weights in another layout. Recognises what INPUT is by its tensors' names; OUTPUT's ending "
-        "(.pth, .safetensors; for detectron2 also .pkl) says the kind of file. Values do not change by a bit.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("input", metavar="INPUT", help="a file, or a name such as torchvision://resnet50")
-    parser.add_argument("output", type=Path, metavar="OUTPUT")
-    parser.add_argument("--to", choices=LAYOUTS, default="resdet", help="default: resdet, the own layout")
-    parser.add_argument("--recipe", choices=list(RECIPES), help="of a network's weights whose file does not tell it")
-    parser.add_argument("--backbone", action="store_true", help="of a detector write the residual network alone")
-    parser.add_argument(
-        "--config", help="what detector it is, for one of detectron2's: a YAML file or the bare name of one"
-    )
-    parser.add_argument(
-        "--classes",
-        help="coco, voc, or names with commas, for a detector of detectron2's (default: coco for 80, voc for 20)",
-    )
-    args = parser.parse_args(argv)
-    if args.output.exists():
-        raise ValueError(f"{args.output} exists; remove it or name another file")
-    weights = read_weights(local_file(args.input))
-    content = convert(weights, args.to, args.recipe, args.config, args.classes, backbone=args.backbone)
-    write(args.output, content)
-    _check_written(args.output, content["tensors"])
-    print(f"{args.output}: {len(content['tensors'])} tensors in the layout of {args.to}, recipe {content['recipe']}")
-    return 0
 
 
 def convert(
@@ -205,7 +172,7 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
-def _check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Reads the file again: every tensor is there, bit by bit."""
     content = torch.load(path, weights_only=True) if path.suffix in (".pth", ".pt") else read_weights(path).content
     found = content.get("model", content)

@@ -1,9 +1,6 @@
 """``resdet degradation``: do deeper networks train worse (section 4.2, figure 6)? One recipe, several networks and seeds,
 each a run of ``resdet train-classifier`` in a process of its own, and their errors over the steps in one picture."""
 
-import argparse
-import dataclasses
-import json
 import logging
 import os
 import statistics
@@ -15,20 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from backbone.resnet import NAMES, network
 from detection.classification.config import ClassifierConfig
-from detection.classification.plots import Curve, draw_errors
-from detection.config import dump_config, load
+from detection.classification.plots import Curve
+from detection.config import dump_config
 from detection.training.callbacks.standard import read_rows
-from detection.training.run_dir import set_aside
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
-_PAPER = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
+PAPER = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
 _POLL, _LOOK = 0.5, 10  # seconds between looks at the processes; looks between readings of their logs
 
 
@@ -53,69 +47,6 @@ class Run:
     def finished(self) -> bool:
         """Whether it has been judged at its end."""
         return any("top1" in row and row["step"] == self.config.solver.max_iter for row in self.rows())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="degradation.py",
-        description="Train plain and residual networks of several depths by one recipe, and draw their errors.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--config", required=True, help="a classifier's YAML file, or the bare name of one in configs/classifiers/"
-    )
-    parser.add_argument("--networks", default=",".join(_PAPER), help=f"names with commas (default: {','.join(_PAPER)})")
-    parser.add_argument("--seeds", default="0,1,2", help="numbers with commas (default: 0,1,2)")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the cores (default: 1)"
-    )
-    parser.add_argument(
-        "--output", type=Path, help="a folder for each run, and the picture (default: output/CONFIG_NAME); finished runs in "
-        "it are kept, others go on where they stopped",
-    )  # fmt: skip
-    parser.add_argument(
-        "keys", nargs="*", metavar="key=value", help="configuration keys to change, the same for all runs"
-    )
-    args = parser.parse_intermixed_args(argv)
-    if args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
-    names, seeds = args.networks.split(","), args.seeds.split(",")
-    if not all(seed.isdigit() for seed in seeds):
-        raise ValueError(f"--seeds wants whole numbers with commas between them, such as 0,1,2; got {args.seeds}")
-    for name in names:
-        if name not in NAMES:
-            with torch.device("meta"):
-                network(name)  # raises, and says which is nearest
-    config = load(ClassifierConfig, args.config, args.keys, "classifiers")
-    if config.data.val is None:
-        raise ValueError("data.val is null: there would be no test error")
-    if config.mixup or config.cutmix or config.solver.early_stop is not None:
-        raise ValueError(
-            "mixed pictures have no training error and stopped runs no end: set mixup=0 cutmix=0 solver.early_stop=null"
-        )
-    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"a network or seed is given twice: {args.networks}; {args.seeds}")
-    output = args.output or Path("output") / Path(args.config).stem
-    runs = [
-        Run(
-            name,
-            int(seed),
-            output / f"{name}-seed{seed}",
-            dataclasses.replace(config, seed=int(seed), network=dataclasses.replace(config.network, name=name)),
-        )
-        for seed in seeds
-        for name in names
-    ]
-    train_all(runs, args.jobs)
-    summary = summarise(runs)
-    set_aside(output, ("degradation.json", "degradation.png"))
-    (output / "degradation.json").write_text(json.dumps(summary, indent=2) + "\n")
-    picture = output / "degradation.png"
-    draw_errors(curves(runs), picture)
-    _show(summary)
-    _LOG.info("errors over the steps: %s", picture)
-    return 0
 
 
 def train_all(runs: Sequence[Run], jobs: int) -> None:
@@ -219,7 +150,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     return summary
 
 
-def _show(summary: dict[str, dict[str, Any]]) -> None:
+def show(summary: dict[str, dict[str, Any]]) -> None:
     drawn = Table("network", *(f"{kind} error: median (lowest to highest)" for kind in ("training", "test")))
     for name, entry in summary.items():
         cells = (

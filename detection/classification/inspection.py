@@ -1,21 +1,16 @@
 """``resdet inspect``: the paper's table 1 for any network and input size, or its figure 7 for trained ones."""
 
-import argparse
-import dataclasses
 import json
 import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from backbone.blocks import Shortcut, StrideIn
-from backbone.resnet import NAMES, OutputStride, network
-from backbone.table import Stage, table
+from backbone.table import Stage
 from detection.classification.config import PicturesConfig
 from detection.classification.images import EvalPictures, eval_loader, middle, open_set
 from detection.classification.networks import Classifier, read_classifier
@@ -25,65 +20,6 @@ from detection.data.image import find_images, read_image
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 64
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="inspect_backbone.py",
-        description="Print a network stage by stage: map size, stride, receptive field, parameters, multiply-adds. With "
-        "--responses, draw how strongly the layers of trained networks respond.",
-        epilog=f"networks: {', '.join(NAMES)}",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="with --responses: of files that do not say it themselves"
-    )
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="input in pixels: a side, or height and width (default: 224, or 32)",
-    )
-    parser.add_argument("--shortcut", choices=get_args(Shortcut), help="default: the network's own")
-    parser.add_argument("--stride-in", choices=get_args(StrideIn), default="3x3", help="where a bottleneck strides")
-    parser.add_argument("--stem-pool", choices=("pad1", "ceil", "none"), help="default: the network's own")
-    parser.add_argument("--output-stride", type=int, choices=get_args(OutputStride), default=32)
-    parser.add_argument("--classes", type=int, help="outputs of the classifier (default: 1000, or 10)")
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    drawn = parser.add_argument_group("responses")
-    drawn.add_argument(
-        "--responses", type=Path, nargs="+", metavar="FILE", help="best.pth of classifiers, or their weights"
-    )
-    drawn.add_argument(
-        "--pictures", type=Path, nargs="+", metavar="INPUT", help="image files and folders (default: each file's own "
-        "validation pictures)",
-    )  # fmt: skip
-    drawn.add_argument("--count", type=int, default=512, help="pictures at most (default: 512)")
-    drawn.add_argument("--output", type=Path, default=Path("responses.png"), help="default: responses.png")
-    args = parser.parse_args(argv)
-    if args.responses:
-        return responses(args.responses, args.name, args.pictures, args.count, args.output, as_json=args.json)
-    if args.name is None:
-        parser.error("wanted NAME, or --responses FILE …")
-    given = {"shortcut": args.shortcut, "stem_pool": args.stem_pool, "num_classes": args.classes}
-    options = {k: v for k, v in given.items() if v is not None}
-    with torch.device("meta"):  # sizes alone; nothing is computed
-        net = network(args.name, stride_in=args.stride_in, output_stride=args.output_stride, **options)
-    sides = args.size or [32 if args.name.startswith("cifar") else 224]
-    if len(sides) > 2 or min(sides) < 1:
-        raise ValueError(f"--size wants a side, or height and width, each at least 1, got {' '.join(map(str, sides))}")
-    rows = table(net, (sides[0], sides[-1]))
-    if args.json:
-        print(
-            json.dumps(
-                {"name": args.name, "size": [sides[0], sides[-1]], "stages": [dataclasses.asdict(r) for r in rows]}
-            )
-        )
-    else:
-        show(args.name, (sides[0], sides[-1]), rows)
-    return 0
 
 
 def responses(

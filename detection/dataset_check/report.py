@@ -1,7 +1,6 @@
 """`resdet check-dataset`: every fault of a VOC or COCO folder and what training does about it, what is in it, and which of
 its boxes the configuration's anchors can match."""
 
-import argparse
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.config import Config, load_config
+from detection.config import Config
 from detection.data.annotations import Records
 from detection.data.cache import kept, stamp, text_array, text_of
 from detection.dataset_check.anchor_coverage import anchor_fit, seen_boxes
@@ -38,29 +37,6 @@ _LOG = logging.getLogger(__name__)
 _SHOWN = 3  # examples of each kind
 _MATCHED, _MATCHED_QUICKLY = 2000, 500  # pictures whose boxes are held against the anchors
 _SMALL, _LARGE = 32.0**2, 96.0**2  # COCO's
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Reports; 1 where something would be lost to training, else 0."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", default="faster_rcnn_r101.yaml", help="whose sizes and anchors count")
-    parser.add_argument("--json", type=Path, help="write everything there too")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that decode (default: all cores)"
-    )
-    parser.add_argument("--quick", action="store_true", help="annotations alone: no picture is decoded")
-    parser.add_argument(
-        "keys", nargs="*", metavar="key=value", help="data.format=voc|coco data.root=… data.train=… data.val=…"
-    )
-    args = parser.parse_intermixed_args(argv)
-    config = load_config(args.config, args.keys)
-    report = check(config, workers=args.workers, quick=args.quick)
-    print(text(report))
-    if args.json is not None:
-        with replacing(args.json) as part:
-            part.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"everything is in {args.json}")
-    return 1 if any(fault["drops"] for fault in report["faults"]) else 0
 
 
 def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str, Any]:

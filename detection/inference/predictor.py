@@ -1,7 +1,5 @@
 """``resdet predict``: a trained detector on pictures of one's own."""
 
-import argparse
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,82 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detection.checkpoint.detector import read_detector
 from detection.data import transforms
-from detection.data.image import find_images, read_image
 from detection.evaluation.visualize import Drawn, Picture, draw
 from detection.inference.cuda_graphs import RecordedDetector
-from detection.inference.over_dataset import as_rows, coco_results, scale_back
+from detection.inference.over_dataset import scale_back
 from detection.modeling.faster_rcnn import FasterRCNN
-from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns 1 when a file could not be read, after all others are done."""
-    parser = argparse.ArgumentParser(
-        prog="predict.py", description="Detect on images and folders of images.", allow_abbrev=False
-    )
-    parser.add_argument("--weights", type=Path, required=True, help="best.pth or last.pth of a run")
-    parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders that are searched for them"
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the annotated pictures and detections.json"
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="lowest score that is drawn (all go to the JSON; default 0.5)"
-    )
-    parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
-    parser.add_argument(
-        "--cuda-graphs", action="store_true", help="replay a recording for picture sizes that come again (on a GPU)"
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size wants at least 1, got {args.batch_size}")
-    files = find_images(args.inputs, leave_out=args.output)
-    model, config, classes = read_detector(args.weights)
-    if torch.device(args.device).type == "cuda":
-        torch.cuda.set_device(args.device)
-    model = model.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    run = RecordedDetector(model) if args.cuda_graphs else model
-    args.output.mkdir(parents=True, exist_ok=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    unreadable: list[str] = []
-    taken: set[str] = set()
-    with progress_bar() as bar:
-        task = bar.add_task("detecting", total=len(files))
-        for chunk in _chunks(files, args.batch_size):
-            pictures = []
-            for file in chunk:
-                try:
-                    pictures.append((file, read_image(file)))
-                except (ValueError, OSError) as error:
-                    unreadable.append(str(error))
-                    _LOG.error("skipped: %s", error)
-            found = detect_pictures(run, [p for _, p in pictures], config.data.short_side[-1], config.data.max_side)
-            for (file, picture), detections in zip(pictures, found, strict=True):
-                image_id = len(images) + 1
-                images.append(
-                    {"id": image_id, "file_name": str(file), "height": picture.shape[0], "width": picture.shape[1]}
-                )
-                for row in coco_results(as_rows(detections), image_id, classes.category_ids):
-                    annotations.append(
-                        {"id": len(annotations) + 1, **row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-                    )
-                _write_picture(picture, detections, classes.names, args.threshold, _free_name(args.output, file, taken))
-            bar.advance(task, len(chunk))
-    categories = [{"id": i, "name": n} for i, n in zip(classes.category_ids, classes.names, strict=True)]
-    (args.output / "detections.json").write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
-    print(f"{len(images)} images, {len(annotations)} detections; pictures and detections.json are in {args.output}")
-    if unreadable:
-        print(f"{len(unreadable)} of {len(files)} files could not be read:\n  " + "\n  ".join(unreadable))
-    return 1 if unreadable else 0
 
 
 def detect_pictures(
@@ -107,12 +36,12 @@ def detect_pictures(
     return list(found)
 
 
-def _chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+def chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
     for i in range(0, len(files), size):
         yield files[i : i + size]
 
 
-def _free_name(folder: Path, file: Path, taken: set[str]) -> Path:
+def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
     """A name for the file's picture that no other picture of this run has: images of one name come from many folders."""
     name, number = file.stem, 2
     while name in taken:
@@ -121,7 +50,7 @@ def _free_name(folder: Path, file: Path, taken: set[str]) -> Path:
     return folder / f"{name}.jpg"
 
 
-def _write_picture(picture: Picture, detections: Any, classes: Sequence[str], threshold: float, path: Path) -> None:
+def write_picture(picture: Picture, detections: Any, classes: Sequence[str], threshold: float, path: Path) -> None:
     keep = detections["scores"] >= threshold
     drawn = Drawn(
         detections["boxes"][keep].tolist(), detections["labels"][keep].tolist(), detections["scores"][keep].tolist()

@@ -132,7 +132,7 @@ class TrainingModule(L.LightningModule):
         ]
 
     def _not_finite(self, batch: Any, seed: int, losses: dict[str, Tensor]) -> None:
-        """Skips the step, or ends the run. "recover" skips it too, and :mod:`detection.training.callbacks.recovery` does the rest.
+        """Skip the step, or end the run. "recover" skips it too; callbacks/recovery.py does the rest.
 
         Raises:
             NotFinite: ``solver.not_finite`` is "stop".

@@ -1,7 +1,5 @@
 """A step whose losses were not finite, again: from the file that training left, with the first layer that went wrong."""
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +24,6 @@ def save_step(
     content["losses"] = {name: float(value.detach()) for name, value in losses.items()}
     with replacing(path) as part:
         torch.save(content, part)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the losses of a step that was kept, and the first modules whose output is not finite."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("file", type=Path, help="the not_finite.pth of a run's folder")
-    parser.add_argument("--precision", choices=["float32", "bf16"], help="another than the run's")
-    args = parser.parse_args(argv)
-    if not args.file.exists():
-        raise FileNotFoundError(f"no file {args.file}: wanted the not_finite.pth that a stopped training wrote")
-    content = torch.load(args.file, map_location="cpu", weights_only=True)
-    if CARD not in content or "seed" not in content:
-        raise ValueError(f"{args.file} holds no step: wanted the not_finite.pth that a stopped training wrote")
-    losses, culprits = replay(content, args.precision)
-    print(f"step {content['step']}, {'bf16' if (args.precision or content['precision']) == 'bf16' else 'float32'}")
-    print("pictures: " + ", ".join(content["files"]))
-    for name, value in losses.items():
-        print(f"{name:18} {value:<12.6g} (in training {content['losses'][name]:.6g})")
-    for line in culprits:
-        print(line)
-    if not culprits and all(map(torch.isfinite, map(torch.tensor, losses.values()))):
-        print("all is finite here: another precision or device than in training may be why")
-    return 0
 
 
 def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[str, float], list[str]]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from runs import SMALL, TOOLS, compare, go, rows, state
 
-from detection.cli import replay, run
+from detection.cli import run
 from detection.data import opening as source
 from detection.training.loop import DetectionModule
 from detection.training.run import Evaluator
@@ -214,7 +214,7 @@ def test_losses_that_are_no_numbers_stop_the_run(tmp_path, monkeypatch, capsys):
     kept = state(tmp_path / "not_finite.pth")
     assert len(kept["images"]) == len(kept["files"]) == 2
     # the step itself was sound: its losses come again
-    assert run(replay, [str(tmp_path / "not_finite.pth")]) == 0
+    assert run("replay", [str(tmp_path / "not_finite.pth")]) == 0
     out = capsys.readouterr().out
     assert "all is finite here" in out
     again = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.startswith("loss_")}
@@ -224,7 +224,7 @@ def test_losses_that_are_no_numbers_stop_the_run(tmp_path, monkeypatch, capsys):
 def test_replay_names_what_went_wrong(tmp_path, monkeypatch, capsys):
     assert go(tmp_path, keys=["solver.base_lr=1e30", "solver.clip_norm=null"]) == 2
     capsys.readouterr()
-    assert run(replay, [str(tmp_path / "not_finite.pth")]) == 0
+    assert run("replay", [str(tmp_path / "not_finite.pth")]) == 0
     out = capsys.readouterr().out
     assert "is not finite" in out
 

@@ -12,7 +12,7 @@ from PIL import Image
 from runs import SMALL, TOOLS, go, state
 
 from detection import load_config, load_detector
-from detection.cli import run, train
+from detection.cli import run
 from detection.inference.predictor import main as predict
 
 FILES = {
@@ -81,7 +81,7 @@ def test_a_resumed_run_equals_the_uninterrupted(tmp_path, keys):
     assert go(whole, keys=keys) == 0
     code = f"""
 import sys
-from detection.cli import run, train
+from detection.cli import run
 from detection.training.callbacks.standard import Checkpoints
 save = Checkpoints.save
 def save_and_die(self, trainer):
@@ -89,7 +89,7 @@ def save_and_die(self, trainer):
     if trainer.global_step == 2:
         import os; os._exit(9)
 Checkpoints.save = save_and_die
-sys.exit(run(train, {["--config", "quickstart.yaml", "--output", str(broken), *SMALL, *keys]!r}))
+sys.exit(run("train", {["--config", "quickstart.yaml", "--output", str(broken), *SMALL, *keys]!r}))
 """
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert died.returncode == 9, died.stderr
@@ -251,7 +251,7 @@ def test_fine_tuning_from_a_detector(finished, tmp_path, capsys):
     assert go(tmp_path / "a", "--weights", str(finished / "best.pth"), keys=["solver.max_iter=1"]) == 0
     assert (
         run(
-            train,
+            "train",
             [
                 "--config",
                 "quickstart.yaml",
@@ -271,7 +271,7 @@ def test_fine_tuning_from_a_detector(finished, tmp_path, capsys):
 def test_missing_data_is_explained_before_anything_is_built(tmp_path, capsys, monkeypatch, format_):
     monkeypatch.setattr("detection.training.run.build_model", lambda *a: pytest.fail("built a model"))
     name = {"coco": "faster_rcnn_r101.yaml", "voc": "faster_rcnn_r101_voc.yaml"}[format_]
-    assert run(train, ["--config", name, "--output", str(tmp_path / "out"), f"data.root={tmp_path}/nowhere"]) == 2
+    assert run("train", ["--config", name, "--output", str(tmp_path / "out"), f"data.root={tmp_path}/nowhere"]) == 2
     message = capsys.readouterr().err
     for part in (
         f"{tmp_path}/nowhere",

@@ -12,7 +12,7 @@ from detection import build_model, load_config, load_detector, load_weights
 from detection.checkpoint.detector import Classes, save_detector
 from detection.checkpoint.keys import from_detectron2, to_detectron2
 from detection.checkpoint.label_maps import class_names
-from detection.cli import convert_weights, run, train
+from detection.cli import run
 
 CONFIGS = {"c4": "faster_rcnn_r50_c4_1x", "dc5": "faster_rcnn_r50_dc5_1x", "fpn": "faster_rcnn_r50_fpn_1x"}
 SMALL = ["model.backbone=resnet18", "model.roi.fc_channels=16", "model.fpn_channels=8", "model.rpn.channels=8"]
@@ -30,7 +30,7 @@ def equal(a, b):
 
 
 def go(*argv):
-    return run(convert_weights, [str(a) for a in argv])
+    return run("convert-weights", [str(a) for a in argv])
 
 
 @pytest.mark.parametrize("architecture", ["c4", "dc5", "fpn"])
@@ -198,10 +198,10 @@ def test_a_detector_of_detectron2_s_is_evaluated_and_fine_tuned(tmp_path):
         model = build_model(loaded.model, count)
         torch.save({"model": to_detectron2(model.state_dict())}, tmp_path / f"{count}.pth")
     argv = ["--config", str(config), "--output", str(tmp_path / "out"), *keys]
-    assert run(train, [*argv, "--eval-only", "--weights", str(tmp_path / "6.pth")]) == 0
+    assert run("train", [*argv, "--eval-only", "--weights", str(tmp_path / "6.pth")]) == 0
     assert "AP" in json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert run(train, [*argv, "--eval-only", "--weights", str(tmp_path / "3.pth")]) == 2
-    assert run(train, [*argv, "--weights", str(tmp_path / "3.pth")]) == 0
+    assert run("train", [*argv, "--eval-only", "--weights", str(tmp_path / "3.pth")]) == 2
+    assert run("train", [*argv, "--weights", str(tmp_path / "3.pth")]) == 0
     trained = torch.load(tmp_path / "out" / "best.pth", weights_only=True)["model"]
     assert torch.equal(trained["trunk.conv1.weight"], model.state_dict()["trunk.conv1.weight"])
     assert len(trained["roi_head.classes.bias"]) == 7

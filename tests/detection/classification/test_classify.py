@@ -11,7 +11,7 @@ from torchvision.models import ResNet50_Weights
 from backbone import cifar_resnet, resnet18
 from detection.classification.classify import class_names
 from detection.classification.images import middle
-from detection.cli import classify, run
+from detection.cli import run
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_names_scores_and_json(weights, tmp_path, capsys):
     file = picture(tmp_path / "in" / "a.png")
     out = tmp_path / "answers.json"
     argv = ["--weights", str(weights), "--network", "resnet18", str(file.parent), "--top", "9", "--json", str(out)]
-    assert run(classify, argv) == 0
+    assert run("classify", argv) == 0
     (answers,) = json.loads(out.read_text()).values()
     assert sorted(a["class"] for a in answers) == list("0123456")  # no more than there are
     assert sum(a["score"] for a in answers) == pytest.approx(1, abs=1e-5)
@@ -52,7 +52,7 @@ def test_an_unreadable_file_is_skipped(weights, tmp_path, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     good = picture(tmp_path / "good.png")
     argv = ["--weights", str(weights), "--network", "resnet18", str(tmp_path / "bad.jpg"), str(good)]
-    assert run(classify, argv) == 1
+    assert run("classify", argv) == 1
     out = capsys.readouterr().out
     assert "1 of 2 files could not be read" in out
     assert "good.png  " in out
@@ -60,13 +60,13 @@ def test_an_unreadable_file_is_skipped(weights, tmp_path, capsys):
 
 def test_weights_that_do_not_fit_are_refused(weights, tmp_path, capsys):
     file = str(picture(tmp_path / "a.png"))
-    assert run(classify, ["--weights", str(weights), "--network", "resnet34", file]) == 2
+    assert run("classify", ["--weights", str(weights), "--network", "resnet34", file]) == 2
     assert "do not fill this network" in capsys.readouterr().err
-    assert run(classify, ["--weights", str(weights), "--network", "resnet-18", file]) == 2
+    assert run("classify", ["--weights", str(weights), "--network", "resnet-18", file]) == 2
     assert "did you mean resnet18?" in capsys.readouterr().err
     state = torch.load(weights, weights_only=True)
     torch.save({k: v for k, v in state.items() if not k.startswith("fc")}, weights)
-    assert run(classify, ["--weights", str(weights), "--network", "resnet18", file]) == 2
+    assert run("classify", ["--weights", str(weights), "--network", "resnet18", file]) == 2
     assert "it is a trunk" in capsys.readouterr().err
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_was_trained_here_says_what_it_is(tmp_path, capsys):
         "--crop",
         "32",
     ]
-    assert run(classify, argv) == 0
+    assert run("classify", argv) == 0
     out = capsys.readouterr().out
     assert "ant" in out
     assert "bee" in out
@@ -102,7 +102,8 @@ def test_real_weights_on_real_photographs(tmp_path):
     out = tmp_path / "answers.json"
     assert (
         run(
-            classify, ["--weights", str(weights), "--recipe", "v1_rgb", str(shared / "data/photos"), "--json", str(out)]
+            "classify",
+            ["--weights", str(weights), "--recipe", "v1_rgb", str(shared / "data/photos"), "--json", str(out)],
         )
         == 0
     )

@@ -5,7 +5,7 @@ from PIL import Image
 
 from detection.classification.degradation import Run
 from detection.classification.plots import Curve, Responses, draw_errors, draw_responses
-from detection.cli import degradation, run
+from detection.cli import run
 from detection.training.callbacks.standard import read_rows
 
 KEYS = [
@@ -21,7 +21,7 @@ KEYS = [
 
 def go(output, *keys, networks=("cifar_plain20", "cifar_resnet20")):
     argv = ["--config", "degradation_shapes", "--output", str(output), "--jobs", "2", "--seeds", "0"]
-    return run(degradation, [*argv, "--networks", ",".join(networks), *KEYS, *keys])
+    return run("degradation", [*argv, "--networks", ",".join(networks), *KEYS, *keys])
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def test_a_run_that_fails_says_why(tmp_path, capsys):
 def test_unknown_networks_and_jobs(tmp_path, capsys):
     assert go(tmp_path, networks=["cifar_plian20"]) == 2
     assert "did you mean cifar_plain20" in capsys.readouterr().err
-    assert run(degradation, ["--config", "degradation_shapes", "--jobs", "0"]) == 2
-    assert run(degradation, ["--config", "degradation_shapes", "--seeds", "0,one"]) == 2
+    assert run("degradation", ["--config", "degradation_shapes", "--jobs", "0"]) == 2
+    assert run("degradation", ["--config", "degradation_shapes", "--seeds", "0,one"]) == 2
     assert "such as 0,1,2; got 0,one" in capsys.readouterr().err
     assert go(tmp_path, "data.val=null") == 2
     assert "no test error" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from torch import nn
 
 from backbone import cifar_resnet, resnet50
 from detection.classification.responses import response_deviations, response_layers
-from detection.cli import inspect, run
+from detection.cli import run
 
 
 def test_layers_are_those_of_the_paper():
@@ -57,12 +57,12 @@ def test_the_command(tmp_path, capsys):
     Image.new("RGB", (300, 300), (9, 99, 200)).save(tmp_path / "a.png")
     torch.save(resnet50(num_classes=5).state_dict(), tmp_path / "net.pth")
     argv = ["resnet50", "--responses", str(tmp_path / "net.pth"), "--output", str(tmp_path / "out.png")]
-    assert run(inspect, argv) == 2
+    assert run("inspect", argv) == 2
     assert "name some with --pictures" in capsys.readouterr().err
-    assert run(inspect, [*argv, "--pictures", str(tmp_path), "--json"]) == 0
+    assert run("inspect", [*argv, "--pictures", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["net.pth"]
     assert len(found["net.pth"]) == 49
     assert Image.open(tmp_path / "out.png").size > (500, 500)
     with pytest.raises(SystemExit):
-        inspect([])
+        run("inspect", [])

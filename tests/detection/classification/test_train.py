@@ -12,7 +12,7 @@ from detection.classification.config import ClassifierConfig
 from detection.classification.images import EvalPictures, open_set
 from detection.classification.networks import build_network
 from detection.classification.train import ClassificationModule, count_right, recompute_statistics
-from detection.cli import run, train, train_classifier
+from detection.cli import run
 from detection.config import config_folder, load
 from detection.training.callbacks.standard import Checkpoints
 
@@ -30,7 +30,7 @@ SMALL = [
 
 
 def go(output, *extra, keys=()):
-    return run(train_classifier, ["--config", "shapes_resnet18", "--output", str(output), *extra, *SMALL, *keys])
+    return run("train-classifier", ["--config", "shapes_resnet18", "--output", str(output), *extra, *SMALL, *keys])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_classifier_becomes_a_trunk(finished, tmp_path):
     keys = ["data.train=6", "data.val=null", "data.short_side=[64]", "data.max_side=80", "data.workers=0"]
     keys += ["pretrain.iterations=0", "solver.batch_size=2", "solver.max_iter=1", "model.roi.batch_per_image=8"]
     argv = ["--config", "quickstart.yaml", "--weights", str(finished / "best.pth"), "--output", str(tmp_path), *keys]
-    assert run(train, argv) == 0
+    assert run("train", argv) == 0
     detector = torch.load(tmp_path / "best.pth", weights_only=True)["model"]
     net = torch.load(finished / "best.pth", weights_only=True)["model"]
     assert torch.equal(detector["trunk.layer1.0.conv1.weight"], net["layer1.0.conv1.weight"])
@@ -96,9 +96,9 @@ def test_resume_with_another_network_is_refused(finished, capsys):
 def test_wrong_keys_name_the_nearest(tmp_path, capsys):
     assert go(tmp_path, keys=["network.shortcuts=A"]) == 2
     assert "did you mean network.shortcut?" in capsys.readouterr().err
-    assert run(train_classifier, ["--config", "resnet50_imagenets", "--output", str(tmp_path)]) == 2
+    assert run("train-classifier", ["--config", "resnet50_imagenets", "--output", str(tmp_path)]) == 2
     assert "did you mean resnet50_imagenet.yaml?" in capsys.readouterr().err
-    assert run(train_classifier, ["--config", "resnet50_imagenet", "--output", str(tmp_path / "no")]) == 2
+    assert run("train-classifier", ["--config", "resnet50_imagenet", "--output", str(tmp_path / "no")]) == 2
     assert "CLASS/picture.jpg" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from runs import go
 
-from detection.cli import check_dataset, run
+from detection.cli import run
 from detection.data import cache
 
 
@@ -25,7 +25,7 @@ def picture(path, seed, size=(60, 40), mode="RGB", **options):
 def checked(tmp_path, *keys, code):
     file = tmp_path / "report.json"
     extra = () if any(k.startswith("--workers") for k in keys) else ("--workers", "1")
-    assert run(check_dataset, ["--json", str(file), *extra, *keys]) == code
+    assert run("check-dataset", ["--json", str(file), *extra, *keys]) == code
     return json.loads(file.read_text())
 
 
@@ -216,13 +216,13 @@ def test_training_looks_through_the_annotations_first(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_checked_is_said(tmp_path, capsys):
-    assert run(check_dataset, ["data.format=voc", f"data.root={tmp_path}/none", "data.train=a"]) == 2
+    assert run("check-dataset", ["data.format=voc", f"data.root={tmp_path}/none", "data.train=a"]) == 2
     assert "no folder" in capsys.readouterr().err
-    assert run(check_dataset, ["data.format=shapes", "data.train=3", "data.val=3"]) == 2
+    assert run("check-dataset", ["data.format=shapes", "data.train=3", "data.val=3"]) == 2
     assert "nothing to check" in capsys.readouterr().err
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_train.json").write_text("[1, 2")
-    assert run(check_dataset, ["data.format=coco", f"data.root={tmp_path}", "data.train=train", "data.val=null"]) == 2
+    assert run("check-dataset", ["data.format=coco", f"data.root={tmp_path}", "data.train=train", "data.val=null"]) == 2
     assert "not COCO annotations" in capsys.readouterr().err
 
 

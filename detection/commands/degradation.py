@@ -1,0 +1,82 @@
+"""``resdet degradation``: train plain and residual networks side by side and draw their errors."""
+
+import argparse
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from backbone.resnet import NAMES, network
+from detection.classification.config import ClassifierConfig
+from detection.classification.degradation import PAPER, Run, curves, show, summarise, train_all
+from detection.classification.plots import draw_errors
+from detection.config import load
+from detection.training.run_dir import set_aside
+
+_LOG = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="degradation.py",
+        description="Train plain and residual networks of several depths by one recipe, and draw their errors.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", required=True, help="a classifier's YAML file, or the bare name of one in configs/classifiers/"
+    )
+    parser.add_argument("--networks", default=",".join(PAPER), help=f"names with commas (default: {','.join(PAPER)})")
+    parser.add_argument("--seeds", default="0,1,2", help="numbers with commas (default: 0,1,2)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the cores (default: 1)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="a folder for each run, and the picture (default: output/CONFIG_NAME); finished runs in "
+        "it are kept, others go on where they stopped",
+    )  # fmt: skip
+    parser.add_argument(
+        "keys", nargs="*", metavar="key=value", help="configuration keys to change, the same for all runs"
+    )
+    args = parser.parse_intermixed_args(argv)
+    if args.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
+    names, seeds = args.networks.split(","), args.seeds.split(",")
+    if not all(seed.isdigit() for seed in seeds):
+        raise ValueError(f"--seeds wants whole numbers with commas between them, such as 0,1,2; got {args.seeds}")
+    for name in names:
+        if name not in NAMES:
+            with torch.device("meta"):
+                network(name)  # raises, and says which is nearest
+    config = load(ClassifierConfig, args.config, args.keys, "classifiers")
+    if config.data.val is None:
+        raise ValueError("data.val is null: there would be no test error")
+    if config.mixup or config.cutmix or config.solver.early_stop is not None:
+        raise ValueError(
+            "mixed pictures have no training error and stopped runs no end: set mixup=0 cutmix=0 solver.early_stop=null"
+        )
+    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"a network or seed is given twice: {args.networks}; {args.seeds}")
+    output = args.output or Path("output") / Path(args.config).stem
+    runs = [
+        Run(
+            name,
+            int(seed),
+            output / f"{name}-seed{seed}",
+            dataclasses.replace(config, seed=int(seed), network=dataclasses.replace(config.network, name=name)),
+        )
+        for seed in seeds
+        for name in names
+    ]
+    train_all(runs, args.jobs)
+    summary = summarise(runs)
+    set_aside(output, ("degradation.json", "degradation.png"))
+    (output / "degradation.json").write_text(json.dumps(summary, indent=2) + "\n")
+    picture = output / "degradation.png"
+    draw_errors(curves(runs), picture)
+    show(summary)
+    _LOG.info("errors over the steps: %s", picture)
+    return 0

@@ -1,0 +1,43 @@
+"""What several commands' parsers share."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detection.config import config_help
+
+
+def run_parser(description: str, argv: Sequence[str] | None, schema: type, shelf: str = "") -> argparse.ArgumentParser:
+    """Return the parser of a command that trains from a configuration.
+
+    Args:
+        description: of the command.
+        argv: its arguments; the keys are listed, which takes time, where they ask for help.
+        schema: of its configurations.
+        shelf: where the shipped ones lie in configs/.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="configuration keys, with their defaults:\n" + config_help(schema) if _wants_help(argv) else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help=f"a YAML file, or the bare name of one in configs/{shelf}")
+    parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
+    parser.add_argument("--resume", action="store_true", help="resume from the output folder's last.pth")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val, train nothing")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    parser.add_argument(
+        "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
+    )
+    return parser
+
+
+def quoted(text: str) -> str:
+    """Return a string as YAML reads it back."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _wants_help(argv: Sequence[str] | None) -> bool:
+    return bool({"-h", "--help"} & set(sys.argv if argv is None else argv))
