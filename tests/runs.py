@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from detection.cli import run
-from detection.training.callbacks.standard import read_rows
+from detection.training.callbacks.metrics_log import read_rows
 
 TOOLS = Path(__file__).parents[1] / "tools"
 SMALL = [

@@ -18,7 +18,7 @@ from rich.table import Table
 from detection.classification.config import ClassifierConfig
 from detection.classification.plots import Curve
 from detection.config import dump_config
-from detection.training.callbacks.standard import read_rows
+from detection.training.callbacks.metrics_log import read_rows
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)

@@ -33,11 +33,13 @@ from detection.classification.images import (
 from detection.classification.networks import build_network, read_classifier
 from detection.classification.views import Views, score, view_loader
 from detection.config import config_to_dict, dump_config, from_dict
-from detection.training.callbacks.standard import Evaluation, MetricsLog, Row
+from detection.training.callbacks.evaluation import Evaluation
+from detection.training.callbacks.metrics_log import MetricsLog, Row
 from detection.training.environment import write_provenance
 from detection.training.loop import TrainingModule
 from detection.training.precise_bn import measuring_statistics
-from detection.training.run import MAY_CHANGE, describe_solver, fit, last_checkpoint, step_callbacks
+from detection.training.resume import MAY_CHANGE, last_checkpoint
+from detection.training.run import describe_solver, fit, step_callbacks
 from detection.training.run_dir import TRAINING_FILES, RunLog, set_aside
 from detection.training.schedule import iterations
 from detection.utils.atomic_io import replacing

@@ -21,13 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = torch.load(args.file, map_location="cpu", weights_only=True)
     if CARD not in content or "seed" not in content:
         raise ValueError(f"{args.file} holds no step: wanted the not_finite.pth that a stopped training wrote")
-    losses, culprits = replay(content, args.precision)
+    losses, non_finite = replay(content, args.precision)
     print(f"step {content['step']}, {'bf16' if (args.precision or content['precision']) == 'bf16' else 'float32'}")
     print("pictures: " + ", ".join(content["files"]))
     for name, value in losses.items():
         print(f"{name:18} {value:<12.6g} (in training {content['losses'][name]:.6g})")
-    for line in culprits:
+    for line in non_finite:
         print(line)
-    if not culprits and all(map(torch.isfinite, map(torch.tensor, losses.values()))):
+    if not non_finite and all(map(torch.isfinite, map(torch.tensor, losses.values()))):
         print("all is finite here: another precision or device than in training may be why")
     return 0

@@ -112,14 +112,14 @@ def _index(path: Path, content: dict[str, Any]) -> Arrays:
     if len(by_image) < len(images):
         twice = next(a["id"] for a, b in itertools.pairwise(images) if a["id"] == b["id"])
         raise DataError(f"{path}: two images have the id {twice!r}, so that annotations could be of either")
-    strays = 0
+    unmatched = 0
     for annotation in content["annotations"]:
         if annotation["category_id"] not in label_of:
             raise DataError(
                 f"{path}: an annotation has category_id {annotation['category_id']}, the categories are {list(label_of)}"
             )
         by_image.get(annotation["image_id"], []).append(annotation)
-        strays += annotation["image_id"] not in by_image
+        unmatched += annotation["image_id"] not in by_image
     flat = [annotation for image in images for annotation in by_image[image["id"]]]
     xywh = np.array([a["bbox"] for a in flat], dtype=np.float64).reshape(-1, 4)
     about = {
@@ -127,7 +127,7 @@ def _index(path: Path, content: dict[str, Any]) -> Arrays:
         "category_ids": [int(c["id"]) for c in categories],
         "image_ids": [image["id"] for image in images],
         "files": [text(image["file_name"]) for image in images],
-        "strays": strays,
+        "unmatched": unmatched,
     }
     return {
         "text": text_array(about),
@@ -143,8 +143,8 @@ def _index(path: Path, content: dict[str, Any]) -> Arrays:
 def _records(root: Path, split: str, path: Path, arrays: Arrays) -> Records:
     """The images whose pictures are there, with their objects."""
     about = text_of(arrays["text"])
-    if about["strays"]:
-        _LOG.warning("%s: %d annotations belong to images that it does not list", path, about["strays"])
+    if about["unmatched"]:
+        _LOG.warning("%s: %d annotations belong to images that it does not list", path, about["unmatched"])
     names = about["files"]
     folder = image_folder(root, split, path, names[:50])
     there, sizes = _present(names, folder, path), arrays["sizes"].copy()

@@ -65,7 +65,7 @@ def read_detections(path: Path, truth: dict[str, Any], *, by_name: bool) -> list
         raise DataError(f"{path}: wanted a COCO results list, or a dictionary with annotations")
     image_of = _image_map(content, truth, by_name)
     category_of = _category_map(content, truth, path)
-    results, strays, others = [], 0, Counter[str]()
+    results, unmatched, others = [], 0, Counter[str]()
     for i, row in enumerate(rows):
         try:
             key = _stem(row["image_id"]) if by_name and isinstance(content, list) else row["image_id"]
@@ -85,7 +85,7 @@ def read_detections(path: Path, truth: dict[str, Any], *, by_name: bool) -> list
             others[str(label)] += 1
             continue
         if image is None:
-            strays += 1
+            unmatched += 1
             continue
         results.append({"image_id": image, "category_id": category_of[label], "bbox": [x, y, w, h], "score": score})
     if others:
@@ -98,11 +98,11 @@ def read_detections(path: Path, truth: dict[str, Any], *, by_name: bool) -> list
             sum(others.values()),
             ", ".join(others),
         )
-    if strays:
+    if unmatched:
         _LOG.warning(
             "%s: %d of %d detections are on images that the truth does not list; they do not count",
             path,
-            strays,
+            unmatched,
             len(rows),
         )
         if not results:

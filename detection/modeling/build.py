@@ -14,7 +14,8 @@ from detection.modeling.anchors import AnchorGenerator
 from detection.modeling.box_coder import BoxCoder
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.matcher import Matcher
-from detection.modeling.roi_head import RoIHead, RoIPooler, TwoLayerHead
+from detection.modeling.roi_head import RoIHead, TwoLayerHead
+from detection.modeling.roi_pooler import RoIPooler
 from detection.modeling.rpn import RPN, ProposalLimits
 from detection.modeling.sampler import RandomSampler
 

@@ -4,105 +4,21 @@ appendix A; for a pyramid Lin et al., 2017, section 4.2).
 Shapes: R regions of all images, K classes, label 0 the background.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, roi_pool
+from torchvision.ops import batched_nms
 
 from detection.modeling.box_coder import BoxCoder
 from detection.modeling.losses import box_loss, classification_loss, normaliser
 from detection.modeling.matcher import FOREGROUND, IGNORED, Matcher
+from detection.modeling.roi_pooler import as_regions
 from detection.modeling.sampler import Sampler
 from detection.modeling.structures import Detections, Maps, Target, as_maps
-from detection.ops.boxes import area, at_least_float32, clip, larger_than
-from detection.ops.chunked_loss import losses_in_parts
+from detection.ops.boxes import at_least_float32, clip, larger_than
+from detection.ops.chunked_loss import chunked_backward
 from detection.ops.nms import apart
-from detection.ops.roi_align import roi_align
-
-_OUTSIDE = -1e6  # pixels: beyond every map
-
-
-class RoIPooler(nn.Module):
-    """Regions of a map, or of the levels of a pyramid, to fixed size.
-
-    Args:
-        kind: "max" (Fast R-CNN's RoI max pooling) or "align" (Mask R-CNN's bilinear RoIAlign).
-        resolution: rows and columns of the result (14, halved by conv5_x; 7 where two layers follow).
-        strides: of the maps, finest first; further maps are not looked at.
-        sampling_ratio: points a bin side for "align"; 0 takes as many as the region has map cells (detectron2).
-        aligned: shift by half a pixel (detectron2's ROIAlignV2; torchvision's detectors do not).
-        every: only each ``every``-th of the rows and columns comes out: where a head strides in its first 1x1
-            convolution, the others would be thrown away.
-    """
-
-    def __init__(
-        self,
-        kind: Literal["align", "max"],
-        resolution: int,
-        strides: Sequence[int],
-        sampling_ratio: int,
-        aligned: bool,
-        every: int = 1,
-    ) -> None:
-        super().__init__()
-        self.kind, self.resolution, self.strides = kind, resolution, tuple(strides)
-        self.sampling_ratio, self.aligned, self.every = sampling_ratio, aligned, every
-
-    def forward(self, features: Maps, regions: Tensor) -> Tensor:
-        """Map [N, C, H, W], or several, and regions [R, 5] (the image, then a box in pixels) -> [R, C, S, S], S =
-        resolution / every."""
-        maps = as_maps(features)
-        if len(self.strides) == 1:
-            return self._pool(maps[0], regions, self.strides[0])
-        level = self.levels(regions[:, 1:])
-        return self._chosen(maps, regions, level) if regions.device.type == "cpu" else self._all(maps, regions, level)
-
-    def _chosen(self, maps: Sequence[Tensor], regions: Tensor, level: Tensor) -> Tensor:
-        """Each level's regions pooled from it."""
-        pooled: Tensor | None = None
-        for i, stride in enumerate(self.strides):
-            chosen = (level == i).nonzero()[:, 0]
-            part = self._pool(maps[i], regions[chosen], stride)
-            if pooled is None:
-                pooled = part.new_zeros(len(regions), *part.shape[1:])
-            pooled = pooled.index_put((chosen,), part)
-        assert pooled is not None
-        return pooled
-
-    def _all(self, maps: Sequence[Tensor], regions: Tensor, level: Tensor) -> Tensor:
-        """The same without waiting for the device to say which regions a level has: all are pooled from every level, the
-        others' from outside the map, where everything is 0."""
-        image, boxes = regions[:, :1], regions[:, 1:]
-        pooled: Tensor | None = None
-        for i, stride in enumerate(self.strides):
-            own = torch.where((level == i)[:, None], boxes, _OUTSIDE)
-            part = self._pool(maps[i], torch.cat((image, own), dim=1), stride)
-            pooled = part if pooled is None else pooled + part
-        assert pooled is not None
-        return pooled
-
-    def levels(self, boxes: Tensor) -> Tensor:
-        """Which map each box [R, 4] is pooled from, int64 [R]: one of 224 px from the map of stride 16, one of half that
-        from the next finer (Lin et al., 2017, equation 1)."""
-        wanted = torch.floor(4 + torch.log2(area(boxes).sqrt() / 224 + 1e-8))
-        first = math.log2(self.strides[0])
-        return (wanted - first).clamp(0, len(self.strides) - 1).long()
-
-    def _pool(self, x: Tensor, regions: Tensor, stride: int) -> Tensor:
-        scale = 1.0 / stride
-        if self.kind == "max":
-            pooled = roi_pool(x.float(), regions.float(), self.resolution, scale).to(x.dtype)
-            return pooled[:, :, :: self.every, :: self.every]
-        return roi_align(x, regions, self.resolution, scale, self.sampling_ratio, self.aligned, self.every)
-
-
-def as_regions(boxes: Sequence[Tensor]) -> Tensor:
-    """Boxes [r_i, 4] of each image, one below the other, with the image's number in front: [R, 5]."""
-    return torch.cat([F.pad(own, (1, 0), value=float(i)) for i, own in enumerate(boxes)])
 
 
 class TwoLayerHead(nn.Module):
@@ -142,7 +58,7 @@ class RoIHead(nn.Module):
         nms_iou: within a class, detections that overlap a better one by more are dropped (0.5; the papers 0.3).
         max_detections: kept an image (100).
         at_once: on a CPU, regions that the head takes at a time, so that they stay in its cache, and in training no more
-            than their activations are held (:func:`losses_in_parts`); None takes all. A head whose norms are in training
+            than their activations are held (:func:`chunked_backward`); None takes all. A head whose norms are in training
             always gets all.
 
     Attributes:
@@ -217,7 +133,7 @@ class RoIHead(nn.Module):
         if at_once is None or at_once >= len(label) or not inputs or not torch.is_grad_enabled():
             loss = losses(slice(0, len(label)))
         else:
-            loss = losses_in_parts(losses, len(label), at_once, inputs)
+            loss = chunked_backward(losses, len(label), at_once, inputs)
         return {"loss_classifier": loss[0], "loss_box": loss[1]}
 
     def _at_once(self, device: torch.device) -> int | None:

@@ -18,7 +18,7 @@ from detection.modeling.matcher import FOREGROUND, IGNORED, Matcher
 from detection.modeling.sampler import Sampler
 from detection.modeling.structures import Maps, Target, as_maps
 from detection.ops.boxes import at_least_float32, clip, inside, larger_than
-from detection.ops.nms import apart, best_apart
+from detection.ops.nms import apart, nms_topk
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class RPN(nn.Module):
             if len(counts) > 1:
                 order = batched_nms(own, score, level[there], self.nms_iou)
             else:
-                order = best_apart(own, score, self.nms_iou, limits.after_nms)
+                order = nms_topk(own, score, self.nms_iou, limits.after_nms)
             kept.append(own[order[: limits.after_nms]])
         return kept
 

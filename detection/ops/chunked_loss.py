@@ -11,7 +11,7 @@ from torch import Tensor
 PartLosses = Callable[[slice], Tensor]
 
 
-def losses_in_parts(losses: PartLosses, rows: int, at_once: int, inputs: Sequence[Tensor]) -> Tensor:
+def chunked_backward(losses: PartLosses, rows: int, at_once: int, inputs: Sequence[Tensor]) -> Tensor:
     """``losses(slice(0, rows))``, and its gradients, to rounding; the activations are those of ``at_once`` rows.
 
     Args:

@@ -15,7 +15,7 @@ _LOG = logging.getLogger(__name__)
 WORD = torch.iinfo(torch.int64).bits  # boxes whose bits fill an int64
 
 
-def best_apart(boxes: Tensor, scores: Tensor, iou: float, limit: int) -> Tensor:
+def nms_topk(boxes: Tensor, scores: Tensor, iou: float, limit: int) -> Tensor:
     """``nms(boxes, scores, iou)[:limit]`` of boxes [n, 4] that are sorted by score.
 
     What is kept among the first boxes does not depend on those behind them, so a CPU looks at as few as suffice.
@@ -52,7 +52,7 @@ def _apart(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
     for own, own_boxes, own_valid in zip(kept, boxes, valid, strict=True):
         place = own_valid.nonzero()[:, 0]  # a device without the kernel is waited for
         scores = torch.arange(len(place), 0, -1, dtype=torch.float32, device=boxes.device)
-        own[place[best_apart(own_boxes[place], scores, iou, limit)]] = True
+        own[place[nms_topk(own_boxes[place], scores, iou, limit)]] = True
     return kept
 
 

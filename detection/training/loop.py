@@ -22,12 +22,13 @@ from detection.checkpoint.detector import CARD, Classes, card, save_detector
 from detection.config import Config, SolverConfig
 from detection.data.loader import Batch, float_images, to_device
 from detection.modeling.faster_rcnn import FasterRCNN
+from detection.training.finite_check import FiniteCheck, PendingCheck
+from detection.training.optimizer import NORMS, parameter_groups, slower
 from detection.training.replay import NotFinite, save_step
 from detection.training.schedule import make_schedule, scaled_lr
 from detection.utils.precision import use_bf16
 
 _LOG = logging.getLogger(__name__)
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
 # means over the sampled regions, whose number differs from part to part
 _OVER_REGIONS = ("loss_classifier", "loss_box")
 
@@ -56,7 +57,7 @@ class TrainingModule(L.LightningModule):
         self.gradient_norm: Tensor | None = None  # of the last step, before clipping
         self.loss = 0.0  # of the last step, the mean over all processes and parts
         self.skipped, self.leave_out = 0, False
-        self.in_doubt: _InDoubt | None = None
+        self.pending: PendingCheck | None = None
         self.statistics: list[tuple[Tensor, Tensor]] = []
         self.output: Path | None = None  # where a step that went wrong is kept
         self.step_done = time.perf_counter()
@@ -105,13 +106,13 @@ class TrainingModule(L.LightningModule):
             self.statistics = self._statistics()
         losses = self.compute_losses(batch, torch.Generator(self.device).manual_seed(seed))
         total = torch.stack(list(losses.values())).sum()
-        self.in_doubt = _InDoubt(_Verdict(total.detach()), batch, seed, losses, before)
+        self.pending = PendingCheck(FiniteCheck(total.detach()), batch, seed, losses, before)
         self.losses = {name: before.get(name, 0) + value.detach() / parts for name, value in losses.items()}
         return total
 
     def on_after_backward(self) -> None:
         """Looks whether the losses were numbers: now, so that a GPU has its way back to do while it is asked."""
-        step, self.in_doubt = self.in_doubt, None
+        step, self.pending = self.pending, None
         assert step is not None
         loss = step.verdict.loss()
         self.loss = loss / self.solver.accumulate + (self.loss if step.before else 0.0)
@@ -209,39 +210,6 @@ class TrainingModule(L.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-class _Verdict:
-    """The mean of a loss over all processes, which must agree on what becomes of the step: non-finite where it is so in one.
-    Making it needs no sync on a GPU; asking it waits for the loss, but not for what the GPU was given to do after it."""
-
-    def __init__(self, loss: Tensor) -> None:
-        loss = loss.float()
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            loss = loss / dist.get_world_size()
-            dist.all_reduce(loss)  # a sum with a NaN or an infinity in it is non-finite
-        self.event = None
-        if loss.device.type == "cuda":
-            self.event = torch.cuda.Event()
-            loss = torch.empty((), pin_memory=True).copy_(loss, non_blocking=True)
-            self.event.record()
-        self.value = loss
-
-    def loss(self) -> float:
-        if self.event is not None:
-            self.event.synchronize()
-        return float(self.value)
-
-
-@dataclass(frozen=True)
-class _InDoubt:
-    """What is needed of a step should its losses be no numbers."""
-
-    verdict: _Verdict
-    batch: Any
-    seed: int
-    losses: dict[str, Tensor]
-    before: dict[str, Tensor]
 
 
 class DetectionModule(TrainingModule):
@@ -368,28 +336,3 @@ def nothing_measured(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
-
-
-def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: bool) -> list[dict[str, Any]]:
-    """The trainable parameters; norms' and biases apart and without decay where ``norm_decay`` is false."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if norm_decay:
-        return [{"params": trainable, "weight_decay": weight_decay}]
-    plain = {
-        id(p)
-        for m in model.modules()
-        for name, p in m.named_parameters(recurse=False)
-        if isinstance(m, NORMS) or name == "bias"
-    }
-    return [
-        {"params": [p for p in trainable if id(p) not in plain], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if id(p) in plain], "weight_decay": 0.0},
-    ]
-
-
-def slower(groups: list[dict[str, Any]], modules: Iterable[nn.Module], lr: float) -> list[dict[str, Any]]:
-    """Split the parameters of ``modules`` off into groups of their own with the rate ``lr``; they come last."""
-    own = {id(p) for module in modules for p in module.parameters()}
-    rest = [{**group, "params": [p for p in group["params"] if id(p) not in own]} for group in groups]
-    slow = [{**group, "params": [p for p in group["params"] if id(p) in own], "lr": lr} for group in groups]
-    return [group for group in (*rest, *slow) if group["params"]]

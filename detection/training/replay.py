@@ -34,7 +34,7 @@ def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[
     model.load_state_dict(content["model"])
     model.train()
     weights = content["model"].items()
-    culprits = [f"weights: {k} is not finite" for k, v in weights if v.is_floating_point() and not _finite(v)]
+    non_finite = [f"weights: {k} is not finite" for k, v in weights if v.is_floating_point() and not _finite(v)]
     outputs: list[str] = []
     for name, module in model.named_modules():
         if name:
@@ -43,7 +43,7 @@ def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[
     generator = torch.Generator().manual_seed(content["seed"])
     with torch.autocast("cpu", torch.bfloat16, enabled=(precision or content["precision"]) == "bf16"):
         losses: dict[str, Tensor] = model(images, content["targets"], generator=generator)
-    return {name: float(value.detach()) for name, value in losses.items()}, culprits[:5] + outputs[:5]
+    return {name: float(value.detach()) for name, value in losses.items()}, non_finite[:5] + outputs[:5]
 
 
 def _watch(name: str, found: list[str]) -> Any:

@@ -1,10 +1,8 @@
 """A run: data, model, weights, training, evaluation."""
 
 import dataclasses
-import json
 import logging
 import os
-import pickle
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,37 +14,37 @@ import torch
 import torch.distributed as dist
 
 from backbone.weights import read_weights
-from detection.checkpoint.detector import CARD, Classes, load_weights, local_file, read_detector, start_weights
+from detection.checkpoint.detector import Classes, load_weights, local_file, read_detector, start_weights
 from detection.checkpoint.keys import is_detectron2
-from detection.config import Config, SolverConfig, config_from_dict, dump_config
-from detection.data.loader import EvalSet, TrainSet, eval_loader, train_loader
+from detection.config import Config, SolverConfig, dump_config
+from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
 from detection.data.voc import read_voc
 from detection.dataset_check.report import first_look
-from detection.evaluation.report import Report, evaluate, table, write_report
-from detection.inference.over_dataset import detect, validation_losses
+from detection.evaluation.report import Report
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.training.auto import resolve, start_classes_at_frequencies
+from detection.training.callbacks.checkpoints import Checkpoints
+from detection.training.callbacks.evaluation import Evaluation
+from detection.training.callbacks.metrics_log import MetricsLog, StepLog
+from detection.training.callbacks.progress_line import ProgressLine
 from detection.training.callbacks.recovery import Recovery
 from detection.training.callbacks.signals import Interruption
-from detection.training.callbacks.standard import Checkpoints, Evaluation, MetricsLog, ProgressLine, Row, StepLog
 from detection.training.environment import write_provenance
+from detection.training.evaluator import Evaluator
 from detection.training.loop import DetectionModule, TrainingModule
-from detection.training.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, set_aside, write_pictures
+from detection.training.resume import check_resume, last_checkpoint
+from detection.training.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, set_aside
 from detection.training.schedule import iterations, scaled_lr
 from detection.training.shapes_pretraining import pretrain_on_crops
 from detection.utils.precision import use_bf16
-from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
 _LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
 _METRICS = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
-_DAMAGE = ("PytorchStreamReader", "zip", "corrupt", "magic number", "Unpickler")  # in torch's messages
 # in torch's messages, where a loading process is gone or hangs
 _LOADING = ("is killed by signal", "exited unexpectedly", "timed out after")
-# what may differ in a resumed run: it changes what is looked at, not what is computed
-MAY_CHANGE = {"cuda_graphs", "eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every", "not_finite"}
 
 
 def train(config: Config, output: Path, *, resume: bool = False, config_name: str = "") -> Report | None:
@@ -79,7 +77,7 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
         torch.use_deterministic_algorithms(True)
     checkpoint = last_checkpoint(output) if resume else None
-    start = _check_resume(checkpoint, config, classes) if checkpoint is not None else 0
+    start = check_resume(checkpoint, config, classes) if checkpoint is not None else 0
     model = build_model(config.model, len(classes.names))
     if checkpoint is None:
         _start(model, config, classes, dataset)
@@ -310,116 +308,3 @@ def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], world: int) 
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-
-
-class Evaluator:
-    """Runs a detector over the validation set on all ranks; rank 0 judges, writes the files and prints the table."""
-
-    def __init__(self, config: Config, source: Source, output: Path) -> None:
-        assert source.val is not None
-        self.config, self.records, self.output = config, source.val, output
-        self.dataset = EvalSet(source.val, source.read, config.data)
-        self.truth = source.val.to_coco()
-        self.bf16 = use_bf16(config.solver.precision)
-        self.report: Report | None = None
-
-    def __call__(self, module: DetectionModule) -> Row:
-        """Metrics, and where wanted losses, for the run's log; on rank 0."""
-        self.evaluate(module.detector, module.device)
-        losses: dict[str, float] = {}
-        if self.config.solver.val_loss:
-            losses = validation_losses(module.detector, self._loader(), module.device, self.config.seed, bf16=self.bf16)
-        return {**self.report.metrics, **losses} if self.report is not None else {}
-
-    def _loader(self) -> Any:
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        return eval_loader(self.dataset, rank=rank, world=world, pin=torch.cuda.is_available())
-
-    def evaluate(self, detector: Any, device: torch.device) -> None:
-        """Judges a detector on ``device``; ``report`` has the numbers on rank 0."""
-        began = time.perf_counter()
-        loader = self._loader()
-        leader = not dist.is_initialized() or dist.get_rank() == 0
-        names = None if self.config.data.format == "coco" else self.records.classes
-        with progress_bar(shown=leader) as bar:
-            task = bar.add_task("evaluating", total=len(loader))
-            results = detect(
-                detector,
-                loader,
-                self.records,
-                device,
-                bf16=self.bf16,
-                cuda_graphs=self.config.solver.cuda_graphs,
-                names=names,
-                tick=lambda: bar.advance(task),
-            )
-        if not leader:
-            return
-        (self.output / "detections.json").write_text(json.dumps(results))
-        if self.config.data.format != "coco":
-            # a results file means little without the annotations that it is to be held against
-            (self.output / "ground_truth.json").write_text(json.dumps(self.truth))
-        report = self.report = evaluate(self.truth, results)
-        write_report(report, self.output)
-        seconds = time.perf_counter() - began
-        _LOG.info("evaluated %d images in %.1f s\n%s", len(self.records), seconds, table(report))
-        write_pictures(self.records, self.dataset.read, results, self.output / "pictures")
-
-
-def last_checkpoint(output: Path) -> Path | None:
-    """The newest training state that is whole, or None, with a warning, where there is none. A damaged one is set aside.
-
-    Raises:
-        ValueError: there are states, all of them damaged.
-    """
-    damaged = []
-    for checkpoint in (output / "last.pth", output / "previous.pth"):
-        if not checkpoint.exists():
-            continue
-        try:
-            torch.load(checkpoint, map_location="cpu", weights_only=True)  # all of it, so that a hole is found
-        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _DAMAGE):
-                raise  # no memory, say: nothing is wrong with the file
-            _LOG.warning("%s is damaged and is set aside: %s", checkpoint, str(error).partition("\n")[0])
-            aside = checkpoint.with_name(checkpoint.name + ".damaged")
-            damaged.append(aside)
-            if int(os.environ.get("RANK", 0)) == 0:
-                checkpoint.replace(aside)
-        else:
-            if damaged:
-                _LOG.warning("going on from %s, the newest state that is whole", checkpoint)
-            return checkpoint
-    damaged = damaged or sorted(output.glob("*.pth.damaged"))
-    if damaged:
-        raise ValueError(
-            f"--resume: no state in {output} is whole; {', '.join(map(str, damaged))} cannot be read. Start again without "
-            "--resume, or from the weights of best.pth with --weights"
-        )
-    _LOG.warning("--resume: there is no %s, the run begins at step 0", output / "last.pth")
-    return None
-
-
-def _check_resume(checkpoint: Path, config: Config, classes: Classes) -> int:
-    """The step to go on from.
-
-    Raises:
-        ValueError: the checkpoint is of another model, other classes or another solver.
-    """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    about = content[CARD]
-    classes.check(Classes(tuple(about["classes"]), tuple(about["category_ids"])), "the data", str(checkpoint))
-    before = config_from_dict(about["config"], str(checkpoint))
-    advice = f"resume with the configuration of its run, {checkpoint.parent / 'config.yaml'}"
-    if dataclasses.replace(before.model, weights=None) != dataclasses.replace(config.model, weights=None):
-        raise ValueError(f"{checkpoint} is of another model; {advice}")
-    ours, theirs = vars(config.solver), vars(before.solver)
-    changed = [key for key in ours if key not in MAY_CHANGE and theirs[key] != ours[key]]
-    if changed:
-        # the state of optimiser and schedule would silently win over the new values
-        raise ValueError(f"{checkpoint} was trained with another solver.{changed[0]}; {advice}")
-    if (before.data, before.seed) != (config.data, config.seed):
-        _LOG.warning("data or seed differ from those that %s was begun with: the run will not repeat", checkpoint)
-    step = int(content["global_step"])
-    _LOG.info("resuming from %s at step %d", checkpoint, step)
-    return step

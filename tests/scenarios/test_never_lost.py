@@ -16,8 +16,8 @@ from runs import SMALL, TOOLS, compare, go, rows, state
 
 from detection.cli import run
 from detection.data import opening as source
+from detection.training.evaluator import Evaluator
 from detection.training.loop import DetectionModule
-from detection.training.run import Evaluator
 from detection.utils.atomic_io import replacing
 
 LONG = [*SMALL, "solver.max_iter=14", "solver.steps=[0.8]", "solver.ema=0.9"]

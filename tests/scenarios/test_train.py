@@ -82,7 +82,7 @@ def test_a_resumed_run_equals_the_uninterrupted(tmp_path, keys):
     code = f"""
 import sys
 from detection.cli import run
-from detection.training.callbacks.standard import Checkpoints
+from detection.training.callbacks.checkpoints import Checkpoints
 save = Checkpoints.save
 def save_and_die(self, trainer):
     save(self, trainer)
@@ -138,7 +138,7 @@ def test_a_run_that_died_in_its_last_evaluation_is_completed(finished, tmp_path)
 
 
 def test_the_last_checkpoint_is_there_before_the_last_evaluation(tmp_path, monkeypatch):
-    monkeypatch.setattr("detection.training.run.detect", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("detection.training.evaluator.detect", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         go(tmp_path, keys=["solver.checkpoint_every=100"])
     assert state(tmp_path / "last.pth")["global_step"] == 4

@@ -31,7 +31,7 @@ class Interruption(StepCallback):
     Several processes stop together at the same step, which they agree upon every tenth.
 
     Args:
-        checkpoints: saves the state (:class:`detection.training.callbacks.standard.Checkpoints`).
+        checkpoints: saves the state (:class:`detection.training.callbacks.checkpoints.Checkpoints`).
     """
 
     def __init__(self, checkpoints: Any) -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 from detection.classification.degradation import Run
 from detection.classification.plots import Curve, Responses, draw_errors, draw_responses
 from detection.cli import run
-from detection.training.callbacks.standard import read_rows
+from detection.training.callbacks.metrics_log import read_rows
 
 KEYS = [
     "data.train=24",

@@ -14,7 +14,7 @@ from detection.classification.networks import build_network
 from detection.classification.train import ClassificationModule, count_right, recompute_statistics
 from detection.cli import run
 from detection.config import config_folder, load
-from detection.training.callbacks.standard import Checkpoints
+from detection.training.callbacks.checkpoints import Checkpoints
 
 SMALL = [
     "data.train=24",

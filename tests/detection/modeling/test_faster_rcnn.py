@@ -14,7 +14,8 @@ from detection.modeling.anchors import AnchorGenerator
 from detection.modeling.box_coder import BoxCoder
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.matcher import Matcher
-from detection.modeling.roi_head import RoIHead, RoIPooler
+from detection.modeling.roi_head import RoIHead
+from detection.modeling.roi_pooler import RoIPooler
 from detection.modeling.rpn import RPN, ProposalLimits
 from detection.modeling.sampler import RandomSampler
 
@@ -273,7 +274,9 @@ def twins():
 
 
 def test_detections_equal_torchvisions():
-    ours, theirs = (model.double() for model in twins())  # in float32 CPUs differ in rounding, by more than these bounds
+    ours, theirs = (
+        model.double() for model in twins()
+    )  # in float32 CPUs differ in rounding, by more than these bounds
     images = [torch.rand(3, 192, 256).double(), torch.rand(3, 192, 224).double()]  # torchvision pads to multiples of 32
     with torch.no_grad():
         for a, b in zip(ours(images), theirs(images), strict=True):

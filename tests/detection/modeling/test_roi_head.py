@@ -3,7 +3,8 @@ import torch
 
 from detection import build_model
 from detection.config import ModelConfig, RoIConfig
-from detection.modeling.roi_head import RoIPooler, as_regions, without_empty
+from detection.modeling.roi_head import without_empty
+from detection.modeling.roi_pooler import RoIPooler, as_regions
 
 
 def test_regions_carry_their_image():

@@ -6,7 +6,7 @@ from torch import nn
 
 from detection import build_model
 from detection.config import ModelConfig, RoIConfig, RPNConfig
-from detection.ops.chunked_loss import losses_in_parts
+from detection.ops.chunked_loss import chunked_backward
 
 TARGETS = [
     {"boxes": torch.tensor([[20.0, 20, 90, 100], [40, 40, 124, 90]]), "labels": torch.tensor([1, 3])},
@@ -111,7 +111,7 @@ def test_only_a_part_is_held():
         seen.append(len(y))
         return torch.stack([y.square().sum(), y.abs().sum()])
 
-    a, b = losses_in_parts(losses, 100, 30, list(layer.parameters()))
+    a, b = chunked_backward(losses, 100, 30, list(layer.parameters()))
     assert seen == [30, 30, 30, 10]
     (a + b).backward()
     assert len(seen) == 4  # a plain sum needs no second pass

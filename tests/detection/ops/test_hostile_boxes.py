@@ -13,7 +13,7 @@ from detection.modeling.box_coder import MAX_LOG_SCALE, BoxCoder
 from detection.modeling.matcher import BACKGROUND, FOREGROUND, IGNORED, Matcher
 from detection.modeling.sampler import RandomSampler
 from detection.ops.boxes import clip, inside, iou, larger_than
-from detection.ops.nms import apart, as_words, best_apart, from_words
+from detection.ops.nms import apart, as_words, from_words, nms_topk
 from detection.ops.roi_align import roi_align
 
 MANY = settings(max_examples=500, deadline=None)
@@ -156,7 +156,7 @@ def test_samples_are_what_they_are_taken_for(kinds, quota, fraction):
 def test_suppression_is_torchvisions(b, threshold, limit):
     scores = torch.linspace(1, 0, len(b))
     wanted = ops.nms(b, scores, threshold)[:limit]
-    assert torch.equal(best_apart(b, scores, threshold, limit), wanted)
+    assert torch.equal(nms_topk(b, scores, threshold, limit), wanted)
     valid = torch.ones(1, len(b), dtype=torch.bool)
     assert torch.equal(apart(b[None], valid, threshold, limit)[0].nonzero()[:, 0], wanted)
 

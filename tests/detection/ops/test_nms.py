@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from detection.ops.nms import apart, as_words, best_apart, from_words
+from detection.ops.nms import apart, as_words, from_words, nms_topk
 
 
 def some_boxes(generator, *shape, spread):
@@ -22,11 +22,11 @@ def test_looking_at_the_first_is_enough(limit):
         boxes = some_boxes(generator, 200, spread=spread)
         scores = torch.rand(200, generator=generator).sort(descending=True).values
         scores[50:60] = scores[50]  # ties
-        assert torch.equal(best_apart(boxes, scores, 0.5, limit), nms(boxes, scores, 0.5)[:limit])
+        assert torch.equal(nms_topk(boxes, scores, 0.5, limit), nms(boxes, scores, 0.5)[:limit])
 
 
 def test_no_boxes():
-    assert len(best_apart(torch.zeros(0, 4), torch.zeros(0), 0.5, 10)) == 0
+    assert len(nms_topk(torch.zeros(0, 4), torch.zeros(0), 0.5, 10)) == 0
     assert apart(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), 0.5, 10).shape == (2, 0)
 
 

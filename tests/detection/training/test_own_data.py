@@ -14,7 +14,7 @@ import torch
 
 from detection import build_model, load_config
 from detection.config import AnchorConfig, SolverConfig
-from detection.training.loop import parameter_groups, slower
+from detection.training.optimizer import parameter_groups, slower
 from detection.training.schedule import make_schedule, scaled_lr
 
 STEPS = 50

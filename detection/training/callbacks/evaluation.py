@@ -1,0 +1,111 @@
+"""Evaluation during a run: keep the best weights, stop a run that no longer gains."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from detection.training.callbacks.base import StepCallback
+from detection.training.callbacks.checkpoints import Checkpoints
+from detection.training.callbacks.metrics_log import MetricsLog, Row
+from detection.training.callbacks.signals import Interruption
+from detection.training.loop import TrainingModule
+
+_LOG = logging.getLogger(__name__)
+
+
+class Evaluation(StepCallback):
+    """Evaluates every ``every`` steps and at the end; keeps the best weights; stops a run that no longer gains.
+
+    Args:
+        run: the evaluation, on every rank; the metrics of rank 0 count.
+        best_by: the metric by which weights are the best; larger is better.
+        every: steps; 0 only at the end.
+        folder: of the run.
+        metrics: where the numbers go.
+        patience: evaluations without a better one before the run stops.
+        checkpoints: saves again after each evaluation, so that a resumed run knows the best.
+        interruption: ends an evaluation at once.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Any], Row],
+        best_by: str,
+        every: int,
+        folder: Path,
+        metrics: MetricsLog | None,
+        patience: int | None,
+        checkpoints: Checkpoints,
+        interruption: Interruption,
+    ) -> None:
+        self.run, self.best_by, self.every, self.patience = run, best_by, every, patience
+        self.folder, self.metrics = folder, metrics
+        self.checkpoints, self.interruption = checkpoints, interruption
+        self.best, self.without_gain, self.done_at = -1.0, 0, -1
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        step = trainer.global_step
+        if self.every and step and step % self.every == 0 and self.done_at != step:
+            # the run stopped between this step's checkpoint and its evaluation
+            self.evaluate(trainer, module)
+
+    def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        if self.every and step % self.every == 0:
+            self.evaluate(trainer, module)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.done_at != trainer.global_step:
+            self.evaluate(trainer, module)
+
+    def evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Evaluates the weights as they are."""
+        assert isinstance(module, TrainingModule)
+        module.share_statistics()
+        with self.interruption.at_once(trainer):
+            result = trainer.strategy.broadcast(self.run(module))
+        self.done_at = trainer.global_step
+        value = result.get(self.best_by)
+        if result and trainer.is_global_zero and self.metrics is not None:
+            self.metrics.write({"step": trainer.global_step, **result})
+        if value is None or value > self.best:
+            self.best, self.without_gain = self.best if value is None else value, 0
+            if trainer.is_global_zero:
+                module.save_weights(self.folder / "best.pth")
+        else:
+            self.without_gain += 1
+            self._fall(trainer.global_step, module)
+        self.checkpoints.save(trainer)
+        if self.patience is not None and self.without_gain >= self.patience:
+            _LOG.info(
+                "stopping at step %d: no better %s than %.3f in %d evaluations",
+                trainer.global_step,
+                self.best_by,
+                self.best,
+                self.without_gain,
+            )
+            trainer.should_stop = True
+
+    def _fall(self, step: int, module: TrainingModule) -> None:
+        """Lowers the learning rate from the next update but one on, where the schedule waits for this."""
+        solver = module.solver
+        if solver.schedule == "plateau" and self.without_gain % solver.patience == 0:
+            module.schedule.falls += 1
+            factor = module.schedule(step)
+            _LOG.info(
+                "step %d: no better %s in %d evaluations, learning rate x %g",
+                step,
+                self.best_by,
+                self.without_gain,
+                factor,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "without_gain": self.without_gain, "done_at": self.done_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.without_gain = state_dict["best"], state_dict["without_gain"]
+        self.done_at = state_dict["done_at"]

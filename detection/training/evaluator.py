@@ -1,0 +1,77 @@
+"""Evaluation of a detector on all ranks; rank 0 computes the metrics and writes the files."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from detection.config import Config
+from detection.data.loader import EvalSet, eval_loader
+from detection.data.opening import Source
+from detection.evaluation.report import Report, evaluate, table, write_report
+from detection.inference.over_dataset import detect, validation_losses
+from detection.training.callbacks.metrics_log import Row
+from detection.training.loop import DetectionModule
+from detection.training.run_dir import write_pictures
+from detection.utils.precision import use_bf16
+from detection.utils.progress import progress_bar
+
+_LOG = logging.getLogger(__name__)
+
+
+class Evaluator:
+    """Runs a detector over the validation set on all ranks; rank 0 judges, writes the files and prints the table."""
+
+    def __init__(self, config: Config, source: Source, output: Path) -> None:
+        assert source.val is not None
+        self.config, self.records, self.output = config, source.val, output
+        self.dataset = EvalSet(source.val, source.read, config.data)
+        self.truth = source.val.to_coco()
+        self.bf16 = use_bf16(config.solver.precision)
+        self.report: Report | None = None
+
+    def __call__(self, module: DetectionModule) -> Row:
+        """Metrics, and where wanted losses, for the run's log; on rank 0."""
+        self.evaluate(module.detector, module.device)
+        losses: dict[str, float] = {}
+        if self.config.solver.val_loss:
+            losses = validation_losses(module.detector, self._loader(), module.device, self.config.seed, bf16=self.bf16)
+        return {**self.report.metrics, **losses} if self.report is not None else {}
+
+    def _loader(self) -> Any:
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        return eval_loader(self.dataset, rank=rank, world=world, pin=torch.cuda.is_available())
+
+    def evaluate(self, detector: Any, device: torch.device) -> None:
+        """Judges a detector on ``device``; ``report`` has the numbers on rank 0."""
+        began = time.perf_counter()
+        loader = self._loader()
+        leader = not dist.is_initialized() or dist.get_rank() == 0
+        names = None if self.config.data.format == "coco" else self.records.classes
+        with progress_bar(shown=leader) as bar:
+            task = bar.add_task("evaluating", total=len(loader))
+            results = detect(
+                detector,
+                loader,
+                self.records,
+                device,
+                bf16=self.bf16,
+                cuda_graphs=self.config.solver.cuda_graphs,
+                names=names,
+                tick=lambda: bar.advance(task),
+            )
+        if not leader:
+            return
+        (self.output / "detections.json").write_text(json.dumps(results))
+        if self.config.data.format != "coco":
+            # a results file means little without the annotations that it is to be held against
+            (self.output / "ground_truth.json").write_text(json.dumps(self.truth))
+        report = self.report = evaluate(self.truth, results)
+        write_report(report, self.output)
+        seconds = time.perf_counter() - began
+        _LOG.info("evaluated %d images in %.1f s\n%s", len(self.records), seconds, table(report))
+        write_pictures(self.records, self.dataset.read, results, self.output / "pictures")
