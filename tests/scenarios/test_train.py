@@ -13,7 +13,7 @@ from runs import SMALL, TOOLS, go, state
 
 from detection import load_config, load_detector
 from detection.cli import run
-from detection.inference.predictor import main as predict
+from detection.commands.predict import main as predict
 
 FILES = {
     "config.yaml",

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.modeling.rpn import AnchorGenerator
+from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 
 from backbone import RECIPES, load_weights, resnet50

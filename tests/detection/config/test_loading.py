@@ -123,7 +123,7 @@ def test_configurations_do_not_change():
 
 
 def test_print_config_and_help_from_the_command_line():
-    tool = Path(__file__).parents[2] / "tools" / "train_net.py"
+    tool = Path(__file__).parents[3] / "tools" / "train_net.py"
     out = subprocess.run(
         [sys.executable, tool, "--config", "quickstart", "--print-config", "seed=5"], capture_output=True, text=True
     )

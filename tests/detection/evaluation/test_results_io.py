@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from detection.evaluation.results_io import main, read_detections, read_truth
+from detection.commands.evaluate import main
+from detection.evaluation.results_io import read_detections, read_truth
 
 TRUTH = {
     "images": [{"id": 5, "file_name": "x/a.jpg"}, {"id": 9, "file_name": "b.jpg"}],

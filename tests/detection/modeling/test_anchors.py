@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.modeling.rpn import AnchorGenerator as TorchvisionAnchors
+from torchvision.models.detection.rpn import AnchorGenerator as TorchvisionAnchors
 
 from detection import build_model, load_config
 from detection.modeling.anchors import AnchorGenerator, cell_anchors

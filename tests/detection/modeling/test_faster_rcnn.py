@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
-from torchvision.models.detection.modeling.rpn import AnchorGenerator as TorchvisionAnchors
+from torchvision.models.detection.rpn import AnchorGenerator as TorchvisionAnchors
 from torchvision.ops import MultiScaleRoIAlign
 
 from backbone import RECIPES
