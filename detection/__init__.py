@@ -1,9 +1,46 @@
-"""Faster R-CNN on residual backbones (Ren et al., journal version; He et al., 2015, appendix A)."""
+"""Faster R-CNN on residual backbones (Ren et al., journal version; He et al., 2015, appendix A).
+
+The public names; everything else in this package may change.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from detection.checkpoint.detector import load_detector, load_weights
 from detection.config import Config, load_config
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
 
+if TYPE_CHECKING:
+    from detection.inference.detections import Detections
+    from detection.inference.predictor import Predictor
+    from detection.training.api import Run, evaluate, train
+
 __version__ = "0.1.0"
-__all__ = ["Config", "FasterRCNN", "build_model", "load_config", "load_detector", "load_weights"]
+__all__ = [
+    "Config",
+    "Detections",
+    "FasterRCNN",
+    "Predictor",
+    "Run",
+    "build_model",
+    "evaluate",
+    "load_config",
+    "load_detector",
+    "load_weights",
+    "train",
+]
+# what takes seconds to import (Lightning, plotting) is imported when it is first asked for
+_LATER = {
+    "Detections": "detection.inference.detections",
+    "Predictor": "detection.inference.predictor",
+    "Run": "detection.training.api",
+    "evaluate": "detection.training.api",
+    "train": "detection.training.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -40,7 +40,7 @@ ALLOWED = {
     },
     "cli": set(),  # it names commands, which are imported when they run
     "__main__": {"cli"},
-    "detection": {"checkpoint", "config", "modeling"},
+    "detection": {"checkpoint", "config", "inference", "modeling", "training"},
     # all but cli for the benchmarks
     "tools": {
         *("backbone", "checkpoint", "cli", "config", "data", "evaluation", "inference", "modeling", "training", "utils")
@@ -122,6 +122,7 @@ def test_the_check_can_fail(tmp_path):
 INSIDE_FUNCTIONS = {
     "albumentations",
     "benchmarks",
+    "supervision",
     "detectron2",
     "detectron2.modeling",
     "detectron2.structures",

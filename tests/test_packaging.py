@@ -23,7 +23,8 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_two_packages_and_the_configurations(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top = {n.split("/")[0] for n in names if ".dist-info" not in n}
-    assert top == {"backbone", "detection"}
+    assert top == {"backbone", "detection", "resdet.py"}
+    assert {"backbone/py.typed", "detection/py.typed"} <= set(names)
     for path in [*ROOT.glob("backbone/**/*.py"), *ROOT.glob("detection/**/*.py")]:
         assert str(path.relative_to(ROOT)) in names
     assert {f"detection/configs/{p.name}" for p in ROOT.glob("configs/*.yaml")} <= set(names)

@@ -9,11 +9,8 @@ from typing import Any
 
 import torch
 
-from detection.checkpoint.detector import read_detector
 from detection.data.image import find_images, read_image
-from detection.inference.cuda_graphs import RecordedDetector
-from detection.inference.over_dataset import as_rows, coco_results
-from detection.inference.predictor import chunks, detect_pictures, free_name, write_picture
+from detection.inference.predictor import Predictor, chunks, free_name, write_picture
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -38,16 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--cuda-graphs", action="store_true", help="replay a recording for picture sizes that come again (on a GPU)"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16", "auto"),
+        default="auto",
+        help="default: auto, bf16 where it is native",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size wants at least 1, got {args.batch_size}")
     files = find_images(args.inputs, leave_out=args.output)
-    model, config, classes = read_detector(args.weights)
-    if torch.device(args.device).type == "cuda":
-        torch.cuda.set_device(args.device)
-    model = model.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    run = RecordedDetector(model) if args.cuda_graphs else model
+    predictor = Predictor(args.weights, device=args.device, precision=args.precision, cuda_graphs=args.cuda_graphs)
     args.output.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -63,19 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 except (ValueError, OSError) as error:
                     unreadable.append(str(error))
                     _LOG.error("skipped: %s", error)
-            found = detect_pictures(run, [p for _, p in pictures], config.data.short_side[-1], config.data.max_side)
+            found = predictor([picture for _, picture in pictures], batch_size=args.batch_size)
             for (file, picture), detections in zip(pictures, found, strict=True):
                 image_id = len(images) + 1
                 images.append(
                     {"id": image_id, "file_name": str(file), "height": picture.shape[0], "width": picture.shape[1]}
                 )
-                for row in coco_results(as_rows(detections), image_id, classes.category_ids):
+                for row in detections.to_coco(image_id):
                     annotations.append(
                         {"id": len(annotations) + 1, **row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
                     )
-                write_picture(picture, detections, classes.names, args.threshold, free_name(args.output, file, taken))
+                write_picture(picture, detections, args.threshold, free_name(args.output, file, taken))
             bar.advance(task, len(chunk))
-    categories = [{"id": i, "name": n} for i, n in zip(classes.category_ids, classes.names, strict=True)]
+    categories = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.classes, strict=True)]
     (args.output / "detections.json").write_text(
         json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )

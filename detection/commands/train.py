@@ -28,5 +28,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = args.weights or output / "best.pth"
         run.evaluate_only(config, weights, output, [k for k in args.keys if k.startswith("model.")], args.config)
     else:
-        run.train(config, output, resume=args.resume, config_name=args.config)
+        run.train_config(config, output, resume=args.resume, config_name=args.config)
     return 0

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detection.data.image import image_size
+
 
 class DataError(ValueError):
     """Data that is not where, or not as, the configuration says."""
@@ -137,3 +139,61 @@ def train_objects(records: Records, keep_difficult: bool) -> TrainObjects:
         keep &= ~mask
     clipped = int((keep & (boxes != records.boxes).any(axis=1)).sum())
     return TrainObjects(keep, boxes.astype(np.float32), {k: v for k, v in dropped.items() if v}, clipped)
+
+
+def from_arrays(
+    files: Sequence[str],
+    boxes: Sequence[Any],
+    labels: Sequence[Any],
+    classes: Sequence[str],
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    name: str = "arrays",
+) -> Records:
+    """Return records of images and boxes that are in memory.
+
+    Args:
+        files: N paths of images.
+        boxes: of each image [n, 4], xyxy in pixels, exclusive right and bottom edges; n may be 0.
+        labels: of each image [n], 1..K.
+        classes: K names.
+        sizes: (height, width) of each image; None reads them from the files' headers.
+        name: of the set, for messages.
+
+    Raises:
+        DataError: lists of different lengths, boxes of another shape, or labels outside of 1..K; names the image.
+        FileNotFoundError: a file is not there.
+    """
+    if not len(files) == len(boxes) == len(labels):
+        raise DataError(f"{name}: {len(files)} files, boxes of {len(boxes)} and labels of {len(labels)} images")
+    own_boxes, own_labels = [], []
+    for i, file in enumerate(files):
+        box = np.asarray(boxes[i], dtype=np.float64).reshape(-1, 4) if np.size(boxes[i]) % 4 == 0 else None
+        label = np.asarray(labels[i], dtype=np.int64).reshape(-1)
+        if box is None or len(box) != len(label):
+            raise DataError(
+                f"{name}: {file}: wanted boxes [n, 4] and labels [n], got {np.shape(boxes[i])} and {label.shape}"
+            )
+        if len(label) and not (label.min() >= 1 and label.max() <= len(classes)):
+            raise DataError(f"{name}: {file}: labels are 1..{len(classes)}, got {sorted(set(label.tolist()))}")
+        own_boxes.append(box)
+        own_labels.append(label)
+    if sizes is None:
+        sizes = [image_size(file) for file in files]
+    flat = np.concatenate([np.zeros((0, 4)), *own_boxes])
+    side = flat[:, 2:] - flat[:, :2]
+    count = len(flat)
+    return Records(
+        name=name,
+        classes=tuple(classes),
+        category_ids=tuple(range(1, len(classes) + 1)),
+        image_ids=list(range(1, len(files) + 1)),
+        files=Strings([str(file) for file in files]),
+        sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        offsets=np.cumsum([0, *map(len, own_labels)], dtype=np.int64),
+        boxes=flat,
+        labels=np.concatenate([np.zeros(0, dtype=np.int64), *own_labels]),
+        areas=side.prod(axis=1),
+        crowd=np.zeros(count, dtype=bool),
+        difficult=np.zeros(count, dtype=bool),
+    )

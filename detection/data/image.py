@@ -38,7 +38,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
                 if decode is not None and plain:
                     pixels: NDArray[np.uint8] = decode(path).permute(1, 2, 0).contiguous().numpy()
                     return pixels
-                return np.asarray(_to_rgb(_turn(image)))
+                return as_rgb(image)
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
@@ -95,6 +95,11 @@ def _jpeg_decoder() -> Any:
 
 def _is_turned(image: Image.Image) -> bool:
     return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)  # not 1, absent, or nonsense such as 65537
+
+
+def as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a PIL image's pixels as uint8 RGB [H, W, 3], its EXIF orientation applied, as :func:`read_image` does."""
+    return np.asarray(_to_rgb(_turn(image)))
 
 
 def _turn(image: Image.Image) -> Image.Image:

@@ -1,21 +1,130 @@
-"""``resdet predict``: a trained detector on pictures of one's own."""
+"""A trained detector on images: files, PIL images or arrays, in the original image's pixels."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from detection.checkpoint.detector import local_file, read_detector
 from detection.data import transforms
-from detection.evaluation.visualize import Drawn, Picture, draw
+from detection.data.image import as_rgb, read_image
+from detection.evaluation.visualize import Picture
 from detection.inference.cuda_graphs import RecordedDetector
+from detection.inference.detections import Detections, label_filter
 from detection.inference.over_dataset import scale_back
 from detection.modeling.faster_rcnn import FasterRCNN
+from detection.utils.precision import use_bf16
 
-_LOG = logging.getLogger(__name__)
+ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+class Predictor:
+    """A trained detector, ready for images.
+
+    Args:
+        weights: best.pth or last.pth of a run.
+        device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
+        precision: float32, bf16, or auto: bf16 where the machine multiplies it natively.
+        score_threshold: detections need a higher score; None keeps the detector's own (0.05).
+        classes: names of the only classes to return; None returns all.
+        cuda_graphs: replay a recording for image sizes that come again (on a GPU).
+
+    Attributes:
+        classes: the K class names of the detector.
+        category_ids: their ids in COCO results.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a detector of this project, or a class that it does not have.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        *,
+        device: str | torch.device | None = None,
+        precision: Literal["float32", "bf16", "auto"] = "auto",
+        score_threshold: float | None = None,
+        classes: Sequence[str] | None = None,
+        cuda_graphs: bool = False,
+    ) -> None:
+        if score_threshold is not None and not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold is a fraction from 0 to 1, got {score_threshold}")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)
+        overrides = [] if score_threshold is None else [f"model.roi.score_threshold={score_threshold}"]
+        model, self.config, about = read_detector(local_file(weights), overrides)
+        self.classes, self.category_ids = about.names, about.category_ids
+        self._labels = label_filter(classes, self.classes)
+        self.model: FasterRCNN = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self._run = RecordedDetector(self.model) if cuda_graphs else self.model
+        self._bf16 = use_bf16(precision)
+
+    @overload
+    def __call__(self, images: ImageLike, *, batch_size: int = 1) -> Detections: ...
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...], *, batch_size: int = 1) -> list[Detections]: ...
+    def __call__(
+        self, images: ImageLike | list[Any] | tuple[Any, ...], *, batch_size: int = 1
+    ) -> Detections | list[Detections]:
+        """Detect on an image, or on each of a list.
+
+        Args:
+            images: paths, PIL images, uint8 RGB arrays [H, W, 3], or a list of them.
+            batch_size: images at once; those of one batch are padded to its largest.
+
+        Returns:
+            Detections of the image, or a list of them in the order of the images.
+
+        Raises:
+            FileNotFoundError, ValueError, TypeError: an image that cannot be read, or is of another form.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(images, list | tuple):
+            return self._detect([as_picture(images)])[0]
+        return [
+            found
+            for chunk in chunks(images, batch_size)
+            for found in self._detect([as_picture(image) for image in chunk])
+        ]
+
+    def _detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+        data = self.config.data
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            found = detect_pictures(self._run, pictures, data.short_side[-1], data.max_side)
+        return [self._as_detections(own) for own in found]
+
+    def _as_detections(self, found: dict[str, Tensor]) -> Detections:
+        boxes, scores, labels = (
+            found[key].to("cpu", kind).numpy()
+            for key, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64))
+        )
+        detections = Detections(boxes, scores, labels, self.classes, self.category_ids)
+        return detections if self._labels is None else detections[np.isin(labels, list(self._labels))]
+
+
+def as_picture(image: Any) -> Picture:
+    """Return a path's, a PIL image's or an array's pixels as uint8 RGB [H, W, 3].
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not readable.
+        TypeError: another form; says which.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return as_rgb(image)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return image
+    what = f"an array of {image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise TypeError(f"wanted a path, a PIL image or a uint8 RGB array [H, W, 3], got {what}")
 
 
 def detect_pictures(
@@ -36,9 +145,10 @@ def detect_pictures(
     return list(found)
 
 
-def chunks(files: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    for i in range(0, len(files), size):
-        yield files[i : i + size]
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Yield a sequence in pieces of ``size``, the last one shorter."""
+    for i in range(0, len(items), size):
+        yield items[i : i + size]
 
 
 def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
@@ -50,9 +160,6 @@ def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
     return folder / f"{name}.jpg"
 
 
-def write_picture(picture: Picture, detections: Any, classes: Sequence[str], threshold: float, path: Path) -> None:
-    keep = detections["scores"] >= threshold
-    drawn = Drawn(
-        detections["boxes"][keep].tolist(), detections["labels"][keep].tolist(), detections["scores"][keep].tolist()
-    )
-    Image.fromarray(draw(picture, drawn, classes)).save(path, quality=92)
+def write_picture(picture: Picture, detections: Detections, threshold: float, path: Path) -> None:
+    """Write the picture with the detections of at least ``threshold`` drawn on it."""
+    Image.fromarray(detections[detections.scores >= threshold].draw(picture)).save(path, quality=92)

@@ -47,7 +47,16 @@ _METRICS = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
 _LOADING = ("is killed by signal", "exited unexpectedly", "timed out after")
 
 
-def train(config: Config, output: Path, *, resume: bool = False, config_name: str = "") -> Report | None:
+def train_config(
+    config: Config,
+    output: Path,
+    *,
+    resume: bool = False,
+    config_name: str = "",
+    source: Source | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    loggers: Sequence[Any] = (),
+) -> Report | None:
     """Trains and evaluates; everything that it makes lies in ``output``.
 
     Args:
@@ -55,6 +64,9 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         output: the run's folder; an earlier run in it is moved to a subfolder unless resumed.
         resume: go on from ``output``/last.pth.
         config_name: for messages.
+        source: the sets to train and evaluate on, in place of those that the configuration names.
+        callbacks: of Lightning, called beside the run's own.
+        loggers: of Lightning, which get every line of the metrics too.
 
     Returns:
         The last evaluation, or None where there is no validation set.
@@ -64,7 +76,8 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
     """
     run_log = RunLog()
     _check_cuda_graphs(config.solver)
-    source = open_source(config.data, config_name=config_name)
+    given = source is not None
+    source = source or open_source(config.data, config_name=config_name)
     assert source.train is not None
     classes = Classes(source.train.classes, source.train.category_ids)
     dataset = TrainSet(source.train, source.read, config.data, config.seed)
@@ -88,12 +101,12 @@ def train(config: Config, output: Path, *, resume: bool = False, config_name: st
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, start)
-        if checkpoint is None:
+        if checkpoint is None and not given:
             first_look(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
     _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))
-    report = _fit(model, dataset, source, config, classes, output, checkpoint, start)
+    report = _fit(model, dataset, source, config, classes, output, checkpoint, start, callbacks, loggers)
     run_log.close()
     return report
 
@@ -144,12 +157,16 @@ def _fit(
     output: Path,
     checkpoint: Path | None,
     start: int,
+    more_callbacks: Sequence[L.Callback],
+    loggers: Sequence[Any],
 ) -> Report | None:
     solver, n = config.solver, config.solver.max_iter
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     _LOG.info("training on %d images, %s", len(dataset.usable()), describe_solver(solver, world))
     metrics = (
-        MetricsLog(output, start, _LOSSES, (*(f"val_{name}" for name in _LOSSES), *_METRICS)) if rank == 0 else None
+        MetricsLog(output, start, _LOSSES, (*(f"val_{name}" for name in _LOSSES), *_METRICS), loggers)
+        if rank == 0
+        else None
     )
     checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
     evaluator = evaluation = None
@@ -159,6 +176,7 @@ def _fit(
         every = iterations(solver.eval_every, n)
         evaluation = Evaluation(evaluator, "AP", every, output, metrics, solver.early_stop, checkpoints, interruption)
         callbacks.append(evaluation)
+    callbacks += more_callbacks
     callbacks.append(interruption)  # the last: what belongs to a step is done before it ends the run
     loader = train_loader(
         dataset,

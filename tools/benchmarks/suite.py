@@ -169,7 +169,7 @@ def run_job(job: Job) -> dict[str, Any]:
     A run that ends with an error is a result too: ``error`` has its message, ``diverged`` whether the loss was non-finite.
     """
     from detection.training.replay import NotFinite  # these import torch and Lightning, which the table does without
-    from detection.training.run import train
+    from detection.training.run import train_config
 
     folder = Path(job.folder)
     config = load_config(job.config, [*job.keys, f"seed={job.seed}"])
@@ -182,7 +182,7 @@ def run_job(job: Job) -> dict[str, Any]:
 
             metrics: Any = torchvision_recipe.train(config, folder, job.peer)
         else:
-            report = train(config, folder, resume=(folder / "last.pth").exists(), config_name=job.config)
+            report = train_config(config, folder, resume=(folder / "last.pth").exists(), config_name=job.config)
             metrics = report.metrics if report is not None else {}
         result |= {name: metrics.get(name) for name in (*METRICS, "AP75")}
     except (ValueError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ from detection.training.callbacks.base import StepCallback
 from detection.training.loop import TrainingModule
 from detection.utils.atomic_io import replacing
 
+_LOG = logging.getLogger(__name__)
 _SPEED = ("gradient_norm", "seconds", "data_seconds", "images_per_second", "memory_mb")
 
 
@@ -30,9 +32,12 @@ class MetricsLog:
         start: the step that the run begins at; lines of a stopped run beyond it are taken out.
         losses: their names.
         metrics: names of what evaluations give.
+        loggers: of Lightning, which get the same numbers; an error of theirs is a warning and does not end the run.
     """
 
-    def __init__(self, folder: Path, start: int, losses: Sequence[str], metrics: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, start: int, losses: Sequence[str], metrics: Sequence[str], loggers: Sequence[Any] = ()
+    ) -> None:
         self.columns = ("step", "lr", "loss", *losses, *_SPEED, *metrics)
         self.jsonl, self.csv = folder / "metrics.jsonl", folder / "metrics.csv"
         rows = []
@@ -45,6 +50,7 @@ class MetricsLog:
             writer.writeheader()
             writer.writerows(rows)
         self.board = _tensorboard(folder)
+        self.loggers = list(loggers)
 
     def write(self, row: Row) -> None:
         """Appends what ``row`` has of the columns."""
@@ -53,6 +59,13 @@ class MetricsLog:
             file.write(json.dumps(row) + "\n")
         with self.csv.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
+        numbers = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
+        for logger in list(self.loggers):
+            try:
+                logger.log_metrics(numbers, step=row["step"])
+            except Exception as error:  # another's code, which must not cost a run
+                _LOG.warning("%s failed and gets no more lines: %s", type(logger).__name__, error)
+                self.loggers.remove(logger)
         if self.board is not None:
             for name, value in row.items():
                 if name != "step" and value is not None:

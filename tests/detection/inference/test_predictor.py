@@ -1,0 +1,106 @@
+"""A predictor takes paths, PIL images and arrays, and gives what the command writes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detection import Detections, Predictor, build_model, load_config
+from detection.checkpoint.detector import Classes, save_detector
+from detection.cli import run
+
+KEYS = [
+    "data.short_side=[64]",
+    "data.max_side=96",
+    "model.norm=bn",
+    "model.conv5_norm=null",
+    "model.roi.score_threshold=0",
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    config = load_config("quickstart.yaml", [*KEYS, "model.rpn.after_nms_test=10"])
+    path = tmp_path_factory.mktemp("detector") / "best.pth"
+    save_detector(path, build_model(config.model, 3), config, Classes(("a", "b", "c"), (1, 5, 9)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("images") / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path, pixels
+
+
+def same(a, b):
+    assert len(a) == len(b) > 0
+    for x, y in ((a.boxes, b.boxes), (a.scores, b.scores), (a.labels, b.labels)):
+        assert np.array_equal(x, y)
+
+
+def test_path_array_and_pil_image_give_the_same(weights, photo):
+    path, pixels = photo
+    predictor = Predictor(weights, device="cpu")
+    known = predictor(str(path))
+    assert isinstance(known, Detections)
+    for image in (path, pixels, Image.fromarray(pixels)):
+        same(predictor(image), known)
+    (first, second) = predictor([path, pixels])
+    same(first, known)
+    same(second, known)
+    assert predictor([]) == []
+    assert known.boxes.dtype == known.scores.dtype == np.float32
+    assert (known.boxes[:, 2] <= 70).all()
+    assert (known.boxes[:, 3] <= 50).all()
+
+
+def test_the_command_writes_the_same(weights, photo, tmp_path, capsys):
+    path, _ = photo
+    assert run("predict", ["--weights", str(weights), str(path), "--output", str(tmp_path), "--device", "cpu"]) == 0
+    rows = json.loads((tmp_path / "detections.json").read_text())["annotations"]
+    found = Predictor(weights, device="cpu")(path).to_coco(1)
+    assert [{k: row[k] for k in found[0]} for row in rows] == found
+    assert {row["category_id"] for row in rows} <= {1, 5, 9}
+
+
+def test_a_rotated_photo_is_seen_as_its_viewer_does(weights, photo, tmp_path):
+    _, pixels = photo
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "r.png", exif=exif)
+    predictor = Predictor(weights, device="cpu")
+    same(predictor(tmp_path / "r.png"), predictor(pixels))
+    same(predictor(Image.open(tmp_path / "r.png")), predictor(pixels))
+
+
+def test_thresholds_and_classes(weights, photo):
+    path, _ = photo
+    everything = Predictor(weights, device="cpu")(path)
+    middle = float(np.median(everything.scores))
+    assert (Predictor(weights, device="cpu", score_threshold=middle)(path).scores > middle).all()
+    only = Predictor(weights, device="cpu", classes=["b"])(path)
+    assert set(only.names) <= {"b"}
+    assert len(only) == (everything.labels == 2).sum()
+    with pytest.raises(ValueError, match=r"no class 'd'; it has a, b, c"):
+        Predictor(weights, device="cpu", classes=["b", "d"])
+    with pytest.raises(ValueError, match="fraction from 0 to 1, got 50"):
+        Predictor(weights, device="cpu", score_threshold=50)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((8, 8, 3)), r"float64 \[8, 8, 3\]"),
+        (np.zeros((8, 8), dtype=np.uint8), r"uint8 \[8, 8\]"),
+        (7, "got int"),
+        (torch.zeros(3, 8, 8), "got Tensor"),
+    ],
+)
+def test_other_forms_are_refused(weights, image, said):
+    with pytest.raises(TypeError, match=said):
+        Predictor(weights, device="cpu")(image)

@@ -1,0 +1,102 @@
+"""Training and evaluation from Python."""
+
+import json
+
+import lightning
+import numpy as np
+import pytest
+from PIL import Image
+from runs import SMALL, rows
+
+import resdet
+from detection import evaluate, load_config, train
+from detection.data.annotations import DataError, from_arrays
+
+
+class Count(lightning.Callback):
+    steps = 0
+
+    def on_train_batch_end(self, *args):
+        self.steps += 1
+
+
+class Lines:
+    """A logger in small: what it was given."""
+
+    def __init__(self):
+        self.lines = []
+
+    def log_metrics(self, metrics, step=None):
+        self.lines.append((step, metrics))
+
+
+class Broken:
+    def log_metrics(self, metrics, step=None):
+        raise RuntimeError("no connection")
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("arrays"), np.random.default_rng(0)
+    files = []
+    for k in range(4):
+        files.append(str(folder / f"{k}.png"))
+        Image.fromarray(rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)).save(files[-1])
+    boxes = [[[5, 5, 40, 50]], [[10, 10, 60, 60], [0, 0, 20, 20]], np.zeros((0, 4)), [[30, 20, 79, 63]]]
+    return from_arrays(files, boxes, [[1], [2, 1], [], [2]], ["left", "right"])
+
+
+def test_arrays_of_ones_own_with_a_callback_and_loggers(arrays, tmp_path, caplog):
+    count, lines = Count(), Lines()
+    run = train(
+        "quickstart.yaml",
+        [*SMALL, "solver.max_iter=2"],
+        output=tmp_path,
+        train_set=arrays,
+        val_set=arrays,
+        callbacks=[count],
+        loggers=[Broken(), lines],
+    )
+    assert count.steps == 2
+    assert "Broken failed and gets no more lines: no connection" in caplog.text
+    assert [step for step, line in lines.lines if "loss" in line] == [1, 2]
+    assert lines.lines[0][1]["loss"] == rows(tmp_path)[0]["loss"]
+    assert run.output == tmp_path
+    assert run.metrics == json.loads((tmp_path / "metrics.json").read_text())
+    assert resdet.Predictor(run.best, device="cpu").classes == ("left", "right")
+
+
+def test_the_command_and_python_train_alike(tmp_path):
+    from runs import go
+
+    keys = ["data.val=1", "solver.max_iter=2"]
+    assert go(tmp_path / "command", keys=keys) == 0
+    run = train(load_config("quickstart.yaml", [*SMALL, *keys]), output=tmp_path / "python")
+    assert rows(tmp_path / "command") == rows(tmp_path / "python")
+    metrics = evaluate(run.best)
+    assert metrics == run.metrics
+    other = evaluate(run.best, ["data.val=2"], output=tmp_path / "other")
+    assert other == json.loads((tmp_path / "other" / "metrics.json").read_text())
+
+
+def test_what_does_not_fit_is_refused(arrays, tmp_path):
+    other = from_arrays(list(arrays.files), [[]] * 4, [[]] * 4, ["one"])
+    with pytest.raises(DataError, match="train_set: left, right"):
+        train("quickstart.yaml", output=tmp_path, train_set=arrays, val_set=other)
+    with pytest.raises(DataError, match="val_set is given without train_set"):
+        train("quickstart.yaml", output=tmp_path, val_set=arrays)
+    with pytest.raises(DataError, match=r"0\.png: labels are 1\.\.1, got \[2\]"):
+        from_arrays([arrays.files[0]], [[[0, 0, 2, 2]]], [[2]], ["one"])
+    with pytest.raises(DataError, match="wanted boxes"):
+        from_arrays([arrays.files[0]], [[0, 0, 2]], [[1]], ["one"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_name_for_all():
+    import backbone
+    import detection
+
+    for name in detection.__all__:
+        assert getattr(resdet, name) is getattr(detection, name)
+    for name in set(backbone.__all__) - set(detection.__all__):
+        assert getattr(resdet, name) is getattr(backbone, name)
