@@ -1,9 +1,5 @@
 """``resdet classify``: what is on pictures, by a network with its classifier."""
 
-import logging
-
-_LOG = logging.getLogger(__name__)
-
 
 def class_names(count: int) -> list[str]:
     """ImageNet's names for 1000 classes, else numbers."""

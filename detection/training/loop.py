@@ -16,9 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from backbone import PyramidTrunk
-from backbone.resnet import Conv5
-from detection.checkpoint.detector import CARD, Classes, card, save_detector
+from detection.checkpoint.detector import CARD, Classes, backbone_parts, card, save_detector
 from detection.config import Config, SolverConfig
 from detection.data.loader import Batch, float_images, to_device
 from detection.modeling.faster_rcnn import FasterRCNN
@@ -237,12 +235,9 @@ class DetectionModule(TrainingModule):
         return model.trunk, model.rpn, model.roi_head.head
 
     def pretrained_modules(self) -> Iterable[nn.Module]:
-        model = cast(FasterRCNN, self.model)
-        head = model.roi_head.head
-        trunk = model.trunk.body if isinstance(model.trunk, PyramidTrunk) else model.trunk
+        trunk, *head = backbone_parts(cast(FasterRCNN, self.model))
         # conv5_x with frozen norms stands on pretrained weights; with norms that learn it may begin at random
-        frozen = isinstance(head, Conv5) and not any(isinstance(m, NORMS) for m in head.modules())
-        return (trunk, head) if frozen else (trunk,)
+        return (trunk, *(part for part in head if not any(isinstance(m, NORMS) for m in part.modules())))
 
     def compute_losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = self.model(float_images(batch), batch.targets, generator=generator)
