@@ -5,7 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.norm import NormFactory, conv_norm
+from backbone.norm import NormFactory, conv_norm, has_hooks
 
 StrideIn = Literal["3x3", "1x1"]
 Shortcut = Literal["B", "A", "C", "none"]
@@ -77,7 +77,7 @@ class Block(nn.Module):
         if self.plain:
             return self.relu(self.branch(x))
         identity = x
-        if isinstance(self.downsample, nn.Sequential):
+        if type(self.downsample) is nn.Sequential and len(self.downsample) == 2 and not has_hooks(self.downsample):
             projection, norm = self.downsample
             identity = conv_norm(projection, norm, x)  # type: ignore[arg-type]  # Sequential yields plain Modules
         elif self.downsample is not None:

@@ -1,16 +1,17 @@
-"""The feature pyramid (Lin et al., 2017) on top of a ResNet."""
+"""The feature pyramid (Lin et al., 2017) on top of a backbone."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.features import FeatureSpec
+from backbone.features import FeatureSpec, FeatureTrunk, feature_specs
 from backbone.resnet import ResNet, Trunk
 
 
 class FPN(nn.Module):
-    """Lateral 1x1 convolutions, a way down by doubling, and 3x3 convolutions; no norms, no rectifiers.
+    """Lateral 1x1 convolutions, a top-down pathway with 2x upsampling, and 3x3 convolutions; without norms and ReLUs.
 
     Args:
         in_channels: of c2, c3, …, finest first.
@@ -27,10 +28,10 @@ class FPN(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # these layers have one
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """c2, c3, … to p2, p3, …, each [N, channels, H, W] of its own size, and one more of half the last one's.
+        """Compute p2, p3, … from c2, c3, …, each [N, channels, H, W] of its own size, and one more of half the last's.
 
         Raises:
-            ValueError: a map is not half as large as the one before (the picture was not padded to the coarsest stride).
+            ValueError: a map is not half as large as the one before (the image was not padded to the coarsest stride).
         """
         levels: list[Tensor] = []
         above: Tensor | None = None
@@ -40,7 +41,7 @@ class FPN(nn.Module):
                 if x.shape[-2:] != (2 * above.shape[-2], 2 * above.shape[-1]):
                     raise ValueError(
                         f"a pyramid wants maps that halve from level to level, got {tuple(x.shape[-2:])} below "
-                        f"{tuple(above.shape[-2:])}; pad the pictures to a multiple of 32"
+                        f"{tuple(above.shape[-2:])}; pad the images to a multiple of the coarsest stride"
                     )
                 x = x + F.interpolate(above, scale_factor=2.0, mode="nearest")
             above = x
@@ -50,20 +51,37 @@ class FPN(nn.Module):
 
 
 class PyramidTrunk(nn.Module):
-    """A ResNet, whose parameters it shares, with a pyramid: image [N, 3, H, W] -> p2..p6, strides 4 to 64.
+    """A backbone, whose parameters it shares, with a pyramid: image [N, 3, H, W] -> p2, p3, … and one level more.
 
-    Height and width must be multiples of ``divisor``.
+    Height and width must be multiples of ``divisor``, the coarsest of the backbone's strides.
+
+    Args:
+        net: a ResNet, or any module with ``specs`` whose strides double from map to map.
+        channels: of every level.
+
+    Raises:
+        ValueError: a ResNet of three stages, fewer than two maps, or strides that do not double.
     """
 
-    divisor = 32
-
-    def __init__(self, net: ResNet, channels: int = 256) -> None:
+    def __init__(self, net: nn.Module, channels: int = 256) -> None:
         super().__init__()
-        self.body = Trunk(net, "c5")  # refuses a network of three stages
-        below = [net.specs[f"c{i}"] for i in range(2, 6)]
+        # a ResNet's c1 is left out; Trunk refuses a network of three stages
+        self.body: Trunk | FeatureTrunk
+        if isinstance(net, ResNet):
+            self.body = Trunk(net, "c5")
+            below = [net.specs[f"c{i}"] for i in range(2, 6)]
+        else:
+            specs = {name: spec for name, spec in feature_specs(net).items() if spec.stride >= 4}
+            self.body = FeatureTrunk(net, list(specs))
+            below = list(specs.values())
+        strides = [spec.stride for spec in below]
+        if len(below) < 2 or any(b != 2 * a for a, b in itertools.pairwise(strides)):
+            raise ValueError(
+                f"a pyramid wants two maps or more whose strides double, from 4 on; {type(net).__name__} has {strides}"
+            )
+        self.divisor = strides[-1]
         self.fpn = FPN([spec.channels for spec in below], channels)
-        strides = [spec.stride for spec in below] + [2 * below[-1].stride]
-        self.specs = [FeatureSpec(channels, stride) for stride in strides]
+        self.specs = [FeatureSpec(channels, stride) for stride in (*strides, 2 * strides[-1])]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return self.fpn(self.body.maps(x)[1:])
+        return self.fpn(self.body.maps(x)[-len(self.specs) + 1 :])

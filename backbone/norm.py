@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as _global
 
 NormName = Literal["bn", "frozen_bn", "sync_bn", "gn", "none"]
 NormFactory = Callable[[int], nn.Module]
@@ -64,7 +65,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         x = input
         if not self.training or not (dist.is_available() and dist.is_initialized()):
             return super().forward(x)
-        if x.device.type != "cpu":
+        if not x.is_cpu:
             return nn.SyncBatchNorm.forward(cast(nn.SyncBatchNorm, self), x)
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         sums = torch.cat((exact.sum(dim=(0, 2, 3)), exact.new_tensor([x.numel() / x.shape[1]])))
@@ -140,16 +141,39 @@ def _freeze_norms(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(conv(x))``; a frozen norm is folded into the convolution's weight.
+    """Return ``norm(conv(x))``; a frozen norm is folded into the convolution's weight.
 
     A frozen norm is an affine constant, so scaling the small weight replaces two passes over the map. The gradient
-    to ``conv.weight`` passes through the scaling, hence training is the same to rounding (1e-6 relative).
+    to ``conv.weight`` passes through the scaling, hence training is the same to rounding (1e-6 relative). Modules with
+    hooks, and subclasses, are called: their hooks fire and their own ``forward`` counts.
     """
-    if not isinstance(norm, FrozenBatchNorm2d):
+    if not (
+        type(norm) is FrozenBatchNorm2d
+        and type(conv) is nn.Conv2d
+        and conv.padding_mode == "zeros"
+        and conv.bias is None
+        and not has_hooks(conv)
+        and not has_hooks(norm)
+    ):
         return norm(conv(x))
     scale, shift = norm.affine()
-    weight = conv.weight * scale[:, None, None, None]
+    weight = conv.weight * scale[:, None, None, None]  # [C_out, C_in, k, k]
     return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether calling the module runs more than its ``forward``: its own hooks, or global ones."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or _global._global_forward_hooks
+        or _global._global_forward_pre_hooks
+        or _global._global_backward_hooks
+        or _global._global_backward_pre_hooks
+        or "forward" in module.__dict__  # replaced on the instance
+    )
 
 
 _FACTORIES: dict[str, NormFactory] = {

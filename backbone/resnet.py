@@ -387,6 +387,7 @@ def cifar_resnet(depth: int, plain: bool = False, num_classes: int = 10, **optio
 FACTORIES: dict[str, Callable[..., ResNet]] = {name: _factory(name) for name in _TABLE}
 FACTORIES |= {name: _plain_factory(name, residual) for name, residual in _PLAIN.items()}
 _CIFAR = {f"cifar_{kind}{depth}": (depth, kind == "plain") for kind in ("resnet", "plain") for depth in _CIFAR_DEPTHS}
+RESIDUAL_NAMES = tuple(_TABLE)  # of four stages, with shortcuts
 NAMES = (*FACTORIES, *_CIFAR)
 
 

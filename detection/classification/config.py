@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from detection.config import Name, Share, SolverConfig
+from detection.config import Fraction, Name, SolverConfig
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PicturesConfig:
     short_side: tuple[PositiveInt, PositiveInt] | None = (256, 480)
     eval_short_side: PositiveInt | None = 256
     pad: NonNegativeInt = 0
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     jitter: NonNegativeFloat = 0.0
     lighting: NonNegativeFloat = 0.0
     workers: NonNegativeInt = 4
@@ -87,7 +87,7 @@ class ClassifierConfig:
 
     expects: str = ""
     seed: NonNegativeInt = 0
-    label_smoothing: Share = 0.0
+    label_smoothing: Fraction = 0.0
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
     statistics_images: NonNegativeInt = 10000

@@ -185,7 +185,10 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _walk(group: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
     """(dotted key, type, default, documentation) of every leaf."""
-    docs = {p.arg_name: " ".join((p.description or "").split()) for p in parse_docstring(group.__doc__ or "").params}
+    # a group that fills constructors has its documentation there
+    sources = (*getattr(group, "documented_by", ()), group)
+    parameters = [p for source in sources for p in parse_docstring(source.__doc__ or "").params]
+    docs = {p.arg_name: " ".join((p.description or "").split()) for p in parameters}
     hints = typing.get_type_hints(group)
     for f in dataclasses.fields(group):
         kind = hints[f.name]

@@ -1,6 +1,8 @@
-"""A detector whose work for one size of pictures is recorded as a CUDA graph and replayed: the GPU then no longer waits for
-Python to launch some hundred kernels a picture."""
+"""A detector whose work for one image size is recorded as a CUDA graph and replayed: the GPU then no longer waits for
+Python to launch some hundred kernels an image."""
 
+import functools
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -9,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from detection.modeling.faster_rcnn import FasterRCNN
-from detection.modeling.roi_head import without_empty
+from detection.modeling.roi_head import without_padding
 from detection.modeling.structures import Detections, check_images
-from detection.ops.nms import has_kernel
+from detection.ops.device import is_gpu
+from detection.ops.nms import batched_nms_mask, check_nms, has_kernel
 
+_LOG = logging.getLogger(__name__)
 # a batch, and what else decides which kernels are launched
 Function = Callable[[Tensor, Any], Any]
 
@@ -20,35 +24,42 @@ Function = Callable[[Tensor, Any], Any]
 class RecordedDetector(nn.Module):
     """A detector in evaluation that replays CUDA graphs: ``model(images)``, as :class:`FasterRCNN`.
 
-    A size of pictures is recorded when it comes for the second time. A recording reads the weights where they lie, so what
+    An image size is recorded when it comes for the second time. A recording reads the weights where they lie, so what
     is learned in place, or loaded by ``load_state_dict``, counts; moving the model to another device or dtype through this
-    module forgets the recordings. After a change of its settings (a threshold, say) call :meth:`forget`.
+    module drops the recordings. After a change of its settings (a threshold, say) call :meth:`forget`. Where graphs do not
+    work (:func:`graphs_work`), the detector runs without them.
 
     Args:
         model: on a GPU; its parameters are shared.
-        sizes: recordings at most; each holds the memory of a pass. Sizes beyond them run as ever.
+        sizes: recordings at most; each holds the memory of a pass. Sizes beyond them run without.
 
     Raises:
-        ValueError: the model is not on a GPU, or Triton does not work there, in which the NMS that does not wait is written.
+        ValueError: the model is not on a GPU, or was told not to pad.
     """
 
     def __init__(self, model: FasterRCNN, sizes: int = 8) -> None:
         super().__init__()
-        _require_gpu(next(model.parameters()).device)
-        self.model, self.graphs = model, Recordings(model.detect, sizes)
+        device = next(model.parameters()).device
+        if not is_gpu(device):
+            raise ValueError(
+                f"CUDA graphs want a detector on a GPU, it is on {device}: model.cuda(), or use it as it is"
+            )
+        if model.padded is False:
+            raise ValueError("CUDA graphs want fixed shapes, and model.padded is false: set it to null or true")
+        self.model, self.graphs = model, Recordings(model.detect, sizes if graphs_work(device) else 0)
         self.train(model.training)
 
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor]) -> list[Detections]:
-        """Detections of images, RGB 0..1 [3, H, W] each."""
+        """Return the detections of images, RGB 0..1 [3, H, W] each."""
         if self.model.training:
             raise RuntimeError("a recorded detector does not train: train the model, and call eval() here")
         check_images(images)
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
-        return without_empty(self.graphs(self.model.batch(images), sizes))
+        return without_padding(self.graphs(self.model.batch(images), sizes))
 
     def forget(self) -> None:
-        """Recordings are made anew."""
+        """Drop all recordings."""
         self.graphs.forget()
 
     def _apply(self, fn: Any, recurse: bool = True) -> "RecordedDetector":
@@ -56,22 +67,37 @@ class RecordedDetector(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _require_gpu(device: torch.device) -> None:
-    if device.type != "cuda":
-        raise ValueError(f"CUDA graphs want a detector on a GPU, it is on {device}: model.cuda(), or use it as it is")
-    if not has_kernel(device):
-        raise ValueError(
-            "CUDA graphs want Triton, which does not work here (the log says why): use the detector as it is"
-        )
+@functools.cache
+def graphs_work(device: torch.device) -> bool:
+    """Return whether a recorded NMS gives torchvision's result when it is replayed with other boxes; warn where it does not.
+
+    The case is that of :func:`detection.ops.nms.check_nms`. Without Triton's NMS a detector cannot be recorded at all.
+    """
+    if not has_kernel(device):  # has said why
+        _LOG.warning("CUDA graphs are left out: they want Triton's NMS")
+        return False
+    try:
+        fault = check_nms(_recorded_nms, device)
+    except Exception as error:  # a driver or a library that cannot record
+        fault = str(error).strip().partition("\n")[0] or type(error).__name__
+    if fault:
+        _LOG.warning("CUDA graphs are left out: they do not work here (%s)", fault)
+    return not fault
+
+
+def _recorded_nms(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
+    """NMS by a replay of a recording that was made with other boxes."""
+    recording = _Recording(lambda x: batched_nms_mask(x, valid, iou, limit), boxes.flip(0))
+    kept: Tensor = recording(boxes)
+    return kept
 
 
 class Recordings:
     """``function(batch, settings)``, recorded and replayed.
 
     Args:
-        function: launches the same kernels whenever shape and settings are the same, and never waits for the device.
-        limit: recordings at most. What comes after them is not recorded: to make room again and again would cost more than
-            is gained.
+        function: launches the same kernels whenever shape and settings are the same, without a sync.
+        limit: recordings at most. What comes after them is not recorded: replacing recordings costs more than it gains.
     """
 
     def __init__(self, function: Function, limit: int) -> None:
@@ -91,11 +117,11 @@ class Recordings:
         return self.recorded[key](batch)
 
     def record(self, batch: Tensor, settings: Any) -> Callable[[Tensor], Any]:
-        """A replay of what ``function`` does with such a batch."""
+        """Return a function that replays what ``function`` does with such a batch."""
         return _Recording(lambda x: self.function(x, settings), batch)
 
     def forget(self) -> None:
-        """Drops all of them."""
+        """Drop all recordings."""
         self.recorded.clear()
         self.seen.clear()
 
@@ -109,14 +135,14 @@ class _Recording:
             torch.cuda.device(batch.device),
             torch.autocast("cuda", dtype, enabled=enabled, cache_enabled=False),
         ):
-            # a first pass apart, in which libraries and kernels set themselves up
+            # warm-up passes, in which libraries and kernels set themselves up
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(2):
                     function(self.input)
             torch.cuda.current_stream().wait_stream(stream)
-            # of this thread alone: others pin memory for the batches to come
+            # of this thread alone: others pin memory for later batches
             with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
                 self.output = function(self.input)
 

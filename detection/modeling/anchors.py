@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Float[Tensor, "a 4"]:
-    """The anchors of one position, centred at 0: sizes outermost, then aspect ratios.
+    """Return the anchors of one position, centred at 0: sizes outermost, then aspect ratios.
 
     An anchor of size s and ratio r (height / width) has area s² and sides s/√r by s·√r, not rounded.
     """
@@ -44,10 +44,37 @@ class AnchorGenerator(nn.Module):
         return len(self.cell)
 
     def forward(self, height: int, width: int) -> Float[Tensor, "n 4"]:
-        """All anchors of a map of height x width positions, row by row, the position's own innermost."""
+        """Return all anchors of a map of height x width positions, row by row, a position's anchors innermost."""
         device = self.cell.device
         y = (torch.arange(height, device=device, dtype=torch.float32) + self.offset) * self.stride
         x = (torch.arange(width, device=device, dtype=torch.float32) + self.offset) * self.stride
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        shifts = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1).reshape(-1, 1, 4)
-        return (shifts + self.cell).reshape(-1, 4)
+        shifts = torch.stack((grid_x, grid_y, grid_x, grid_y), dim=-1).reshape(-1, 1, 4)  # [H·W, 1, 4]
+        return (shifts + self.cell).reshape(-1, 4)  # [H·W, k, 4] -> [H·W·k, 4]
+
+
+def make_anchors(
+    strides: Sequence[int],
+    *,
+    sizes: Sequence[float] = (32, 64, 128, 256, 512),
+    aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    offset: float = 0.0,
+) -> list[AnchorGenerator]:
+    """Return a generator for each map: all sizes on a single map, one size on each level of a pyramid.
+
+    Args:
+        strides: of the maps, finest first.
+        sizes, aspect_ratios, offset: as of :class:`AnchorGenerator`.
+
+    Raises:
+        ValueError: the number of sizes is not that of a pyramid's levels.
+    """
+    per_map = [tuple(sizes)] if len(strides) == 1 else [(size,) for size in sizes]
+    if len(per_map) != len(strides):
+        raise ValueError(
+            f"model.anchors.sizes must name one size for each of the pyramid's {len(strides)} levels, got {tuple(sizes)}"
+        )
+    return [
+        AnchorGenerator(map_sizes, aspect_ratios, stride, offset)
+        for map_sizes, stride in zip(per_map, strides, strict=True)
+    ]

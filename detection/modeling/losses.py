@@ -11,7 +11,7 @@ from detection.ops.boxes import at_least_float32
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Float[Tensor, ""]:
-    """Sum of ``0.5·d²/beta`` below ``beta`` and ``d - 0.5·beta`` above; ``beta`` 0 is L1.
+    """Return the sum of ``0.5·d²/beta`` below ``beta`` and ``d - 0.5·beta`` above; ``beta`` 0 is L1.
 
     Fast R-CNN's form is beta 1; py-faster-rcnn's RPN (sigma 3) is beta 1/9; detectron2 trains with 0.
     """
@@ -21,12 +21,12 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float) -> Float[Tensor, 
 
 
 def normaliser(count: int | Tensor, device: torch.device, over_ranks: bool) -> Tensor:
-    """``count`` as a float32 scalar, at least 1; in training (``over_ranks``) its mean over all processes.
+    """Return ``count`` as a float32 scalar, at least 1; in training (``over_ranks``) its mean over all processes.
 
     Gradients are averaged over ranks, so a loss over this mean is the sum over all ranks' samples divided by their
     number: two processes with half of the batch each equal one with all of it.
     """
-    # filled on the device: a number that is copied there stops the host
+    # filled on the device: copying a number there would be a sync
     total = count.float() if isinstance(count, Tensor) else torch.full((), float(count), device=device)
     if over_ranks and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(total)
@@ -35,15 +35,17 @@ def normaliser(count: int | Tensor, device: torch.device, over_ranks: bool) -> T
 
 
 def objectness_loss(logits: Float[Tensor, " n"], kind: Int[Tensor, " n"], count: Tensor) -> Float[Tensor, ""]:
-    """Binary cross-entropy of the sampled anchors: the one-logit form of the paper's two-class softmax. ``kind`` is
-    FOREGROUND, BACKGROUND, or IGNORED, which adds nothing."""
+    """Return the binary cross-entropy of the sampled anchors: the one-logit form of the paper's two-class softmax.
+
+    ``kind`` is FOREGROUND, BACKGROUND, or IGNORED, which adds nothing.
+    """
     logits = at_least_float32(logits)
-    goal, counted = (kind == FOREGROUND).to(logits), (kind != IGNORED).to(logits)
-    return F.binary_cross_entropy_with_logits(logits, goal, weight=counted, reduction="sum") / count
+    target, counted = (kind == FOREGROUND).to(logits), (kind != IGNORED).to(logits)
+    return F.binary_cross_entropy_with_logits(logits, target, weight=counted, reduction="sum") / count
 
 
 def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], count: Tensor) -> Float[Tensor, ""]:
-    """Softmax cross-entropy of the sampled RoIs; label 0 is the background, and IGNORED adds nothing."""
+    """Return the softmax cross-entropy of the sampled RoIs; label 0 is the background, and IGNORED adds nothing."""
     return F.cross_entropy(at_least_float32(logits), labels, reduction="sum", ignore_index=IGNORED) / count
 
 
@@ -54,7 +56,7 @@ def box_loss(
     beta: float,
     count: Tensor,
 ) -> Float[Tensor, ""]:
-    """Smooth L1 of the offsets that are counted, the foreground's; the count is that of all samples, background too."""
+    """Return the smooth L1 loss of the offsets that are counted, the foreground's; the count is that of all samples."""
     deltas = at_least_float32(deltas)
     # one that is not counted is its own target: no loss, and a gradient of 0, whatever stands in ``target``
     return smooth_l1(deltas, torch.where(counted[:, None], target.to(deltas), deltas.detach()), beta) / count

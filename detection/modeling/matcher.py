@@ -36,7 +36,7 @@ class Matcher:
     def __call__(
         self, truth: Float[Tensor, "g 4"], boxes: Float[Tensor, "n 4"]
     ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-        """Returns (index, label): the object with the highest IoU (int64; 0 without objects) and FOREGROUND, BACKGROUND
+        """Return (index, label): the object with the highest IoU (int64; 0 without objects) and FOREGROUND, BACKGROUND
         or IGNORED (int8). Without objects every box is background."""
         if len(truth) == 0 or len(boxes) == 0:
             zeros = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
@@ -61,7 +61,7 @@ def _best_object(truth: Tensor, chunks: tuple[Tensor, ...], overlaps: Tensor | N
 
 
 def _best_boxes(truth: Tensor, chunks: tuple[Tensor, ...], overlaps: Tensor | None) -> Tensor:
-    """Mask [n] of the boxes that reach the highest IoU of some object, where that is above 0."""
+    """Return the mask [n] of the boxes that reach the highest IoU of some object, where that is above 0."""
     if overlaps is not None:
         highest = overlaps.amax(dim=1, keepdim=True)
         return ((overlaps == highest) & (highest > 0)).any(dim=0)

@@ -14,25 +14,27 @@ from detection.modeling.box_coder import BoxCoder
 from detection.modeling.losses import box_loss, classification_loss, normaliser
 from detection.modeling.matcher import FOREGROUND, IGNORED, Matcher
 from detection.modeling.roi_pooler import as_regions
-from detection.modeling.sampler import Sampler
+from detection.modeling.sampler import RandomSampler, Sampler, sample
 from detection.modeling.structures import Detections, Maps, Target, as_maps
 from detection.ops.boxes import at_least_float32, clip, larger_than
 from detection.ops.chunked_loss import chunked_backward
-from detection.ops.nms import apart
+from detection.ops.device import rows_at_once, use_padding
+from detection.ops.nms import batched_nms_mask
 
 
 class TwoLayerHead(nn.Module):
-    """Two fully connected layers with rectifiers: pooled regions [R, C, S, S] -> [R, width].
+    """Two fully connected layers with ReLUs: pooled regions [R, C, S, S] -> [R, fc_channels].
 
     Args:
         channels, resolution: C and S.
-        width: of both layers.
+        fc_channels: outputs of both layers.
     """
 
-    def __init__(self, channels: int, resolution: int, width: int) -> None:
+    def __init__(self, channels: int, resolution: int, *, fc_channels: int = 1024) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels * resolution**2, width)
-        self.fc2 = nn.Linear(width, width)
+        self.out_channels = fc_channels
+        self.fc1 = nn.Linear(channels * resolution**2, fc_channels)
+        self.fc2 = nn.Linear(fc_channels, fc_channels)
         for layer in (self.fc1, self.fc2):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
@@ -46,18 +48,23 @@ class RoIHead(nn.Module):
 
     Args:
         pooler: the RoI pooling.
-        head: pooled regions [R, C, S, S] -> [R, F, s, s], of which the mean is taken, or [R, F]: conv5_x, or
-            :class:`TwoLayerHead`.
+        head: pooled regions [R, C, S, S] -> [R, F, s, s], of which the mean is taken, or [R, F]: conv5_x, a
+            :class:`TwoLayerHead`, or a module of your own.
         channels: F.
         num_classes: K, without the background.
-        matcher, sampler, coder: the parts that make targets.
+        foreground_iou: regions at this IoU and above are foreground.
+        background_iou: regions below it are background.
+        background_iou_low: regions below this are ignored (Fast R-CNN: 0.1).
+        batch_per_image: regions sampled per image (the paper: 64 on VOC with two images, 128 in all).
+        foreground_fraction: at most this fraction of them is foreground.
         append_truth: ground truth joins the proposals in training.
-        beta: of the smooth L1 loss.
+        box_weights: on the offsets x, y, w, h.
+        beta: of the smooth L1 loss; 0 is L1 (the paper: 1).
         box_loss_weight: on the box loss.
-        score_threshold: detections need a higher score (0.05).
-        nms_iou: within a class, detections that overlap a better one by more are dropped (0.5; the papers 0.3).
-        max_detections: kept an image (100).
-        at_once: on a CPU, regions that the head takes at a time, so that they stay in its cache, and in training no more
+        score_threshold: detections need a higher score.
+        nms_iou: within a class, detections that overlap a better one by more are dropped (py-faster-rcnn: 0.3).
+        max_detections: kept per image.
+        chunk_size: regions that the head takes at a time on a CPU, so that they stay in its cache, and in training no more
             than their activations are held (:func:`chunked_backward`); None takes all. A head whose norms are in training
             always gets all.
 
@@ -72,19 +79,22 @@ class RoIHead(nn.Module):
         channels: int,
         num_classes: int,
         *,
-        matcher: Matcher,
-        sampler: Sampler,
-        coder: BoxCoder,
-        append_truth: bool,
-        beta: float,
-        box_loss_weight: float,
-        score_threshold: float,
-        nms_iou: float,
-        max_detections: int,
-        at_once: int | None = None,
+        foreground_iou: float = 0.5,
+        background_iou: float = 0.5,
+        background_iou_low: float = 0.0,
+        batch_per_image: int = 512,
+        foreground_fraction: float = 0.25,
+        append_truth: bool = True,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        beta: float = 0.0,
+        box_loss_weight: float = 1.0,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        chunk_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.pooler, self.head, self.at_once = pooler, head, at_once
+        self.pooler, self.head, self.chunk_size = pooler, head, chunk_size
         self.classes = nn.Linear(channels, num_classes + 1)
         self.deltas = nn.Linear(channels, num_classes * 4)
         nn.init.normal_(self.classes.weight, std=0.01)
@@ -93,116 +103,131 @@ class RoIHead(nn.Module):
         nn.init.zeros_(self.deltas.bias)
         self.num_classes = num_classes
         self.sampled: Tensor | None = None
-        self.matcher, self.sampler, self.coder = matcher, sampler, coder
+        self.matcher = Matcher(foreground_iou, background_iou, background_iou_low)
+        self.sampler: Sampler = RandomSampler(batch_per_image, foreground_fraction)
+        self.coder = BoxCoder(box_weights)
         self.append_truth, self.beta, self.box_loss_weight = append_truth, beta, box_loss_weight
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
 
-    def forward(self, features: Maps, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits [R, K + 1] and offsets [R, K, 4] of regions [R, 5]: the image, then a box in pixels."""
-        x = self.head(self.pooler(features, regions))
+    def forward(self, features: Maps, regions: Tensor, padded: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Return class logits [R, K + 1] and offsets [R, K, 4] of regions [R, 5]: image index, then a box in pixels."""
+        x = self.head(self.pooler(features, regions, padded))
         if x.dim() == 4:
-            x = x.mean(dim=(2, 3))
+            x = x.mean(dim=(2, 3))  # [R, F, s, s] -> [R, F]
         return self.classes(x), self.deltas(x).view(-1, self.num_classes, 4)
 
     def losses(
-        self, features: Maps, proposals: list[Tensor], targets: list[Target], generator: torch.Generator | None = None
+        self,
+        features: Maps,
+        proposals: list[Tensor],
+        targets: list[Target],
+        generator: torch.Generator | None = None,
+        padded: bool | None = None,
     ) -> dict[str, Tensor]:
-        """``loss_classifier`` and ``loss_box`` over the sampled regions of all images."""
-        sampled = [self._sample(p, t, generator) for p, t in zip(proposals, targets, strict=True)]
-        boxes, labels, goals = zip(*sampled, strict=True)
-        regions, label, goal = as_regions(boxes), torch.cat(labels), torch.cat(goals)
+        """Return ``loss_classifier`` and ``loss_box`` over the sampled regions of all images."""
+        padded = use_padding(padded, proposals[0].device)
+        sampled = [self._sample(p, t, generator, padded) for p, t in zip(proposals, targets, strict=True)]
+        boxes, labels, offsets = zip(*sampled, strict=True)
+        regions, label, offset = as_regions(boxes), torch.cat(labels), torch.cat(offsets)
         count = self.sampled = normaliser((label != IGNORED).sum(), label.device, self.training)
 
         def losses(rows: slice) -> Tensor:
-            logits, deltas = self(features, regions[rows])
-            own = label[rows]
-            of_class = deltas[torch.arange(len(own), device=own.device), (own - 1).clamp(min=0)]
+            logits, deltas = self(features, regions[rows], padded)
+            target = label[rows]
+            of_class = deltas[torch.arange(len(target), device=target.device), (target - 1).clamp(min=0)]
             return torch.stack(
                 (
-                    classification_loss(logits, own, count),
-                    self.box_loss_weight * box_loss(of_class, goal[rows], own > 0, self.beta, count),
+                    classification_loss(logits, target, count),
+                    self.box_loss_weight * box_loss(of_class, offset[rows], target > 0, self.beta, count),
                 )
             )
 
-        at_once = self._at_once(label.device)
-        if label.device.type != "cpu" and self._together():
-            # norms that use the batch must not see empty places, whatever the wait costs
+        chunk_size = self._chunk_size(label.device)
+        if padded and self._uses_batch_statistics():
+            # batch norms in training must not see padding, whatever the sync costs
             filled = (label != IGNORED).nonzero()[:, 0]
-            regions, label, goal = regions[filled], label[filled], goal[filled]
+            regions, label, offset = regions[filled], label[filled], offset[filled]
         inputs = [x for x in (*as_maps(features), *self.parameters()) if x.requires_grad]
-        if at_once is None or at_once >= len(label) or not inputs or not torch.is_grad_enabled():
+        if chunk_size is None or chunk_size >= len(label) or not inputs or not torch.is_grad_enabled():
             loss = losses(slice(0, len(label)))
         else:
-            loss = chunked_backward(losses, len(label), at_once, inputs)
+            loss = chunked_backward(losses, len(label), chunk_size, inputs)
         return {"loss_classifier": loss[0], "loss_box": loss[1]}
 
-    def _at_once(self, device: torch.device) -> int | None:
-        """How many regions the head takes at a time; None for all."""
-        return None if device.type != "cpu" or self._together() else self.at_once
+    def _chunk_size(self, device: torch.device) -> int | None:
+        return None if self._uses_batch_statistics() else rows_at_once(device, self.chunk_size)
 
-    def _together(self) -> bool:
+    def _uses_batch_statistics(self) -> bool:
         """Whether regions change each other's outputs: the head has batch norms, and they are in training."""
         batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
         return any(isinstance(m, batch_norms) and m.training for m in self.head.modules())
 
     @torch.no_grad()
     def _sample(
-        self, proposals: Tensor, target: Target, generator: torch.Generator | None
+        self, proposals: Tensor, target: Target, generator: torch.Generator | None, padded: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sampled regions [r, 4], their labels [r] (0 the background, IGNORED an empty place), and the offsets [r, 4] to
+        """Return sampled regions [r, 4], their labels [r] (0 the background, IGNORED padding), and the offsets [r, 4] to
         their objects, which mean nothing for the background."""
         truth = target["boxes"]
         if self.append_truth:
             proposals = torch.cat((proposals, truth))
-        index, label = self.matcher(truth, proposals)
-        label = label.masked_fill(~larger_than(proposals, 0.0), IGNORED)  # a place that no proposal fills
-        place, kind = self.sampler(label, generator)
-        boxes, matched = proposals[place], index[place]
+        matched, label = self.matcher(truth, proposals)
+        label = label.masked_fill(~larger_than(proposals, 0.0), IGNORED)  # padded slots
+        index, kind = sample(self.sampler, label, generator, padded)
+        boxes, matched = proposals[index], matched[index]
         labels = kind.long()
         if len(truth):
             labels = torch.where(kind == FOREGROUND, target["labels"][matched], labels)
         return boxes, labels, self.coder.encode_matched(truth, matched, boxes)
 
-    def detections(self, features: Maps, proposals: list[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        """Scores, class by class NMS and the best ``max_detections`` of every image."""
+    def detections(
+        self,
+        features: Maps,
+        proposals: list[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        padded: bool | None = None,
+    ) -> list[Detections]:
+        """Return the best ``max_detections`` of every image after class-wise NMS; with ``padded`` always as many, padded
+        slots last with a score of 0 (:func:`without_padding`)."""
         regions = as_regions(proposals)
-        answers = [
-            self(features, part) for part in regions.split(self._at_once(regions.device) or max(len(regions), 1))
-        ]
-        logits, deltas = (torch.cat(part) for part in zip(*answers, strict=True))
-        scores = at_least_float32(logits).softmax(dim=1)[:, 1:]
+        padded = use_padding(padded, regions.device)
+        chunks = regions.split(self._chunk_size(regions.device) or max(len(regions), 1))
+        outputs = [self(features, chunk, padded) for chunk in chunks]
+        logits, deltas = (torch.cat(part) for part in zip(*outputs, strict=True))
+        scores = at_least_float32(logits).softmax(dim=1)[:, 1:]  # [R, K]: without the background
         counts = [len(boxes) for boxes in proposals]
-        parts = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
-        select = self._select if regions.device.type == "cpu" else self._fixed_number
-        return [select(*part) for part in parts]
+        images = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
+        postprocess = self._postprocess_padded if padded else self._postprocess
+        return [postprocess(*image) for image in images]
 
-    def _select(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
+    def _postprocess(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
         region, label = (scores > self.score_threshold).nonzero(as_tuple=True)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
-        there = boxes.isfinite().all(dim=1)  # offsets that overflowed give no box
-        boxes, label, score = boxes[there], label[there], scores[region, label][there]
+        finite = boxes.isfinite().all(dim=1)  # offsets that overflowed give no box
+        boxes, label, score = boxes[finite], label[finite], scores[region, label][finite]
         keep = batched_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
         return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": score[keep]}
 
-    def _fixed_number(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
-        """The same without waiting for the device: always ``max_detections``, or as many as there are scores; places that
-        nothing fills come last, with a score of 0."""
+    def _postprocess_padded(
+        self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]
+    ) -> Detections:
+        """The same without a sync: always ``max_detections``, or as many as there are scores."""
         scores = scores * larger_than(proposals, 0.0)[:, None]
-        score, region = scores.t().sort(dim=1, descending=True, stable=True)  # [K, P]: every class is a set of its own
+        score, region = scores.t().sort(dim=1, descending=True, stable=True)  # [K, P]: every class is a set
         label = torch.arange(len(score), device=score.device)[:, None].expand_as(region)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
         valid = (score > self.score_threshold) & boxes.isfinite().all(dim=2)
-        kept = apart(boxes, valid, self.nms_iou, self.max_detections)
-        best, place = torch.where(kept, score, 0.0).flatten().sort(descending=True, stable=True)
-        best, place = best[: self.max_detections], place[: self.max_detections]
-        boxes = torch.where(best[:, None] > 0, boxes.flatten(0, 1)[place], 0.0)
-        return {"boxes": boxes, "labels": label.flatten()[place] + 1, "scores": best}
+        kept = batched_nms_mask(boxes, valid, self.nms_iou, self.max_detections)
+        best, index = torch.where(kept, score, 0.0).flatten().sort(descending=True, stable=True)
+        best, index = best[: self.max_detections], index[: self.max_detections]
+        boxes = torch.where(best[:, None] > 0, boxes.flatten(0, 1)[index], 0.0)
+        return {"boxes": boxes, "labels": label.flatten()[index] + 1, "scores": best}
 
 
-def without_empty(found: list[Detections]) -> list[Detections]:
-    """Detections without the places that nothing fills; the host waits for the device once."""
-    counts = torch.stack([(own["scores"] > 0).sum() for own in found]).tolist()
+def without_padding(detections: list[Detections]) -> list[Detections]:
+    """Drop the padded slots of detections; one host-device synchronisation."""
+    counts = torch.stack([(image["scores"] > 0).sum() for image in detections]).tolist()
     return [
-        {"boxes": own["boxes"][:count], "labels": own["labels"][:count], "scores": own["scores"][:count]}
-        for own, count in zip(found, counts, strict=True)
+        {"boxes": image["boxes"][:count], "labels": image["labels"][:count], "scores": image["scores"][:count]}
+        for image, count in zip(detections, counts, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Which labelled boxes a loss sees: a fixed number with a bounded share of foreground."""
+"""Which labelled boxes a loss sees: a fixed number with a bounded fraction of foreground."""
 
 from typing import Protocol
 
@@ -15,19 +15,16 @@ class Sampler(Protocol):
     quota: int
 
     def __call__(self, label: Int[Tensor, " n"], generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Returns (index, kind): at most ``quota`` positions (int64) in ``label``, the foreground first, and what each is
-        taken for: FOREGROUND, BACKGROUND, or IGNORED for a place that nothing fills."""
+        """Return (index, kind): at most ``quota`` positions (int64) in ``label``, the foreground first, and what each counts
+        as: FOREGROUND, BACKGROUND, or IGNORED for padding."""
 
 
 class RandomSampler:
-    """Draws without replacement; background fills what the foreground leaves.
-
-    On a CPU places that nothing fills are left out. Elsewhere they stay, as IGNORED: to know their number the host would
-    have to wait for the device.
+    """Draws without replacement; background fills what the foreground leaves, and padding what both leave.
 
     Args:
-        quota: boxes an image (256 anchors; 128 or 512 RoIs).
-        fraction: at most this share is foreground (0.5; 0.25).
+        quota: boxes per image (256 anchors; 128 or 512 RoIs).
+        fraction: at most this fraction is foreground (0.5; 0.25).
     """
 
     def __init__(self, quota: int, fraction: float) -> None:
@@ -38,13 +35,20 @@ class RandomSampler:
         key = torch.rand(len(label), generator=generator, device=label.device)
         foreground = torch.where(label == FOREGROUND, key, -1.0)
         most = min(int(self.quota * self.fraction), len(label))
-        drawn, place = foreground.topk(most)
+        drawn, position = foreground.topk(most)
         key = torch.where(label == BACKGROUND, key, -1.0)
-        key = key.scatter(0, place, torch.where(drawn >= 0, drawn + 2.0, key[place]))
+        key = key.scatter(0, position, torch.where(drawn >= 0, drawn + 2.0, key[position]))
         drawn, index = key.topk(min(self.quota, len(label)))
         kind = (drawn >= 2.0).to(torch.int8) * (FOREGROUND - BACKGROUND) + BACKGROUND
-        kind = torch.where(drawn < 0, IGNORED, kind)
-        if label.device.type == "cpu":
-            filled = drawn >= 0
-            index, kind = index[filled], kind[filled]
+        return index, torch.where(drawn < 0, IGNORED, kind)
+
+
+def sample(
+    sampler: Sampler, label: Int[Tensor, " n"], generator: torch.Generator | None, padded: bool
+) -> tuple[Tensor, Tensor]:
+    """Return what ``sampler`` draws; without its padding unless ``padded``."""
+    index, kind = sampler(label, generator)
+    if padded:
         return index, kind
+    filled = kind != IGNORED
+    return index[filled], kind[filled]

@@ -1,16 +1,18 @@
-"""What the parts of the model pass to each other: maps, a picture's ground truth, its detections; and the check of what
-comes in."""
+"""What the parts of the model pass to each other: feature maps, an image's ground truth, its detections; and the check of
+the input."""
 
 from collections.abc import Sequence
 from typing import TypedDict
 
 from torch import Tensor
 
+from detection.ops.device import can_read
+
 Maps = Tensor | Sequence[Tensor]  # one map [N, C, H, W], or the levels of a pyramid, finest first
 
 
 def as_maps(features: Maps) -> Sequence[Tensor]:
-    """A sequence of maps; a single one is not copied."""
+    """Return a sequence of maps; a single one is not copied."""
     return (features,) if isinstance(features, Tensor) else features
 
 
@@ -22,7 +24,7 @@ class Target(TypedDict):
 
 
 class Detections(TypedDict):
-    """Answers for one image, best first: boxes [n, 4] xyxy in its pixels, labels [n] int64 in 1..K, scores [n]."""
+    """Detections of one image, best first: boxes [n, 4] xyxy in its pixels, labels [n] int64 in 1..K, scores [n]."""
 
     boxes: Tensor
     labels: Tensor
@@ -30,7 +32,7 @@ class Detections(TypedDict):
 
 
 def check_images(images: Sequence[Tensor]) -> None:
-    """Raises TypeError or ValueError unless every image is a float tensor [3, H, W]."""
+    """Raise TypeError or ValueError unless every image is a float tensor [3, H, W]."""
     if len(images) == 0:
         raise ValueError("no images: wanted at least one float tensor [3, H, W]")
     for i, image in enumerate(images):
@@ -44,8 +46,8 @@ def check_images(images: Sequence[Tensor]) -> None:
 
 
 def check_targets(targets: Sequence[Target] | None, images: Sequence[Tensor], num_classes: int) -> Sequence[Target]:
-    """The targets, or TypeError/ValueError that says which image is wrong. Values are read on the CPU only: on a GPU
-    that would stop the device."""
+    """Return the targets, or raise TypeError or ValueError that names the first wrong image. Values are checked where they
+    can be read without a host-device synchronisation."""
     if targets is None:
         raise ValueError("training wants targets: a list of {'boxes': [n, 4], 'labels': [n]}, one an image")
     if len(targets) != len(images):
@@ -56,7 +58,7 @@ def check_targets(targets: Sequence[Target] | None, images: Sequence[Tensor], nu
             raise ValueError(f"target {i}: wanted float boxes [n, 4], got {boxes.dtype} {list(boxes.shape)}")
         if labels.shape != boxes.shape[:1] or labels.is_floating_point():
             raise ValueError(f"target {i}: wanted {len(boxes)} integer labels, got {labels.dtype} {list(labels.shape)}")
-        if boxes.device.type == "cpu" and len(boxes):
+        if len(boxes) and can_read(boxes):
             bad = ~((boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1))
             if bad.any():
                 raise ValueError(f"target {i}: boxes want x1 < x2 and y1 < y2, got {boxes[bad][0].tolist()}")

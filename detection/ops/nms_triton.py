@@ -1,4 +1,4 @@
-"""NMS on a GPU in two Triton kernels: who overlaps whom, as bits, then one pass through each set, 64 boxes at a time."""
+"""NMS on a GPU in two Triton kernels: which boxes overlap, as bits, then one pass through each set, 64 boxes at a time."""
 
 import torch
 import triton
@@ -9,20 +9,20 @@ WORD = torch.iinfo(torch.int64).bits  # boxes in a word of bits, and in a tile's
 _ROWS = 16  # of the bits that are joined at a time
 
 
-def apart(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
-    """The bits of the boxes that stay, int64 [B, W].
+def batched_nms_mask(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Tensor:
+    """Return the bits of the boxes that are kept, int64 [B, W].
 
     Args:
         boxes: float32 [B, n, 4], contiguous, each set sorted by score.
         valid: int64 [B, W], W = ceil(n / 64), bits of the boxes that count.
-        iou, limit: as of :func:`detection.ops.nms.apart`.
+        iou, limit: as of :func:`detection.ops.nms.batched_nms_mask`.
     """
     sets, n, _ = boxes.shape
     words = valid.shape[1]
     kept = torch.zeros_like(valid)
     if not sets or not n:
         return kept
-    # written where both 64 rows and 64 columns have a valid box; elsewhere never believed
+    # written where both 64 rows and 64 columns have a valid box; elsewhere never read
     overlaps = torch.empty(sets, words * WORD, words, dtype=torch.int64, device=boxes.device)
     _overlaps[(sets, words, words)](boxes, valid, overlaps, n, words, iou, WORD=WORD)
     _pass_through[(sets,)](overlaps, valid, kept, words, limit, COLUMNS=triton.next_power_of_2(words), ROWS=_ROWS)
@@ -63,7 +63,7 @@ def _either(a, b):
 
 @triton.jit
 def _pass_through(overlaps, valid, kept, words, limit, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
-    """One set: 64 boxes are decided one by one from the bits among themselves, then strike out what they suppress."""
+    """One set: 64 boxes are decided one by one from the bits among themselves, then remove what they suppress."""
     own = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     struck = tl.zeros([COLUMNS], tl.int64)

@@ -20,31 +20,31 @@ def roi_align(
     scale: float,
     sampling_ratio: int,
     aligned: bool,
-    every: int = 1,
+    bin_stride: int = 1,
 ) -> Tensor:
-    """Regions of a map to fixed size.
+    """Pool regions of a map to fixed size.
 
     Args:
         features: [N, C, H, W].
         regions: [R, 5]: the image, then xyxy in pixels.
-        resolution: bins a side.
-        scale: map cells a pixel.
-        sampling_ratio: points a bin side; 0 takes as many as a bin has cells, rounded up.
+        resolution: bins per side.
+        scale: map cells per pixel.
+        sampling_ratio: points per bin side; 0 takes as many as a bin has cells, rounded up.
         aligned: shift by half a cell.
-        every: bins 0, every, 2·every, … of each side are computed.
+        bin_stride: bins 0, bin_stride, 2·bin_stride, … of each side are computed.
 
     Returns:
-        [R, C, S, S] with S = ceil(resolution / every), in the map's dtype.
+        [R, C, S, S] with S = ceil(resolution / bin_stride), in the map's dtype.
     """
     channels, height, width = features.shape[1:]
-    side = -(-resolution // every)
+    side = -(-resolution // bin_stride)
     if not len(regions):
         return features.new_zeros(0, channels, side, side)
     # half precision is too coarse for boxes and sums of weights, and the map is small beside what is pooled from it
     exact = at_least_float32(features)
     if features.device.type != "cpu":  # elsewhere torchvision's kernel is the fast one
         pooled = torchvision_roi_align(exact, regions.to(exact.dtype), resolution, scale, sampling_ratio, aligned)
-        return pooled[:, :, ::every, ::every].to(features.dtype)
+        return pooled[:, :, ::bin_stride, ::bin_stride].to(features.dtype)
     cells = exact.permute(0, 2, 3, 1).reshape(-1, channels)
     boxes = regions[:, 1:].to(cells.dtype) * scale - (0.5 if aligned else 0.0)
     first = regions[:, 0].long() * (height * width)
@@ -58,7 +58,7 @@ def roi_align(
     for count in most.unique().tolist():
         chosen = (most == count).nonzero()[:, 0]
         x, y = (
-            _axis(boxes[chosen, i], size[chosen, i], points[chosen, i], resolution, every, length, int(count))
+            _axis(boxes[chosen, i], size[chosen, i], points[chosen, i], resolution, bin_stride, length, int(count))
             for i, length in ((0, width), (1, height))
         )
         index = first[chosen, None, None, None, None] + y[0][:, :, None, :, None] * width + x[0][:, None, :, None, :]
@@ -75,17 +75,17 @@ def roi_align(
 
 
 def _axis(
-    start: Tensor, size: Tensor, points: Tensor, resolution: int, every: int, length: int, most: int
+    start: Tensor, size: Tensor, points: Tensor, resolution: int, bin_stride: int, length: int, most: int
 ) -> tuple[Tensor, Tensor]:
-    """The cells that each bin reaches along one axis and their weights, [R, S, 2 * most] each.
+    """Return the cells that each bin reaches along one axis and their weights, [R, S, 2 * most] each.
 
     Args:
         start, size: of the regions in cells, [R].
-        points: samples a bin, [R].
+        points: samples per bin, [R].
         length: of the axis in cells.
         most: the largest number of samples.
     """
-    bins = torch.arange(0, resolution, every, dtype=start.dtype)
+    bins = torch.arange(0, resolution, bin_stride, dtype=start.dtype)
     point = torch.arange(max(most, 1), dtype=start.dtype)
     per_bin = (size / resolution)[:, None, None]
     count = points.clamp(min=1)[:, None, None]

@@ -1,5 +1,7 @@
 """The whole detector: wiring with a stub trunk, and equality with torchvision's FasterRCNN on the same weights."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -7,53 +9,41 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator as TorchvisionAnchors
 from torchvision.ops import MultiScaleRoIAlign
 
-from backbone import RECIPES
+from backbone import RECIPES, FeatureSpec
 from detection import build_model
 from detection.config import AnchorConfig, ModelConfig, RoIConfig, RPNConfig
-from detection.modeling.anchors import AnchorGenerator
-from detection.modeling.box_coder import BoxCoder
 from detection.modeling.faster_rcnn import FasterRCNN
-from detection.modeling.matcher import Matcher
-from detection.modeling.roi_head import RoIHead
-from detection.modeling.roi_pooler import RoIPooler
-from detection.modeling.rpn import RPN, ProposalLimits
 from detection.modeling.sampler import RandomSampler
 
 CLASSES = 3
 
 
+class StubHead(nn.Conv2d):
+    """Pooled regions [R, 8, 4, 4] -> [R, 16, 2, 2]."""
+
+    def __init__(self):
+        super().__init__(8, 16, 2, 2)
+
+
+class StubBackbone(nn.Conv2d):
+    """One convolution of 8 channels and stride 16."""
+
+    specs: ClassVar = {"c4": FeatureSpec(8, 16)}
+
+    def __init__(self):
+        super().__init__(3, 8, 16, 16)
+
+
 def tiny(pool="align", **rpn_options):
-    """A detector whose trunk is one convolution of 8 channels and stride 16."""
-    trunk = nn.Conv2d(3, 8, 16, 16)
-    limits = ProposalLimits(200, 50)
-    rpn = RPN(
-        8,
-        [AnchorGenerator([32, 64], [0.5, 1, 2], 16)],
-        channels=None,
-        matcher=Matcher(0.7, 0.3, keep_best=True),
-        sampler=RandomSampler(64, 0.5),
-        coder=BoxCoder(),
-        train_limits=limits,
-        test_limits=limits,
-        **{"nms_iou": 0.7, "min_size": 0.0, "ignore_cross_boundary": False, "beta": 0.0, "box_loss_weight": 1.0}
-        | rpn_options,
-    )
-    head = RoIHead(
-        RoIPooler(pool, 4, [16], 0, True),
-        nn.Conv2d(8, 16, 2, 2),
-        16,
+    limits = {f"{place}_nms_{mode}": n for place, n in (("before", 200), ("after", 50)) for mode in ("train", "test")}
+    return FasterRCNN(
+        StubBackbone(),
         CLASSES,
-        matcher=Matcher(0.5, 0.5),
-        sampler=RandomSampler(32, 0.25),
-        coder=BoxCoder((10, 10, 5, 5)),
-        append_truth=True,
-        beta=0.0,
-        box_loss_weight=1.0,
-        score_threshold=0.05,
-        nms_iou=0.5,
-        max_detections=10,
+        head=StubHead(),
+        anchors={"sizes": [32, 64]},
+        rpn={"batch_per_image": 64, **limits, **rpn_options},
+        roi={"pool": pool, "resolution": 4, "batch_per_image": 32, "max_detections": 10},
     )
-    return FasterRCNN(trunk, rpn, head, RECIPES["torchvision"])
 
 
 def scene():
@@ -147,7 +137,7 @@ def test_small_proposals_are_dropped():
 
 def test_padding_is_zero_after_normalising():
     batch = tiny().batch([torch.ones(3, 4, 6), torch.zeros(3, 5, 3)])
-    assert batch.shape == (2, 3, 5, 6)
+    assert batch.shape == (2, 3, 16, 16)  # a multiple of the stub's stride
     assert (batch[0, :, 4:] == 0).all()
     assert (batch[1, :, :, 3:] == 0).all()
     torch.testing.assert_close(batch[0, 0, 0, 0].item(), (1 - 0.485) / 0.229, rtol=1e-6, atol=1e-6)

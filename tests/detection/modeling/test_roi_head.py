@@ -3,7 +3,7 @@ import torch
 
 from detection import build_model
 from detection.config import ModelConfig, RoIConfig
-from detection.modeling.roi_head import without_empty
+from detection.modeling.roi_head import without_padding
 from detection.modeling.roi_pooler import RoIPooler, as_regions
 
 
@@ -17,18 +17,17 @@ def test_regions_carry_their_image():
     ("kind", "ratio", "aligned"),
     [("align", 0, True), ("align", 0, False), ("align", 2, True), ("align", 2, False), ("max", 0, False)],
 )
-def test_a_pyramid_without_choosing_gives_the_same(kind, ratio, aligned):
-    """What runs on a GPU, where the regions of a level are not known without waiting."""
+def test_padded_pooling_of_a_pyramid_is_the_same(kind, ratio, aligned):
     generator = torch.Generator().manual_seed(3)
     maps = [torch.randn(2, 3, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)]
     corner = torch.rand(80, 2, generator=generator) * 400
     side = 8 * 100 ** torch.rand(80, 2, generator=generator)
     image = torch.randint(2, (80, 1), generator=generator)
     regions = torch.cat((image, corner, corner + side), dim=1)
-    pooler = RoIPooler(kind, 7, [4, 8, 16, 32], ratio, aligned)
+    pooler = RoIPooler([4, 8, 16, 32], pool=kind, resolution=7, sampling_ratio=ratio, aligned=aligned)
     level = pooler.levels(regions[:, 1:])
     assert level.unique().tolist() == [0, 1, 2, 3]
-    torch.testing.assert_close(pooler._all(maps, regions, level), pooler._chosen(maps, regions, level), rtol=0, atol=0)
+    torch.testing.assert_close(pooler(maps, regions, padded=True), pooler(maps, regions, padded=False), rtol=0, atol=0)
 
 
 def head(**settings):
@@ -39,8 +38,7 @@ def head(**settings):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.9])
-def test_a_fixed_number_of_detections_are_the_same(threshold):
-    """What runs on a GPU, where their number is not known without waiting."""
+def test_padded_detections_are_the_same(threshold):
     generator = torch.Generator().manual_seed(1)
     own = head(max_detections=20, score_threshold=threshold)
     corner = torch.rand(30, 2, generator=generator) * 60
@@ -49,23 +47,26 @@ def test_a_fixed_number_of_detections_are_the_same(threshold):
     scores[4, 1] = torch.nan
     deltas = torch.randn(30, 3, 4, generator=generator)
     deltas[5, 0], deltas[6, 1, 2], deltas[7, 2, 0] = torch.nan, torch.nan, torch.inf
-    wanted = own._select(proposals, scores, deltas, (96, 128))
+    wanted = own._postprocess(proposals, scores, deltas, (96, 128))
     assert wanted["boxes"].isfinite().all()
-    # places that no proposal fills must find nothing, whatever the head says of them
-    places = torch.cat((proposals, torch.zeros(5, 4)))
+    # padded slots must give no detection, whatever the head says of them
+    slots = torch.cat((proposals, torch.zeros(5, 4)))
     scores, deltas = (torch.cat((x, torch.ones(5, *x.shape[1:]))) for x in (scores, deltas))
-    found = own._fixed_number(places, scores, deltas, (96, 128))
+    found = own._postprocess_padded(slots, scores, deltas, (96, 128))
     assert len(found["boxes"]) == 20
-    (found,) = without_empty([found])
+    (found,) = without_padding([found])
     assert len(wanted["boxes"]) > (0 if threshold > 0.5 else 10)
     for key, value in wanted.items():
         assert torch.equal(found[key], value), key
 
 
-def test_places_that_no_proposal_fills_are_not_learned_from():
+def test_padded_slots_are_not_sampled():
     own = head(batch_per_image=8, append_truth=False)
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20]]), "labels": torch.tensor([2])}
     proposals = torch.tensor([[0.0, 0, 20, 20], [0, 0, 0, 0], [40, 40, 60, 60], [0, 0, 0, 0]])
-    boxes, labels, _ = own._sample(proposals, target, None)
+    boxes, labels, _ = own._sample(proposals, target, None, padded=False)
     assert boxes.tolist() == [[0, 0, 20, 20], [40, 40, 60, 60]]
     assert labels.tolist() == [2, 0]
+    boxes, labels, _ = own._sample(proposals, target, None, padded=True)
+    assert boxes.tolist() == [[0, 0, 20, 20], [40, 40, 60, 60], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert labels.tolist() == [2, 0, -1, -1]

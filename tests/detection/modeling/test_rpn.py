@@ -31,41 +31,30 @@ def network(architecture, **limits):
     "limits",
     [
         {"before_nms_test": 300, "after_nms_test": 50},
-        {"before_nms_test": 40, "after_nms_test": 1000},  # more places than boxes
+        {"before_nms_test": 40, "after_nms_test": 1000},  # more slots than boxes
         {"before_nms_test": 10000, "after_nms_test": 200, "min_size": 20.0},
     ],
     ids=["many", "few", "large"],
 )
-def test_a_fixed_number_of_proposals_are_the_same(architecture, limits):
-    """What runs on a GPU, where their number is not known without waiting."""
+def test_padded_proposals_are_the_same(architecture, limits):
     rpn = (model := network(architecture, **limits)).rpn
     with torch.no_grad():
         output = rpn(model.trunk(torch.randn(2, 3, 128, 128)))
         output.objectness[0, :7] = torch.nan
         output.deltas[0, 11] = torch.inf
-        own = rpn.proposals(output, SIZES)
-        # the same way that a device goes
-        scores, top, counts = rpn._top(output, rpn.test_limits.before_nms)
-        boxes = rpn.coder.decode(output.deltas.gather(1, top[..., None].expand(-1, -1, 4)), output.anchors[top])
-        boxes = torch.stack(
-            [
-                torch.stack((b[:, 0].clamp(0, w), b[:, 1].clamp(0, h), b[:, 2].clamp(0, w), b[:, 3].clamp(0, h)), dim=1)
-                for b, (h, w) in zip(boxes, SIZES, strict=True)
-            ]
-        )
-        valid = larger_than(boxes, rpn.min_size) & scores.isfinite()
-        fixed = rpn._fixed_number(boxes, scores, valid, counts, rpn.test_limits.after_nms)
-    assert fixed.shape == (2, min(rpn.test_limits.after_nms, sum(counts)), 4)
+        own, fixed = rpn.proposals(output, SIZES, padded=False), rpn.proposals(output, SIZES, padded=True)
+    counts = [min(rpn.test_limits.before_nms, count) for count in output.counts]
+    assert [len(boxes) for boxes in fixed] == [min(rpn.test_limits.after_nms, sum(counts))] * 2
     for mine, theirs in zip(own, fixed, strict=True):
         filled = larger_than(theirs, 0.0)
         assert filled.sum() == len(mine) > 5
-        assert torch.equal(theirs[: len(mine)], mine)  # in the same order, the empty places last
+        assert torch.equal(theirs[: len(mine)], mine)  # in the same order, padded slots last
         assert not theirs[len(mine) :].any()
 
 
-def test_no_proposals_are_empty_places():
+def test_no_proposals_are_padding():
     rpn = network("c4").rpn
     output = RPNOutput(torch.full((1, 6), torch.nan), torch.zeros(1, 6, 4), torch.rand(6, 4), (6,))
     assert rpn.proposals(output, [(10, 10)])[0].shape == (0, 4)
-    fixed = rpn._fixed_number(torch.rand(1, 6, 4), output.objectness, torch.zeros(1, 6, dtype=torch.bool), (6,), 4)
+    fixed = rpn._nms_padded(torch.rand(1, 6, 4), output.objectness, torch.zeros(1, 6, dtype=torch.bool), (6,), 4)
     assert fixed.tolist() == [[[0.0] * 4] * 4]

@@ -1,12 +1,22 @@
 import torch
 
-from detection.modeling.sampler import RandomSampler
+from detection.modeling.sampler import RandomSampler, sample
 
 LABELS = torch.tensor([1] * 10 + [0] * 50 + [-1] * 40, dtype=torch.int8)
 
 
 def draw(quota, fraction, label=LABELS, generator=None):
-    index, kind = RandomSampler(quota, fraction)(label, generator)
+    state = None if generator is None else generator.get_state()
+    generator = generator or torch.Generator().manual_seed(0)
+    state = generator.get_state() if state is None else state
+    padded_index, padded_kind = sample(RandomSampler(quota, fraction), label, generator, padded=True)
+    generator.set_state(state)
+    index, kind = sample(RandomSampler(quota, fraction), label, generator, padded=False)
+    # the padded form has the same, and padding behind it
+    assert len(padded_index) == min(quota, len(label))
+    assert torch.equal(padded_index[: len(index)], index)
+    assert torch.equal(padded_kind[: len(index)], kind)
+    assert (padded_kind[len(index) :] == -1).all()
     assert (label[index] == kind).all()
     assert kind.tolist() == sorted(kind.tolist(), reverse=True)  # the foreground first
     assert len(set(index.tolist())) == len(index)
@@ -37,7 +47,7 @@ def test_every_candidate_is_as_likely():
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(len(LABELS))
     for _ in range(2000):
-        counts[RandomSampler(20, 0.25)(LABELS, generator)[0]] += 1
+        counts[sample(RandomSampler(20, 0.25), LABELS, generator, padded=False)[0]] += 1
     # 5 of 10 and 15 of 50; four standard deviations
     assert ((counts[:10] / 2000 - 0.5).abs() < 4 * (0.25 / 2000) ** 0.5).all()
     assert ((counts[10:60] / 2000 - 0.3).abs() < 4 * (0.21 / 2000) ** 0.5).all()

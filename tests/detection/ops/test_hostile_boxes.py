@@ -11,9 +11,9 @@ from torchvision.models.detection._utils import Matcher as TorchvisionMatcher
 
 from detection.modeling.box_coder import MAX_LOG_SCALE, BoxCoder
 from detection.modeling.matcher import BACKGROUND, FOREGROUND, IGNORED, Matcher
-from detection.modeling.sampler import RandomSampler
+from detection.modeling.sampler import RandomSampler, sample
 from detection.ops.boxes import clip, inside, iou, larger_than
-from detection.ops.nms import apart, as_words, from_words, nms_topk
+from detection.ops.nms import as_words, batched_nms_mask, from_words, nms_topk
 from detection.ops.roi_align import roi_align
 
 MANY = settings(max_examples=500, deadline=None)
@@ -141,7 +141,7 @@ def test_matching_is_torchvisions(truth, b, thresholds, keep_best):
 @given(st.lists(st.sampled_from([FOREGROUND, BACKGROUND, IGNORED]), max_size=60), st.integers(1, 40), st.floats(0, 1))
 def test_samples_are_what_they_are_taken_for(kinds, quota, fraction):
     label = torch.tensor(kinds, dtype=torch.int8)
-    index, kind = RandomSampler(quota, fraction)(label)
+    index, kind = sample(RandomSampler(quota, fraction), label, None, padded=False)
     foreground, background = int((label == FOREGROUND).sum()), int((label == BACKGROUND).sum())
     most = min(foreground, int(quota * fraction))
     assert torch.equal(label[index], kind)
@@ -158,7 +158,7 @@ def test_suppression_is_torchvisions(b, threshold, limit):
     wanted = ops.nms(b, scores, threshold)[:limit]
     assert torch.equal(nms_topk(b, scores, threshold, limit), wanted)
     valid = torch.ones(1, len(b), dtype=torch.bool)
-    assert torch.equal(apart(b[None], valid, threshold, limit)[0].nonzero()[:, 0], wanted)
+    assert torch.equal(batched_nms_mask(b[None], valid, threshold, limit)[0].nonzero()[:, 0], wanted)
 
 
 @MANY

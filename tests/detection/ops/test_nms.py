@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from detection.ops.nms import apart, as_words, from_words, nms_topk
+from detection.ops.nms import as_words, batched_nms_mask, check_nms, from_words, has_kernel, nms_topk
 
 
 def some_boxes(generator, *shape, spread):
@@ -27,17 +27,17 @@ def test_looking_at_the_first_is_enough(limit):
 
 def test_no_boxes():
     assert len(nms_topk(torch.zeros(0, 4), torch.zeros(0), 0.5, 10)) == 0
-    assert apart(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), 0.5, 10).shape == (2, 0)
+    assert batched_nms_mask(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), 0.5, 10).shape == (2, 0)
 
 
 def test_a_chain():
     """B is suppressed by A; C overlaps B alone, so it stays."""
     boxes = torch.tensor([[[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [0, 0, 10, 10]]])
     everything = torch.ones(1, 4, dtype=torch.bool)
-    assert apart(boxes, everything, 0.4, 10).tolist() == [[True, False, True, False]]
-    assert apart(boxes, everything, 0.4, 1).tolist() == [[True, False, False, False]]
+    assert batched_nms_mask(boxes, everything, 0.4, 10).tolist() == [[True, False, True, False]]
+    assert batched_nms_mask(boxes, everything, 0.4, 1).tolist() == [[True, False, False, False]]
     without_first = torch.tensor([[False, True, True, True]])
-    assert apart(boxes, without_first, 0.4, 10).tolist() == [[False, True, False, False]]
+    assert batched_nms_mask(boxes, without_first, 0.4, 10).tolist() == [[False, True, False, False]]
 
 
 @pytest.mark.parametrize("limit", [3, 1000])
@@ -46,7 +46,7 @@ def test_each_set_is_torchvisions(limit):
     boxes = some_boxes(generator, 5, 90, spread=120.0)
     valid = torch.rand(5, 90, generator=generator) < 0.7
     valid[3] = False
-    kept = apart(boxes, valid, 0.4, limit)
+    kept = batched_nms_mask(boxes, valid, 0.4, limit)
     for own, there, stays in zip(boxes, valid, kept, strict=True):
         scores = torch.arange(90, 0, -1.0)
         wanted = there.nonzero()[:, 0][nms(own[there], scores[there], 0.4)[:limit]]
@@ -69,7 +69,7 @@ def test_the_kernels_give_the_same():
     code = """
         import torch
         from detection.ops import nms_triton
-        from detection.ops.nms import apart, as_words, from_words
+        from detection.ops.nms import batched_nms_mask, as_words, from_words
         generator = torch.Generator().manual_seed(0)
         cases = ((2, 70, 30.0, 1000), (3, 150, 100.0, 1000), (2, 200, 300.0, 7), (1, 64, 500.0, 1), (2, 5, 10.0, 3), (1, 1, 1.0, 1))
         for sets, n, spread, limit in cases:
@@ -78,9 +78,9 @@ def test_the_kernels_give_the_same():
             boxes[0, n // 2] = 0  # no area: 0 / 0 with itself
             valid = torch.rand(sets, n, generator=generator) < 0.8
             valid[:, 64:128] &= torch.arange(sets)[:, None] > 0  # a word without any
-            found = from_words(nms_triton.apart(boxes, as_words(valid), 0.5, limit), n)
-            assert torch.equal(found, apart(boxes, valid, 0.5, limit)), (sets, n, spread, limit)
-        assert nms_triton.apart(torch.zeros(0, 3, 4), torch.zeros(0, 1, dtype=torch.int64), 0.5, 9).shape == (0, 1)
+            found = from_words(nms_triton.batched_nms_mask(boxes, as_words(valid), 0.5, limit), n)
+            assert torch.equal(found, batched_nms_mask(boxes, valid, 0.5, limit)), (sets, n, spread, limit)
+        assert nms_triton.batched_nms_mask(torch.zeros(0, 3, 4), torch.zeros(0, 1, dtype=torch.int64), 0.5, 9).shape == (0, 1)
         print("same")
     """
     env = {**os.environ, "TRITON_INTERPRET": "1"}
@@ -121,5 +121,35 @@ def test_a_gpu_gives_the_same(sets, n, limit):
     generator = torch.Generator().manual_seed(0)
     boxes = some_boxes(generator, sets, n, spread=600.0)
     valid = torch.rand(sets, n, generator=generator) < 0.9
-    found = apart(boxes.cuda(), valid.cuda(), 0.5, limit).cpu()
-    assert (found != apart(boxes, valid, 0.5, limit)).sum() <= n // 1000  # IoUs at the threshold, rounded otherwise
+    found = batched_nms_mask(boxes.cuda(), valid.cuda(), 0.5, limit).cpu()
+    assert (
+        found != batched_nms_mask(boxes, valid, 0.5, limit)
+    ).sum() <= n // 1000  # IoUs at the threshold, rounded otherwise
+
+
+def test_the_self_test_passes_what_is_right_and_names_what_is_wrong():
+    def right(boxes, valid, iou, limit):
+        return batched_nms_mask(boxes, valid, iou, limit)
+
+    cpu = torch.device("cpu")
+    assert check_nms(right, cpu) == ""
+    assert "differ from torchvision" in check_nms(lambda b, v, iou, limit: right(b, v, 0.45, limit), cpu)
+    assert "differ from torchvision" in check_nms(lambda b, v, iou, limit: right(b, v, iou, 1000), cpu)
+    assert "differ from torchvision" in check_nms(
+        lambda b, v, iou, limit: right(b, torch.ones_like(v), iou, limit), cpu
+    )
+
+
+def test_a_kernel_that_is_wrong_is_left_out(monkeypatch, caplog):
+    from detection.ops import nms as module
+
+    device = torch.device("cuda", 0)
+    for kernel in (lambda *args: torch.zeros(2, 130, dtype=torch.bool), None):  # another result; no Triton: an error
+        monkeypatch.setattr(module, "_kernel", kernel)
+        monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **kwargs: self)  # there is no such device here
+        has_kernel.cache_clear()
+        assert not has_kernel(device)
+        monkeypatch.undo()
+        assert "NMS is torchvision's" in caplog.text
+        caplog.clear()
+    has_kernel.cache_clear()
