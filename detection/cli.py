@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from detection.utils.distributed import is_leader
+
 Main = Callable[[Sequence[str] | None], int]
 _MODULE = "detection.commands.{}"
 # errors that are the user's to mend, and say how; RESDET_TRACEBACK=1 shows where they come from, log.txt always
@@ -43,7 +45,7 @@ def run_main(command: Main, argv: Sequence[str] | None = None) -> int:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    handler.setLevel(logging.INFO if is_leader() else logging.ERROR)
     for name in ("detection", "backbone"):
         logging.getLogger(name).addHandler(handler)
         logging.getLogger(name).setLevel(logging.DEBUG)

@@ -13,17 +13,10 @@ from torch import Tensor
 from backbone.layouts import to_detectron2 as network_to_detectron2
 from backbone.recipe import RECIPES, Recipe
 from backbone.weights import Weights, read_weights
-from detection.checkpoint.detector import (
-    CARD,
-    CLASSIFIER,
-    card,
-    check_state,
-    detector_state,
-    read_card,
-    recipe_implied,
-)
+from detection.checkpoint.detector import check_state, detector_state, recipe_implied
 from detection.checkpoint.keys import is_detectron2, network_name, to_detectron2
 from detection.checkpoint.label_maps import class_names
+from detection.checkpoint.metadata import CLASSIFIER, KEY, Metadata, describe, read_metadata
 from detection.config import load_config
 from detection.utils.atomic_io import replacing
 
@@ -34,14 +27,14 @@ LAYOUTS = ("resdet", "torchvision", "detectron2")
 def convert(
     weights: Weights, to: str, recipe: str | None, config: str | None, classes: str | None, *, backbone: bool
 ) -> dict[str, Any]:
-    """What is to be written: {"tensors", "recipe", "to"}, and what the file says of itself.
+    """Return what is to be written: {"tensors", "recipe", "to"}, and what the file says of itself.
 
     Raises:
         ValueError: the layout has no place for a tensor, or it is not known what the file holds.
     """
-    own = read_card(weights)
-    whole = own is not None or is_detectron2(weights.tensors)
-    if (own is not None or not whole or backbone) and (config or classes):
+    metadata = read_metadata(weights)
+    whole = metadata is not None or is_detectron2(weights.tensors)
+    if (metadata is not None or not whole or backbone) and (config or classes):
         raise ValueError(
             "--config and --classes are for a detector of detectron2's, whose file does not say them; "
             f"{weights.source} is no such or says them itself"
@@ -50,22 +43,22 @@ def convert(
     if recipe and implied and recipe != implied:
         raise ValueError(f"{weights.source} holds weights of recipe {implied!r}, not of {recipe!r}")
     if whole and not backbone:
-        about = _card(weights, config, classes)
+        metadata = _metadata(weights, config, classes)
         if to == "torchvision":
             raise ValueError(
                 "torchvision's layout holds residual networks and this is a detector: rpn.conv.weight and others have no "
                 "place in it; --backbone writes the network alone"
             )
         state = detector_state(weights)
-        check_state(about, state, weights.source)
-        found = {"tensors": state, "recipe": about["config"]["model"]["recipe"], CARD: about, "to": to}
+        check_state(metadata, state, weights.source)
+        found = {"tensors": state, "recipe": metadata.tree["model"]["recipe"], KEY: metadata.to_dict(), "to": to}
     else:
         found = {"tensors": _network(weights, whole), "recipe": recipe or implied, "to": to}
         if not whole and isinstance(weights.content, dict) and CLASSIFIER in weights.content:
             found[CLASSIFIER] = weights.content[CLASSIFIER]
         if found["recipe"] is None:
             raise ValueError(
-                f"{weights.source} does not say what pictures and network its weights want: give --recipe "
+                f"{weights.source} does not say what images and network its weights expect: give --recipe "
                 f"({', '.join(RECIPES)}; torchvision's and timm's own files are of torchvision)"
             )
     if to == "detectron2":
@@ -76,14 +69,14 @@ def convert(
 
 
 def _network(weights: Weights, whole: bool) -> dict[str, Tensor]:
-    """The tensors of the residual network alone, under torchvision's names."""
+    """Return the tensors of the residual network alone, under torchvision's names."""
     everything = detector_state(weights) if whole else weights.tensors
     names = {key: network_name(key) for key in everything}
-    homeless = [key for key, name in names.items() if name is None]
-    if homeless and not whole:
+    unmapped = [key for key, name in names.items() if name is None]
+    if unmapped and not whole:
         raise ValueError(
-            f"{weights.source}: {len(homeless)} tensors are no part of a residual network of a kind known here: "
-            f"{', '.join(homeless[:5])}"
+            f"{weights.source}: {len(unmapped)} tensors are no part of a residual network of a kind known here: "
+            f"{', '.join(unmapped[:5])}"
         )
     found = {name: everything[key] for key, name in names.items() if name is not None}
     if not found:
@@ -96,7 +89,7 @@ def _network_to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_detectron2_can(recipe: Recipe) -> None:
-    """detectron2 reads neither recipe nor network from a file: its configuration must say them."""
+    """Warn, or refuse: detectron2 reads neither recipe nor network from a file: its configuration must say them."""
     if recipe.stem_pool != "pad1":
         raise ValueError(
             f"weights of recipe {recipe.name!r} want a stem that pools by Caffe's rule (stem_pool='ceil'), which "
@@ -114,11 +107,11 @@ def _check_detectron2_can(recipe: Recipe) -> None:
         )
 
 
-def _card(weights: Weights, config: str | None, classes: str | None) -> dict[str, Any]:
-    """What the file says of itself, or else what the command line says of it."""
-    about = read_card(weights)
-    if about is not None:
-        return about
+def _metadata(weights: Weights, config: str | None, classes: str | None) -> Metadata:
+    """Return what the file says of itself, or else what the command line says of it."""
+    metadata = read_metadata(weights)
+    if metadata is not None:
+        return metadata
     state = detector_state(weights)
     if "roi_head.classes.bias" not in state:
         raise ValueError(
@@ -135,11 +128,11 @@ def _card(weights: Weights, config: str | None, classes: str | None) -> dict[str
         raise ValueError(
             f"{weights.source} is of recipe {weights.recipe!r}, and {config} has model.recipe={read.model.recipe}"
         )
-    return card(read, class_names(classes, len(state["roi_head.classes.bias"]) - 1))
+    return describe(read, class_names(classes, len(state["roi_head.classes.bias"]) - 1))
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """One file, whole or not at all.
+    """Write one file, whole or not at all.
 
     Raises:
         ValueError: the ending is not known.
@@ -147,7 +140,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     # views of one storage would be saved twice, or refused
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in content["tensors"].items()}
     about: dict[str, Any] = {"recipe": content["recipe"]}
-    about |= {key: content[key] for key in (CARD, CLASSIFIER) if key in content}
+    about |= {key: content[key] for key in (KEY, CLASSIFIER) if key in content}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         if path.suffix == ".safetensors":
@@ -168,12 +161,12 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """What can be compared although a value is not a number."""
+    """Return bytes, which can be compared although a value is NaN."""
     return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
 def check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Reads the file again: every tensor is there, bit by bit."""
+    """Read the file again, and raise ValueError unless every tensor is there, bit by bit."""
     content = torch.load(path, weights_only=True) if path.suffix in (".pth", ".pt") else read_weights(path).content
     found = content.get("model", content)
     for name, tensor in tensors.items():

@@ -32,12 +32,12 @@ _CONFIGURED = ("proposal_generator.anchor_generator.", "pixel_mean", "pixel_std"
 
 
 def is_detectron2(names: Mapping[str, object]) -> bool:
-    """Whether these are the tensors of a detector of detectron2's, and not of a network alone."""
+    """Return whether these are the tensors of a detector of detectron2's, and not of a network alone."""
     return any(name.startswith("proposal_generator.") for name in names)
 
 
 def network_name(name: str) -> str | None:
-    """The residual network's name of a tensor, also where a detector holds it; None for all that is no part of one."""
+    """Return the residual network's name of a tensor, also where a detector holds it; None for other tensors."""
     for place in _NETWORKS:
         if name.startswith(place):
             name = name.removeprefix(place)
@@ -46,7 +46,7 @@ def network_name(name: str) -> str | None:
 
 
 def from_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the detector's names; those that it has no name for keep theirs."""
+    """Return the tensors under the detector's names; those that it has no name for keep theirs."""
     found = {}
     for name, tensor in tensors.items():
         if name.startswith(_CONFIGURED):
@@ -57,22 +57,22 @@ def from_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The reverse of :func:`from_detectron2`.
+    """Return the reverse of :func:`from_detectron2`.
 
     Raises:
         ValueError: names the tensors that detectron2's networks have no place for.
     """
-    found, homeless = {}, []
+    found, unmapped = {}, []
     for name, tensor in tensors.items():
         theirs = _theirs(name)
         if theirs is None:
-            homeless.append(name)
+            unmapped.append(name)
         else:
             found[theirs] = _roll(name, tensor, -1)
-    if homeless:
+    if unmapped:
         raise ValueError(
-            f"detectron2's layout has no place for {len(homeless)} tensors: {', '.join(homeless[:5])}"
-            f"{', …' if len(homeless) > 5 else ''}"
+            f"detectron2's layout has no place for {len(unmapped)} tensors: {', '.join(unmapped[:5])}"
+            f"{', …' if len(unmapped) > 5 else ''}"
         )
     return found
 
@@ -100,5 +100,5 @@ def _theirs(name: str) -> str | None:
 
 
 def _roll(name: str, tensor: Tensor, by: int) -> Tensor:
-    """The background's row of the class layer moved between the front and the end."""
+    """Move the background's row of the class layer between the front and the end."""
     return torch.roll(tensor, by, dims=0) if name.startswith("roi_head.classes.") else tensor

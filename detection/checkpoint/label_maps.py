@@ -1,12 +1,12 @@
 """Names of the classes that well-known data sets have, for weights that do not say them."""
 
-from detection.checkpoint.detector import Classes
+from detection.checkpoint.metadata import Classes
 
 _COUNTS = {80: "coco", 20: "voc"}
 
 
 def class_names(wanted: str | None, count: int) -> Classes:
-    """COCO's, VOC's or other names, with the ids that they have in results.
+    """Return COCO's, VOC's or other names, with the ids that they have in results.
 
     Args:
         wanted: "coco", "voc", names with commas; None goes by ``count``.

@@ -8,7 +8,7 @@ from typing import Any
 from backbone.recipe import RECIPES, Recipe
 from backbone.resnet import ResNet, network
 from backbone.weights import load_weights, read_weights, require_complete
-from detection.checkpoint.detector import CLASSIFIER
+from detection.checkpoint.metadata import CLASSIFIER
 from detection.classification.config import ClassifierConfig, NetworkConfig
 from detection.config import from_dict
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,7 +18,7 @@ from torchvision.transforms import v2
 from backbone.recipe import RECIPES
 from backbone.resnet import ResNet
 from backbone.weights import load_weights, require_same_network
-from detection.checkpoint.detector import CLASSIFIER
+from detection.checkpoint.metadata import CLASSIFIER
 from detection.classification.config import ClassifierConfig
 from detection.classification.images import (
     EvalPictures,
@@ -33,15 +32,18 @@ from detection.classification.images import (
 from detection.classification.networks import build_network, read_classifier
 from detection.classification.views import Views, score, view_loader
 from detection.config import config_to_dict, dump_config, from_dict
+from detection.ops.device import autocast
 from detection.training.callbacks.evaluation import Evaluation
 from detection.training.callbacks.metrics_log import MetricsLog, Row
-from detection.training.environment import write_provenance
 from detection.training.loop import TrainingModule
+from detection.training.output.environment import write_provenance
+from detection.training.output.loggers import check_loggers, make_loggers
+from detection.training.output.run_dir import TRAINING_FILES, RunLog, move_earlier_run
 from detection.training.precise_bn import measuring_statistics
-from detection.training.resume import MAY_CHANGE, last_checkpoint
-from detection.training.run import describe_solver, fit, step_callbacks
-from detection.training.run_dir import TRAINING_FILES, RunLog, set_aside
+from detection.training.resume import LENGTH, MAY_CHANGE, Resumed, last_checkpoint, resumed
 from detection.training.schedule import iterations
+from detection.training.trainer import describe_solver, fit, step_callbacks
+from detection.utils import distributed
 from detection.utils.atomic_io import replacing
 from detection.utils.precision import use_bf16
 from detection.utils.progress import progress_bar
@@ -62,20 +64,27 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         ValueError, FileNotFoundError: data, weights or checkpoint are not as wanted; ``output`` is then untouched.
     """
     run_log = RunLog()
+    check_loggers(config.solver.loggers)
     pictures, val = open_pictures(config.data)
     solver = config.solver
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = distributed.rank(), distributed.world_size()
     dataset = TrainPictures(pictures, config.data, config.seed)
     L.seed_everything(config.seed, verbose=False)
     checkpoint = last_checkpoint(output) if resume else None
-    start = _check_resume(checkpoint, config) if checkpoint is not None else 0
+    resumed = _check_resume(checkpoint, config) if checkpoint is not None else None
+    start = resumed.step if resumed is not None else 0
+    if resumed is not None and resumed.finished:
+        _LOG.info("%s; its files are in %s", resumed.finished, output)
+        run_log.close()
+        metrics_file = output / "metrics.json"
+        return json.loads(metrics_file.read_text()) if metrics_file.exists() else None
     net = build_network(config.network, len(pictures.classes))
     if checkpoint is None and config.network.init_from is not None:
         report = load_weights(net, config.network.init_from, config.network.recipe)
         require_same_network(report)
         _LOG.info("weights %s: %s", config.network.init_from, report)
     if rank == 0:
-        set_aside(output, _FILES if checkpoint is None else ())
+        move_earlier_run(output, _FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, start)
@@ -85,22 +94,32 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         len(pictures),
         len(pictures.classes),
         config.network.name,
-        describe_solver(solver, world),
+        describe_solver(solver),
     )
-    metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS) if rank == 0 else None
+    loggers = make_loggers(solver.loggers, output) if rank == 0 else []
+    metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS, loggers) if rank == 0 else None
     checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
     evaluator = Evaluator(config, pictures, val, output)
     # without validation pictures the statistics are still to be measured, and the weights to be kept
     every = iterations(solver.eval_every, solver.max_iter) if val is not None else 0
-    evaluation = Evaluation(evaluator, "top1", every, output, metrics, solver.early_stop, checkpoints, interruption)
+    evaluation = Evaluation(
+        evaluator,
+        "top1",
+        every,
+        output,
+        metrics,
+        solver.early_stop,
+        checkpoints,
+        interruption,
+        lengthened=resumed is not None and resumed.lengthened,
+    )
     callbacks += [evaluation, interruption]
     loader = train_loader(
         dataset, solver.batch_size, parts=solver.accumulate, rank=rank, world=world, seed=config.seed, start=start
     )
-    module = ClassificationModule(net, config, pictures.classes)
-    module.output = output
+    module = ClassificationModule(net, config, pictures.classes, output)
     began = time.perf_counter()
-    trainer = fit(module, loader, callbacks, checkpoint)
+    trainer = fit(module, loader, callbacks, checkpoint, loggers)
     if evaluation.done_at < trainer.global_step:
         evaluation.evaluate(trainer, module)
     _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - began, output)
@@ -136,7 +155,7 @@ def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: 
     bf16, normalise = use_bf16(config.solver.precision), RECIPES[config.network.recipe].normalise
     right = torch.zeros(2, dtype=torch.float64)
     loader = view_loader(val, config.data, views)
-    with progress_bar() as bar, torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with progress_bar() as bar, autocast(device, bf16):
         task = bar.add_task("evaluating", total=len(val))
         for shown, label in loader:
             best = (
@@ -145,7 +164,7 @@ def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: 
             right += torch.tensor((int(best[0]) == label, label in best.tolist()))
             bar.advance(task)
     result = {"top1": float(right[0]) / len(val), "top5": float(right[1]) / len(val)}
-    set_aside(output, ("metrics.json",))
+    move_earlier_run(output, ("metrics.json",))
     (output / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
     _LOG.info("%s, views %s: top-1 %.4f, top-5 %.4f of %d pictures", val.name, views, *result.values(), len(val))
     return result
@@ -154,8 +173,10 @@ def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: 
 class ClassificationModule(TrainingModule):
     """A classifier's training: cross-entropy over the classes."""
 
-    def __init__(self, net: ResNet, config: ClassifierConfig, classes: tuple[str, ...]) -> None:
-        super().__init__(net, config.solver, config.seed)
+    def __init__(
+        self, net: ResNet, config: ClassifierConfig, classes: tuple[str, ...], output: Path | None = None
+    ) -> None:
+        super().__init__(net, config.solver, config.seed, output)
         self.config, self.classes = config, classes
         self.recipe = RECIPES[config.network.recipe]
         self.mixes = [
@@ -179,7 +200,7 @@ class ClassificationModule(TrainingModule):
             self.seen += len(labels)
         return {"loss_classifier": F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)}
 
-    def measured(self) -> dict[str, float]:
+    def extra_metrics(self) -> dict[str, float]:
         """train_top1: share of this process's augmented pictures whose class was the first, before each step's update."""
         share = float(self.right) / self.seen if self.seen else None
         self.right, self.seen = torch.zeros_like(self.right), 0
@@ -187,7 +208,7 @@ class ClassificationModule(TrainingModule):
 
     def save_weights(self, path: Path) -> None:
         with replacing(path) as part:
-            torch.save(self._card() | {"recipe": self.recipe.name, "model": self.kept.state_dict()}, part)
+            torch.save(self._card() | {"recipe": self.recipe.name, "model": self.eval_model.state_dict()}, part)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self._card())
@@ -210,7 +231,7 @@ class Evaluator:
         self.result: dict[str, float] | None = None
 
     def __call__(self, module: ClassificationModule) -> Row:
-        net, solver = module.kept, self.config.solver
+        net, solver = module.eval_model, self.config.solver
         bf16 = use_bf16(solver.precision)
         batch_size = max(solver.batch_size // solver.accumulate, 1)
         count = min(self.config.statistics_images, len(self.train))
@@ -223,15 +244,14 @@ class Evaluator:
             _LOG.debug("norms measured anew over %d training pictures", count)
         if self.val is None:
             return {}
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        mine = range(rank, len(self.val), world)
+        mine = range(distributed.rank(), len(self.val), distributed.world_size())
         loader = eval_loader(EvalPictures(self.val, self.config.data), batch_size, mine)
         right = count_right(net, loader, self.normalise, module.device, bf16=bf16)
-        if dist.is_initialized():
+        if distributed.is_distributed():
             dist.all_reduce(right)
         top1, top5 = (float(r) / len(self.val) for r in right)
         self.result = {"top1": top1, "top5": top5}
-        if rank == 0:
+        if distributed.is_leader():
             (self.output / "metrics.json").write_text(json.dumps(self.result, indent=2) + "\n")
             _LOG.info("step %d: top-1 %.4f, top-5 %.4f of %d pictures", module.global_step, top1, top5, len(self.val))
         return dict(self.result)
@@ -241,7 +261,7 @@ def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, bf16: boo
     """Measures the batch norms of ``net`` anew over normalised batches [N, 3, H, W]."""
     with measuring_statistics(net):
         for batch in batches:
-            with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+            with autocast(batch.device, bf16):
                 net(batch)
 
 
@@ -254,7 +274,7 @@ def count_right(
     net.eval()
     right = torch.zeros(2, dtype=torch.float64, device=device)
     for images, labels in loader:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device, bf16):
             logits = net(prepare(images.to(device), normalise))
         best = logits.float().topk(min(5, logits.shape[1])).indices
         hit = best == labels.to(device)[:, None]
@@ -263,8 +283,8 @@ def count_right(
     return right
 
 
-def _check_resume(checkpoint: Path, config: ClassifierConfig) -> int:
-    """The step to go on from.
+def _check_resume(checkpoint: Path, config: ClassifierConfig) -> Resumed:
+    """Return where the run is resumed.
 
     Raises:
         ValueError: the checkpoint is of another experiment.
@@ -289,6 +309,5 @@ def _check_resume(checkpoint: Path, config: ClassifierConfig) -> int:
                 f"{checkpoint} was trained with another {part}.{changed[0]}; resume with the configuration of its run, "
                 f"{checkpoint.parent / 'config.yaml'}"
             )
-    step = int(content["global_step"])
-    _LOG.info("resuming from %s at step %d", checkpoint, step)
-    return step
+    lengthened = any(before["solver"][key] != now["solver"][key] for key in LENGTH)
+    return resumed(content, checkpoint, config.solver.max_iter, config.solver.early_stop, lengthened)

@@ -14,7 +14,7 @@ from detection.classification.config import ClassifierConfig
 from detection.classification.degradation import PAPER, Run, curves, show, summarise, train_all
 from detection.classification.plots import draw_errors
 from detection.config import load
-from detection.training.run_dir import set_aside
+from detection.training.output.run_dir import move_earlier_run
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     train_all(runs, args.jobs)
     summary = summarise(runs)
-    set_aside(output, ("degradation.json", "degradation.png"))
+    move_earlier_run(output, ("degradation.json", "degradation.png"))
     (output / "degradation.json").write_text(json.dumps(summary, indent=2) + "\n")
     picture = output / "degradation.png"
     draw_errors(curves(runs), picture)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from detection.data.image import find_images, read_image
-from detection.inference.predictor import Predictor, chunks, free_name, write_picture
+from detection.inference.predictor import Predictor, chunks, free_name, write_annotated
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders that are searched for them"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the annotated pictures and detections.json"
+        "--output", type=Path, required=True, help="folder for the annotated images and detections.json"
     )
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="lowest score that is drawn (all go to the JSON; default 0.5)"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
     parser.add_argument(
-        "--cuda-graphs", action="store_true", help="replay a recording for picture sizes that come again (on a GPU)"
+        "--cuda-graphs", action="store_true", help="replay a recording for image sizes that come again (on a GPU)"
     )
     parser.add_argument(
         "--precision",
@@ -41,12 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="auto",
         help="default: auto, bf16 where it is native",
     )
+    parser.add_argument(
+        "--padded", action="store_true", help="run the form with a fixed number of slots, as on a GPU (same detections)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size wants at least 1, got {args.batch_size}")
     files = find_images(args.inputs, leave_out=args.output)
-    predictor = Predictor(args.weights, device=args.device, precision=args.precision, cuda_graphs=args.cuda_graphs)
+    predictor = Predictor(
+        args.weights,
+        device=args.device,
+        precision=args.precision,
+        cuda_graphs=args.cuda_graphs,
+        padded=args.padded or None,
+    )
     args.output.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -55,30 +64,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     with progress_bar() as bar:
         task = bar.add_task("detecting", total=len(files))
         for chunk in chunks(files, args.batch_size):
-            pictures = []
+            readable = []
             for file in chunk:
                 try:
-                    pictures.append((file, read_image(file)))
+                    readable.append((file, read_image(file)))
                 except (ValueError, OSError) as error:
                     unreadable.append(str(error))
                     _LOG.error("skipped: %s", error)
-            found = predictor([picture for _, picture in pictures], batch_size=args.batch_size)
-            for (file, picture), detections in zip(pictures, found, strict=True):
+            outputs = predictor([image for _, image in readable], batch_size=args.batch_size)
+            for (file, image), detections in zip(readable, outputs, strict=True):
                 image_id = len(images) + 1
                 images.append(
-                    {"id": image_id, "file_name": str(file), "height": picture.shape[0], "width": picture.shape[1]}
+                    {"id": image_id, "file_name": str(file), "height": image.shape[0], "width": image.shape[1]}
                 )
                 for row in detections.to_coco(image_id):
                     annotations.append(
                         {"id": len(annotations) + 1, **row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
                     )
-                write_picture(picture, detections, args.threshold, free_name(args.output, file, taken))
+                write_annotated(image, detections, args.threshold, free_name(args.output, file, taken))
             bar.advance(task, len(chunk))
     categories = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.classes, strict=True)]
     (args.output / "detections.json").write_text(
         json.dumps({"images": images, "annotations": annotations, "categories": categories})
     )
-    print(f"{len(images)} images, {len(annotations)} detections; pictures and detections.json are in {args.output}")
+    print(
+        f"{len(images)} images, {len(annotations)} detections; annotated images and detections.json are in {args.output}"
+    )
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} files could not be read:\n  " + "\n  ".join(unreadable))
     return 1 if unreadable else 0

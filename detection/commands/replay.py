@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from detection.checkpoint.detector import CARD
+from detection.checkpoint.metadata import KEY
 from detection.training.replay import replay
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the losses of a step that was kept, and the first modules whose output is not finite."""
+    """Print the losses of a saved step, and the first modules whose output is non-finite."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("file", type=Path, help="the not_finite.pth of a run's folder")
     parser.add_argument("--precision", choices=["float32", "bf16"], help="another than the run's")
@@ -19,11 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.file.exists():
         raise FileNotFoundError(f"no file {args.file}: wanted the not_finite.pth that a stopped training wrote")
     content = torch.load(args.file, map_location="cpu", weights_only=True)
-    if CARD not in content or "seed" not in content:
+    if KEY not in content or "seed" not in content:
         raise ValueError(f"{args.file} holds no step: wanted the not_finite.pth that a stopped training wrote")
     losses, non_finite = replay(content, args.precision)
     print(f"step {content['step']}, {'bf16' if (args.precision or content['precision']) == 'bf16' else 'float32'}")
-    print("pictures: " + ", ".join(content["files"]))
+    print("images: " + ", ".join(content["files"]))
     for name, value in losses.items():
         print(f"{name:18} {value:<12.6g} (in training {content['losses'][name]:.6g})")
     for line in non_finite:

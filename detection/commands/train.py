@@ -13,10 +13,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--weights", help="a backbone's or a detector's weights: a file, torchvision://NAME, detectron2://PATH"
     )
+    parser.add_argument(
+        "--padded", action="store_true", help="short for model.padded=true: the form that GPUs run, with the same results"
+    )
     args = parser.parse_intermixed_args(argv)
     overrides = list(args.keys)
     if args.weights and not args.eval_only:
         overrides.append(f"model.weights={quoted(args.weights)}")
+    if args.padded:
+        overrides.append("model.padded=true")
     config = load_config(args.config, overrides)
     if args.print_config:
         print(dump_config(config), end="")
@@ -26,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.eval_only:
         weights = args.weights or output / "best.pth"
-        run.evaluate_only(config, weights, output, [k for k in args.keys if k.startswith("model.")], args.config)
+        run.evaluate_only(config, weights, output, [k for k in overrides if k.startswith("model.")], args.config)
     else:
         run.train_config(config, output, resume=args.resume, config_name=args.config)
     return 0

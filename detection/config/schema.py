@@ -1,7 +1,7 @@
 """The configuration of an experiment: typed, frozen, documented.
 
-The defaults are today's Faster R-CNN R101-C4 (detectron2's); where the papers differ, the docstring gives their value. What a constructor of
-the model takes has its default and its documentation there alone.
+The defaults are today's Faster R-CNN R101-C4 (detectron2's); where the papers differ, the docstring gives their value. What
+a constructor of the model takes has its default and its documentation there alone.
 """
 
 from dataclasses import dataclass, field
@@ -243,11 +243,12 @@ class SolverConfig:
         eval_every: steps between evaluations; below 1 a fraction of max_iter; 0 only at the end.
         val_loss: also compute the losses over the validation images at an evaluation.
         checkpoint_every: steps between checkpoints; below 1 a fraction of max_iter.
-        not_finite: what happens on a non-finite loss: stop (training ends, and the step lies in not_finite.pth, which
-            tools/replay.py repeats), skip (the step changes no weights, and is counted in the log), or recover (back to the
+        not_finite: what happens on a non-finite loss: stop (training ends, and the step is saved to not_finite.pth for
+            resdet replay), skip (the step changes no weights, and is counted in the log), or recover (back to the
             last good state at half the learning rate, three times at most).
         early_stop: stop after this many evaluations without a better AP; null does not.
         log_every: steps between lines of metrics.csv and metrics.jsonl.
+        loggers: of Lightning, which get the same lines: tensorboard, wandb, mlflow, each an extra of that name.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -278,6 +279,7 @@ class SolverConfig:
     not_finite: Literal["stop", "skip", "recover"] = "stop"
     early_stop: PositiveInt | None = None
     log_every: PositiveInt = 20
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulate:

@@ -1,11 +1,10 @@
-"""A detector over many pictures: detections in the original pictures' coordinates, as COCO results."""
+"""A detector over a data set: detections in the original images' coordinates, as COCO results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,19 +14,21 @@ from detection.inference.cuda_graphs import RecordedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Detections
 from detection.ops.boxes import clip, xyxy_to_xywh
+from detection.ops.device import autocast
+from detection.utils.distributed import gather
 
 Tick = Callable[[], None]
 Rows = NDArray[np.float64]
 
 
 def scale_back(boxes: Tensor, seen: tuple[int, int], original: tuple[int, int]) -> Tensor:
-    """Boxes [n, 4] of a picture seen at one (height, width), in the pixels of another."""
+    """Rescale boxes [N, 4] from the resized image to the original image; both sizes are (height, width)."""
     ratio = boxes.new_tensor([original[1] / seen[1], original[0] / seen[0]] * 2)
     return clip(boxes * ratio, original)
 
 
 def as_rows(detections: Detections) -> Rows:
-    """One image's detections as [n, 6] float64: left, top, width, height, label, score. A device is waited for once."""
+    """Return one image's detections as [n, 6] float64: left, top, width, height, label, score. One sync."""
     box, label, score = (detections[key].double() for key in ("boxes", "labels", "scores"))
     rows: Rows = torch.cat((xyxy_to_xywh(box), label[:, None], score[:, None]), dim=1).cpu().numpy()
     return rows
@@ -36,7 +37,7 @@ def as_rows(detections: Detections) -> Rows:
 def coco_results(
     rows: Rows, image_id: Any, category_ids: Sequence[int], names: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """One image's detections as COCO results; with ``names``, "category_name" tells what a made-up id stands for."""
+    """Return one image's detections as COCO results; with ``names``, "category_name" says what a made-up id stands for."""
     results = []
     for *box, label, score in rows.tolist():
         k = int(label) - 1
@@ -58,7 +59,7 @@ def detect(
     names: Sequence[str] | None = None,
     tick: Tick = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Runs the model over this process's images and returns every process's results on rank 0, each image once and in the
+    """Run the model over this process's images and return every process's results on rank 0, each image once and in the
     records' order; on the others nothing.
 
     Args:
@@ -78,7 +79,7 @@ def detect(
     try:
         for batch in loader:
             images = float_images(to_device(batch, device))
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with autocast(device, bf16):
                 outputs = run(images)
             rows = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
             for image, output, i, size, readable in rows:
@@ -89,7 +90,7 @@ def detect(
     finally:
         model.train(was_training)
     results = []
-    for i, rows in sorted(_gather(found), key=lambda own: own[0]):
+    for i, rows in sorted(gather(found), key=lambda own: own[0]):
         results += coco_results(rows, records.image_ids[i], records.category_ids, names)
     return results
 
@@ -98,8 +99,8 @@ def detect(
 def validation_losses(
     model: Any, loader: Iterable[Batch], device: torch.device, seed: int, *, bf16: bool = False
 ) -> dict[str, float]:
-    """The training losses over a validation set, the norms in evaluation, samples drawn from ``seed``; means over the
-    images of all processes."""
+    """Return the training losses over a validation set, the norms in evaluation, samples drawn from ``seed``; means over
+    the images of all processes."""
     was_training = model.training
     model.eval()
     generator = torch.Generator(device).manual_seed(seed)
@@ -109,19 +110,10 @@ def validation_losses(
             batch = to_device(batch, device)
             images = float_images(batch)
             sizes = [(im.shape[-2], im.shape[-1]) for im in images]
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with autocast(device, bf16):
                 losses = model.losses(model.batch(images), sizes, batch.targets, generator)
             rows += [{name: float(value) for name, value in losses.items()}] * len(images)
     finally:
         model.train(was_training)
-    rows = _gather(rows)
+    rows = gather(rows)
     return {f"val_{name}": sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
-
-
-def _gather(own: list[Any]) -> list[Any]:
-    """What all processes have, on rank 0; nothing on the others."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return own
-    parts: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(own, parts)
-    return [row for part in parts or () for row in part]

@@ -18,6 +18,7 @@ from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
 from detection.inference.over_dataset import scale_back
 from detection.modeling.faster_rcnn import FasterRCNN
+from detection.ops.device import autocast, use_gpu
 from detection.utils.precision import use_bf16
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
@@ -33,6 +34,8 @@ class Predictor:
         score_threshold: detections need a higher score; None keeps the detector's own (0.05).
         classes: names of the only classes to return; None returns all.
         cuda_graphs: replay a recording for image sizes that come again (on a GPU).
+        padded: run the form with a fixed number of slots; None picks by device. Detections are the same.
+        model: the model to fill, where its backbone or head was a module of your own.
 
     Attributes:
         classes: the K class names of the detector.
@@ -52,18 +55,22 @@ class Predictor:
         score_threshold: float | None = None,
         classes: Sequence[str] | None = None,
         cuda_graphs: bool = False,
+        padded: bool | None = None,
+        model: FasterRCNN | None = None,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold is a fraction from 0 to 1, got {score_threshold}")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if self.device.type == "cuda" and self.device.index is not None:
-            torch.cuda.set_device(self.device)
-        overrides = [] if score_threshold is None else [f"model.roi.score_threshold={score_threshold}"]
-        model, self.config, about = read_detector(local_file(weights), overrides)
-        self.classes, self.category_ids = about.names, about.category_ids
+        use_gpu(self.device)
+        detector, self.config, metadata = read_detector(local_file(weights), model=model)
+        if score_threshold is not None:
+            detector.roi_head.score_threshold = score_threshold
+        if padded is not None:
+            detector.padded = padded
+        self.classes, self.category_ids = metadata.names, metadata.category_ids
         self._labels = label_filter(classes, self.classes)
-        self.model: FasterRCNN = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self._run = RecordedDetector(self.model) if cuda_graphs else self.model
+        self.model: FasterRCNN = detector.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self._detector = RecordedDetector(self.model) if cuda_graphs else self.model
         self._bf16 = use_bf16(precision)
 
     @overload
@@ -88,29 +95,29 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not isinstance(images, list | tuple):
-            return self._detect([as_picture(images)])[0]
+            return self._detect([as_array(images)])[0]
         return [
-            found
+            detections
             for chunk in chunks(images, batch_size)
-            for found in self._detect([as_picture(image) for image in chunk])
+            for detections in self._detect([as_array(image) for image in chunk])
         ]
 
-    def _detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def _detect(self, images: Sequence[Picture]) -> list[Detections]:
         data = self.config.data
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            found = detect_pictures(self._run, pictures, data.short_side[-1], data.max_side)
-        return [self._as_detections(own) for own in found]
+        with autocast(self.device, self._bf16):
+            outputs = detect_images(self._detector, images, data.short_side[-1], data.max_side)
+        return [self._as_detections(output) for output in outputs]
 
-    def _as_detections(self, found: dict[str, Tensor]) -> Detections:
+    def _as_detections(self, output: dict[str, Tensor]) -> Detections:
         boxes, scores, labels = (
-            found[key].to("cpu", kind).numpy()
+            output[key].to("cpu", kind).numpy()
             for key, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64))
         )
         detections = Detections(boxes, scores, labels, self.classes, self.category_ids)
         return detections if self._labels is None else detections[np.isin(labels, list(self._labels))]
 
 
-def as_picture(image: Any) -> Picture:
+def as_array(image: Any) -> Picture:
     """Return a path's, a PIL image's or an array's pixels as uint8 RGB [H, W, 3].
 
     Raises:
@@ -127,22 +134,22 @@ def as_picture(image: Any) -> Picture:
     raise TypeError(f"wanted a path, a PIL image or a uint8 RGB array [H, W, 3], got {what}")
 
 
-def detect_pictures(
-    model: FasterRCNN | RecordedDetector, pictures: Sequence[Picture], short_side: int, max_side: int
+def detect_images(
+    model: FasterRCNN | RecordedDetector, images: Sequence[Picture], short_side: int, max_side: int
 ) -> list[Any]:
-    """Detections in the pixels of RGB pictures [H, W, 3], seen at the given size."""
-    if not pictures:
+    """Detect on RGB images [H, W, 3] resized to the given sides, and return detections in the original pixels."""
+    if not images:
         return []
     device = next(model.parameters()).device
-    none = torch.zeros(0, 4)
-    seen: list[Tensor] = []
-    for picture in pictures:
-        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
-        seen.append(transforms.resize(image, none, short_side, max_side)[0].to(device).float().div_(255))
-    found = model(seen)
-    for image, picture, detections in zip(seen, pictures, found, strict=True):
-        detections["boxes"] = scale_back(detections["boxes"], (image.shape[-2], image.shape[-1]), picture.shape[:2])
-    return list(found)
+    no_boxes = torch.zeros(0, 4)
+    resized: list[Tensor] = []
+    for image in images:
+        tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
+        resized.append(transforms.resize(tensor, no_boxes, short_side, max_side)[0].to(device).float().div_(255))
+    outputs = model(resized)
+    for tensor, image, output in zip(resized, images, outputs, strict=True):
+        output["boxes"] = scale_back(output["boxes"], (tensor.shape[-2], tensor.shape[-1]), image.shape[:2])
+    return list(outputs)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -152,7 +159,7 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
-    """A name for the file's picture that no other picture of this run has: images of one name come from many folders."""
+    """Return a name for the annotated image that no other of this run has: images of one name come from many folders."""
     name, number = file.stem, 2
     while name in taken:
         name, number = f"{file.stem}-{number}", number + 1
@@ -160,6 +167,6 @@ def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
     return folder / f"{name}.jpg"
 
 
-def write_picture(picture: Picture, detections: Detections, threshold: float, path: Path) -> None:
-    """Write the picture with the detections of at least ``threshold`` drawn on it."""
-    Image.fromarray(detections[detections.scores >= threshold].draw(picture)).save(path, quality=92)
+def write_annotated(image: Picture, detections: Detections, threshold: float, path: Path) -> None:
+    """Write the image with the detections of at least ``threshold`` drawn on it."""
+    Image.fromarray(detections[detections.scores >= threshold].draw(image)).save(path, quality=92)

@@ -18,6 +18,12 @@ def is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def use_gpu(device: torch.device) -> None:
+    """Make a GPU the current one, where the device names one by number ("cuda" alone means the current one)."""
+    if is_gpu(device) and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def can_read(x: Tensor) -> bool:
     """Return whether the values of ``x`` can be read without a host-device synchronisation."""
     return x.device.type == "cpu"

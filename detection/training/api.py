@@ -10,12 +10,13 @@ from typing import Any
 import lightning as L
 
 from backbone.weights import read_weights
-from detection.checkpoint.detector import local_file, read_card
+from detection.checkpoint.detector import local_file, require_metadata
 from detection.config import Config, config_from_dict, load_config, override
 from detection.data.annotations import DataError, Records
 from detection.data.image import read_image
 from detection.data.opening import Source
-from detection.training.run import evaluate_only, train_config
+from detection.modeling.faster_rcnn import FasterRCNN
+from detection.training.run import Given, evaluate_only, train_config
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def train(
     resume: bool = False,
     train_set: Records | None = None,
     val_set: Records | None = None,
+    model: FasterRCNN | None = None,
     callbacks: Sequence[L.Callback] = (),
     loggers: Sequence[Any] = (),
 ) -> Run:
@@ -53,6 +55,8 @@ def train(
         resume: resume from its last.pth.
         train_set, val_set: images and boxes in place of those that the configuration names
             (``detection.data.annotations.from_arrays``); without ``val_set`` nothing is evaluated.
+        model: the detector to train, in place of the configuration's, with the weights that it has; what the configuration's
+            model part says is then not used.
         callbacks: of Lightning.
         loggers: of Lightning; they get every line of metrics.jsonl too.
 
@@ -74,10 +78,14 @@ def train(
     elif val_set is not None:
         raise DataError("val_set is given without train_set: give both, or name the sets in the configuration")
     folder = Path(output) if output is not None else Path("output") / Path(name).stem
-    report = train_config(
-        settings, folder, resume=resume, config_name=str(name), source=source, callbacks=callbacks, loggers=loggers
+    metrics = train_config(
+        settings,
+        folder,
+        resume=resume,
+        config_name=str(name),
+        given=Given(source, model, callbacks, loggers),
     )
-    return Run(folder, None if report is None else report.to_json(), folder / "best.pth")
+    return Run(folder, metrics, folder / "best.pth")
 
 
 def evaluate(weights: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None) -> dict[str, Any]:
@@ -92,12 +100,8 @@ def evaluate(weights: str | Path, overrides: Sequence[str] = (), *, output: str 
         FileNotFoundError, ValueError: weights or data are not as wanted, or there is no validation set.
     """
     path = local_file(weights)
-    about = read_card(read_weights(path))
-    if about is None:
-        raise ValueError(f"{weights} is no detector of this project; wanted the best.pth of a run")
-    config = config_from_dict(override(about["config"], overrides), str(weights))
+    config = require_metadata(read_weights(path)).config(str(weights), overrides)
     keys = [key for key in overrides if key.startswith("model.")]
     with tempfile.TemporaryDirectory() as scratch:
-        report = evaluate_only(config, path, Path(output or scratch), keys, str(weights))
-    assert report is not None  # this process is rank 0
-    return report.to_json()
+        metrics = evaluate_only(config, path, Path(output or scratch), keys, str(weights))
+    return metrics or {}  # rank 0 has them

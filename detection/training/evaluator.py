@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from detection.config import Config
 from detection.data.loader import EvalSet, eval_loader
@@ -15,8 +14,9 @@ from detection.data.opening import Source
 from detection.evaluation.report import Report, evaluate, table, write_report
 from detection.inference.over_dataset import detect, validation_losses
 from detection.training.callbacks.metrics_log import Row
-from detection.training.loop import DetectionModule
-from detection.training.run_dir import write_pictures
+from detection.training.detection_module import DetectionModule
+from detection.training.output.run_dir import write_pictures
+from detection.utils.distributed import is_leader, rank, world_size
 from detection.utils.precision import use_bf16
 from detection.utils.progress import progress_bar
 
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Evaluator:
-    """Runs a detector over the validation set on all ranks; rank 0 judges, writes the files and prints the table."""
+    """Runs a detector over the validation set on all ranks; rank 0 computes the metrics and writes the files."""
 
     def __init__(self, config: Config, source: Source, output: Path) -> None:
         assert source.val is not None
@@ -35,7 +35,7 @@ class Evaluator:
         self.report: Report | None = None
 
     def __call__(self, module: DetectionModule) -> Row:
-        """Metrics, and where wanted losses, for the run's log; on rank 0."""
+        """Return metrics, and where wanted losses, for the run's log; on rank 0."""
         self.evaluate(module.detector, module.device)
         losses: dict[str, float] = {}
         if self.config.solver.val_loss:
@@ -43,16 +43,14 @@ class Evaluator:
         return {**self.report.metrics, **losses} if self.report is not None else {}
 
     def _loader(self) -> Any:
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        return eval_loader(self.dataset, rank=rank, world=world, pin=torch.cuda.is_available())
+        return eval_loader(self.dataset, rank=rank(), world=world_size(), pin=torch.cuda.is_available())
 
     def evaluate(self, detector: Any, device: torch.device) -> None:
-        """Judges a detector on ``device``; ``report`` has the numbers on rank 0."""
+        """Evaluate a detector on ``device``; ``report`` has the numbers on rank 0."""
         began = time.perf_counter()
         loader = self._loader()
-        leader = not dist.is_initialized() or dist.get_rank() == 0
         names = None if self.config.data.format == "coco" else self.records.classes
-        with progress_bar(shown=leader) as bar:
+        with progress_bar(shown=is_leader()) as bar:
             task = bar.add_task("evaluating", total=len(loader))
             results = detect(
                 detector,
@@ -64,11 +62,11 @@ class Evaluator:
                 names=names,
                 tick=lambda: bar.advance(task),
             )
-        if not leader:
+        if not is_leader():
             return
         (self.output / "detections.json").write_text(json.dumps(results))
         if self.config.data.format != "coco":
-            # a results file means little without the annotations that it is to be held against
+            # a results file means little without the annotations to evaluate it against
             (self.output / "ground_truth.json").write_text(json.dumps(self.truth))
         report = self.report = evaluate(self.truth, results)
         write_report(report, self.output)

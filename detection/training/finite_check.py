@@ -1,4 +1,4 @@
-"""Check that losses are finite without making a GPU wait: asked after the backward pass was launched."""
+"""Check that losses are finite without stalling a GPU: the value is read after the backward pass was launched."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,24 +7,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from detection.ops.device import is_gpu
+from detection.utils.distributed import is_distributed
+
 
 class FiniteCheck:
     """The mean of a loss over all processes, which must agree on what becomes of the step: non-finite where it is so in one.
-    Making it needs no sync on a GPU; asking it waits for the loss, but not for what the GPU was given to do after it."""
+
+    Making it needs no sync on a GPU; :meth:`loss` waits for the loss, but not for kernels that were launched after it.
+    """
 
     def __init__(self, loss: Tensor) -> None:
         loss = loss.float()
-        if dist.is_initialized() and dist.get_world_size() > 1:
+        if is_distributed():
             loss = loss / dist.get_world_size()
             dist.all_reduce(loss)  # a sum with a NaN or an infinity in it is non-finite
         self.event = None
-        if loss.device.type == "cuda":
+        if is_gpu(loss.device):
             self.event = torch.cuda.Event()
             loss = torch.empty((), pin_memory=True).copy_(loss, non_blocking=True)
             self.event.record()
         self.value = loss
 
     def loss(self) -> float:
+        """Return the mean loss; waits for it."""
         if self.event is not None:
             self.event.synchronize()
         return float(self.value)
@@ -32,10 +38,17 @@ class FiniteCheck:
 
 @dataclass(frozen=True)
 class PendingCheck:
-    """What is needed of a step should its losses be no numbers."""
+    """What is needed of a micro-batch should its losses be non-finite: the check, its batch, the seed of its samples, its
+    losses, and those of the step's earlier micro-batches."""
 
-    verdict: FiniteCheck
+    check: FiniteCheck
     batch: Any
     seed: int
     losses: dict[str, Tensor]
     before: dict[str, Tensor]
+
+
+def non_finite_names(losses: dict[str, Tensor]) -> str:
+    """Return the losses that are non-finite, with their values, for a message."""
+    wrong = [f"{name}={float(value.detach()):g}" for name, value in losses.items() if not value.isfinite()]
+    return ", ".join(wrong) or "finite in this process, non-finite in another"

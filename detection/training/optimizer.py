@@ -1,15 +1,18 @@
-"""Parameter groups: what decays, and what learns more slowly."""
+"""Parameter groups, what decays and what learns more slowly, and the optimiser over them."""
 
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
+
+from detection.config import SolverConfig
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: bool) -> list[dict[str, Any]]:
-    """The trainable parameters; norms' and biases apart and without decay where ``norm_decay`` is false."""
+    """Return the trainable parameters; norms' and biases apart and without decay where ``norm_decay`` is false."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     if norm_decay:
         return [{"params": trainable, "weight_decay": weight_decay}]
@@ -26,8 +29,15 @@ def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: bool) ->
 
 
 def slower(groups: list[dict[str, Any]], modules: Iterable[nn.Module], lr: float) -> list[dict[str, Any]]:
-    """Split the parameters of ``modules`` off into groups of their own with the rate ``lr``; they come last."""
-    own = {id(p) for module in modules for p in module.parameters()}
-    rest = [{**group, "params": [p for p in group["params"] if id(p) not in own]} for group in groups]
-    slow = [{**group, "params": [p for p in group["params"] if id(p) in own], "lr": lr} for group in groups]
+    """Split the parameters of ``modules`` off into groups of their own with the learning rate ``lr``; they come last."""
+    chosen = {id(p) for module in modules for p in module.parameters()}
+    rest = [{**group, "params": [p for p in group["params"] if id(p) not in chosen]} for group in groups]
+    slow = [{**group, "params": [p for p in group["params"] if id(p) in chosen], "lr": lr} for group in groups]
     return [group for group in (*rest, *slow) if group["params"]]
+
+
+def make_optimizer(solver: SolverConfig, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    """Return the solver's optimiser, fused into one kernel."""
+    if solver.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=solver.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr, fused=True)

@@ -1,4 +1,4 @@
-"""A step whose losses were not finite, again: from the file that training left, with the first layer that went wrong."""
+"""Replay a step whose losses were non-finite from the file that training left, and name the first non-finite layers."""
 
 from pathlib import Path
 from typing import Any
@@ -6,31 +6,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detection.checkpoint.detector import CARD, Classes, card
-from detection.config import Config, config_from_dict
+from detection.checkpoint.metadata import KEY, Classes, describe, parse_metadata
+from detection.config import Config
 from detection.modeling.build import build_model
 from detection.utils.atomic_io import replacing
 
 
-class NotFinite(ValueError):
-    """Losses that are no numbers; the message names them and the pictures."""
+class NonFiniteLossError(ValueError):
+    """A non-finite loss; the message names the losses and the images."""
 
 
 def save_step(
-    path: Path, model: nn.Module, config: Config, classes: Classes, step: dict[str, Any], losses: dict[str, Tensor]
+    path: Path,
+    model: nn.Module,
+    config: Config,
+    classes: Classes,
+    step: dict[str, Any],
+    losses: dict[str, Tensor],
+    module: str | None = None,
 ) -> None:
-    """All that a step's losses come from: weights, pictures, targets, the seed of its samples."""
-    content = {CARD: card(config, classes), "model": model.state_dict(), **step}
+    """Write all that a step's losses come from: weights, images, targets, the seed of its samples."""
+    content = {KEY: describe(config, classes, module).to_dict(), "model": model.state_dict(), **step}
     content["losses"] = {name: float(value.detach()) for name, value in losses.items()}
     with replacing(path) as part:
         torch.save(content, part)
 
 
 def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[str, float], list[str]]:
-    """The losses of a kept step, and what first was not finite: tensors of the weights, then modules' outputs. A CPU's
-    generator draws other samples than a GPU's from the same seed."""
-    config = config_from_dict(content[CARD]["config"], "the step")
-    model = build_model(config.model, len(content[CARD]["classes"]))
+    """Return the losses of a saved step, and what was non-finite first: tensors of the weights, then modules' outputs. A
+    CPU's generator draws other samples than a GPU's from the same seed."""
+    metadata = parse_metadata(content[KEY], "the step")
+    if metadata.is_module:
+        raise ValueError(
+            f"the step is of a module of your own ({metadata.backbone['name']}), which no configuration builds"
+        )
+    model = build_model(metadata.config("the step").model, len(metadata.classes.names))
     model.load_state_dict(content["model"])
     model.train()
     weights = content["model"].items()

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from detection.config import SolverConfig
 
 
 def iterations(value: float, max_iter: int) -> int:
-    """A number of steps, given as such or, below 1, as a fraction of the run."""
+    """Return a number of steps, given as such or, below 1, as a fraction of the run."""
     return round(value * max_iter) if 0 < value < 1 else int(value)
 
 
@@ -19,15 +20,15 @@ def scaled_lr(config: SolverConfig) -> float:
 
 @dataclass
 class Schedule:
-    """Factor on the learning rate at each step: linear warm-up, then steps, a cosine, or falls when an evaluation says so.
+    """Factor on the learning rate at each step: linear warm-up, then steps, a cosine, or decays when evaluations plateau.
 
     Attributes:
         max_iter: steps of the run.
         warmup: steps of warm-up.
         warmup_factor: factor at step 0.
         milestones: steps at which the rate is multiplied by ``gamma``; None for a cosine to 0.
-        gamma: see milestones and falls.
-        falls: how often the rate has been multiplied by ``gamma`` besides.
+        gamma: see milestones and decays.
+        falls: decays by evaluation: how often the rate has been multiplied by ``gamma`` besides.
         halvings: how often it has been halved by a recovery. These two change in a run, and are part of a checkpoint:
             torch's LambdaLR saves the attributes of its callables.
     """
@@ -44,15 +45,19 @@ class Schedule:
         """The factor for the update that follows ``step`` updates."""
         warm = 0.5**self.halvings
         if step < self.warmup:
-            share = step / self.warmup
-            warm *= self.warmup_factor * (1 - share) + share
+            progress = step / self.warmup
+            warm *= self.warmup_factor * (1 - progress) + progress
         if self.milestones is None:
             return warm * 0.5 * (1 + math.cos(math.pi * min(step, self.max_iter) / self.max_iter))
         return warm * self.gamma ** (self.falls + sum(step >= m for m in self.milestones))
 
+    def length(self) -> dict[str, Any]:
+        """Return the attributes that follow from the number of steps; the others are a checkpoint's."""
+        return {"max_iter": self.max_iter, "warmup": self.warmup, "milestones": self.milestones}
+
 
 def make_schedule(config: SolverConfig) -> Schedule:
-    """The schedule of a configuration, its fractions turned into steps."""
+    """Return the schedule of a configuration, its fractions turned into steps."""
     n = config.max_iter
     if not n:
         raise ValueError(

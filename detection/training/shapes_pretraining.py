@@ -14,6 +14,7 @@ from detection.config import DataConfig, PretrainConfig
 from detection.data.synthetic import CLASSES, draw_crop
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Target
+from detection.ops.device import autocast
 from detection.training.precise_bn import measuring_statistics
 
 _LOG = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfi
         images, labels, boxes = (t[chosen] for t in pool)
         images, boxes = vary(images, boxes, generator)
         images, targets = mosaics(images, labels, boxes, across)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with autocast(device, bf16):
             return model(list(images.float() / 255), targets)
 
     tenth = max(config.iterations // 10, 1)

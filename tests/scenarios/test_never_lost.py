@@ -16,8 +16,8 @@ from runs import SMALL, TOOLS, compare, go, rows, state
 
 from detection.cli import run
 from detection.data import opening as source
+from detection.training.detection_module import DetectionModule
 from detection.training.evaluator import Evaluator
-from detection.training.loop import DetectionModule
 from detection.utils.atomic_io import replacing
 
 LONG = [*SMALL, "solver.max_iter=14", "solver.steps=[0.8]", "solver.ema=0.9"]
@@ -142,7 +142,7 @@ def test_a_loading_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
     assert "data.timeout is too short" in said
 
 
-def test_a_truncated_state_is_set_aside(undisturbed, tmp_path, caplog):
+def test_a_truncated_state_is_move_earlier_run(undisturbed, tmp_path, caplog):
     assert go(tmp_path, keys=[*LONG, "solver.max_iter=6", "solver.steps=[11]"]) == 0
     assert state(tmp_path / "previous.pth")["global_step"] in (4, 6)
     last = tmp_path / "last.pth"

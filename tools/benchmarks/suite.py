@@ -168,7 +168,9 @@ def run_job(job: Job) -> dict[str, Any]:
 
     A run that ends with an error is a result too: ``error`` has its message, ``diverged`` whether the loss was non-finite.
     """
-    from detection.training.replay import NotFinite  # these import torch and Lightning, which the table does without
+    from detection.training.replay import (
+        NonFiniteLossError,  # these import torch and Lightning, which the table does without
+    )
     from detection.training.run import train_config
 
     folder = Path(job.folder)
@@ -187,7 +189,7 @@ def run_job(job: Job) -> dict[str, Any]:
         result |= {name: metrics.get(name) for name in (*METRICS, "AP75")}
     except (ValueError, OSError) as error:
         result["error"] = str(error)
-        result["diverged"] = isinstance(error, NotFinite) or str(error).startswith("loss is")
+        result["diverged"] = isinstance(error, NonFiniteLossError) or str(error).startswith("loss is")
     result["minutes"] = (time.perf_counter() - began) / 60
     if (folder / "run.json").exists():
         events = json.loads((folder / "run.json").read_text(encoding="utf-8"))[-1].get("events", [])

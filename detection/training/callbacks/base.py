@@ -1,4 +1,17 @@
-"""Callbacks by optimiser steps: Lightning counts batches, several of which may make a step."""
+"""Callbacks by optimiser steps: Lightning counts micro-batches, several of which may make a step.
+
+The order of a run's callbacks after each step, which each relies on:
+
+    Recovery       watches the loss; after a non-finite one restores the snapshot, before anybody saves or evaluates
+    StepLog        writes a line of metrics.csv and metrics.jsonl
+    Checkpoints    writes last.pth every checkpoint_every steps
+    ProgressLine   moves the bar, or logs a line
+    Evaluation     evaluates every eval_every steps, keeps best.pth, saves last.pth again
+    the user's     callbacks of train(callbacks=…)
+    Interruption   ends the run where a signal came: all that belongs to the step is done
+
+At the start Interruption's first half comes before all of them, so that an evaluation that is owed can be interrupted.
+"""
 
 from typing import Any
 
@@ -25,5 +38,5 @@ class StepCallback(L.Callback):
             self.last_step = step
 
     def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
-        """What is to be done after a step."""
+        """Run after a step."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""last.pth, the whole training state, and the one before it."""
+"""last.pth, the training checkpoint, and the one before it."""
 
 import contextlib
 from pathlib import Path
@@ -7,13 +7,13 @@ import lightning as L
 
 from detection.training.callbacks.base import StepCallback
 from detection.training.loop import TrainingModule
-from detection.training.replay import NotFinite
+from detection.training.replay import NonFiniteLossError
 from detection.utils.atomic_io import sync
 
 
 class Checkpoints(StepCallback):
-    """last.pth, the whole training state, every ``every`` steps and at the end of training, before the evaluation there.
-    The one before it stays, as previous.pth."""
+    """Writes last.pth, the training checkpoint, every ``every`` steps and at the end of training, before the evaluation
+    there. The one before it stays, as previous.pth."""
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every, self.saved = folder, max(every, 1), -1
@@ -26,22 +26,22 @@ class Checkpoints(StepCallback):
         self.ensure(trainer)
 
     def ensure(self, trainer: L.Trainer) -> None:
-        """Saves unless this step's state is there."""
+        """Save unless this step's checkpoint is there."""
         if self.saved != trainer.global_step:
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Writes beside, waits for the disk, and renames.
+        """Write beside, sync to the disk, and rename.
 
         Raises:
-            OSError, NotFinite: it cannot be written, or is worth nothing; what there was stays.
+            OSError, NonFiniteLossError: it cannot be written, or has non-finite weights; earlier checkpoints stay.
         """
         module = trainer.lightning_module
         assert isinstance(module, TrainingModule)
         if not all(bool(p.isfinite().all()) for p in module.model.parameters()):
-            raise NotFinite(
-                f"the weights of step {trainer.global_step} are no numbers, and are not saved; the state before them stays: "
-                "go on from there with --resume and a lower solver.base_lr, or with solver.clip_norm"
+            raise NonFiniteLossError(
+                f"the weights of step {trainer.global_step} are non-finite, and are not saved; the last checkpoint stays: "
+                "resume from it with --resume and a lower solver.base_lr, or with solver.clip_norm"
             )
         last = self.folder / "last.pth"
         part = last.with_name(last.name + ".part")
@@ -58,6 +58,6 @@ class Checkpoints(StepCallback):
             with contextlib.suppress(OSError):
                 part.unlink()
             raise OSError(
-                f"the state of step {trainer.global_step} cannot be written to {last}: {error}; the state before it is "
-                "still there: make room, and go on with --resume"
+                f"the checkpoint of step {trainer.global_step} cannot be written to {last}: {error}; the one before it is "
+                "still there: free some space, and continue with --resume"
             ) from error

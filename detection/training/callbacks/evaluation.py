@@ -1,4 +1,4 @@
-"""Evaluation during a run: keep the best weights, stop a run that no longer gains."""
+"""Evaluation during a run: keep the best weights, stop a run that no longer improves."""
 
 import logging
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Evaluation(StepCallback):
-    """Evaluates every ``every`` steps and at the end; keeps the best weights; stops a run that no longer gains.
+    """Evaluates every ``every`` steps and at the end; keeps the best weights; stops a run that no longer improves.
 
     Args:
         run: the evaluation, on every rank; the metrics of rank 0 count.
@@ -28,6 +28,7 @@ class Evaluation(StepCallback):
         patience: evaluations without a better one before the run stops.
         checkpoints: saves again after each evaluation, so that a resumed run knows the best.
         interruption: ends an evaluation at once.
+        lengthened: the run is resumed to be longer: earlier evaluations without a better one count no more.
     """
 
     def __init__(
@@ -40,14 +41,18 @@ class Evaluation(StepCallback):
         patience: int | None,
         checkpoints: Checkpoints,
         interruption: Interruption,
+        lengthened: bool = False,
     ) -> None:
         self.run, self.best_by, self.every, self.patience = run, best_by, every, patience
         self.folder, self.metrics = folder, metrics
         self.checkpoints, self.interruption = checkpoints, interruption
         self.best, self.without_gain, self.done_at = -1.0, 0, -1
+        self.lengthened = lengthened
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
+        if self.lengthened:
+            self.without_gain = 0
         step = trainer.global_step
         if self.every and step and step % self.every == 0 and self.done_at != step:
             # the run stopped between this step's checkpoint and its evaluation
@@ -62,7 +67,7 @@ class Evaluation(StepCallback):
             self.evaluate(trainer, module)
 
     def evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Evaluates the weights as they are."""
+        """Evaluate the weights as they are."""
         assert isinstance(module, TrainingModule)
         module.share_statistics()
         with self.interruption.at_once(trainer):
@@ -77,7 +82,7 @@ class Evaluation(StepCallback):
                 module.save_weights(self.folder / "best.pth")
         else:
             self.without_gain += 1
-            self._fall(trainer.global_step, module)
+            self._decay(trainer.global_step, module)
         self.checkpoints.save(trainer)
         if self.patience is not None and self.without_gain >= self.patience:
             _LOG.info(
@@ -89,8 +94,8 @@ class Evaluation(StepCallback):
             )
             trainer.should_stop = True
 
-    def _fall(self, step: int, module: TrainingModule) -> None:
-        """Lowers the learning rate from the next update but one on, where the schedule waits for this."""
+    def _decay(self, step: int, module: TrainingModule) -> None:
+        """Lower the learning rate from the next update but one on, for the plateau schedule."""
         solver = module.solver
         if solver.schedule == "plateau" and self.without_gain % solver.patience == 0:
             module.schedule.falls += 1

@@ -1,8 +1,7 @@
-"""metrics.csv, metrics.jsonl and TensorBoard's files of a run, and the callback that writes a line of them."""
+"""metrics.csv and metrics.jsonl of a run, and the callback that writes a line of them."""
 
 import csv
 import json
-import logging
 import resource
 import sys
 import time
@@ -13,11 +12,11 @@ from typing import Any
 import lightning as L
 import torch
 
+from detection.ops.device import is_gpu
 from detection.training.callbacks.base import StepCallback
 from detection.training.loop import TrainingModule
 from detection.utils.atomic_io import replacing
 
-_LOG = logging.getLogger(__name__)
 _SPEED = ("gradient_norm", "seconds", "data_seconds", "images_per_second", "memory_mb")
 
 
@@ -25,14 +24,14 @@ Row = dict[str, float | int | None]
 
 
 class MetricsLog:
-    """metrics.csv and metrics.jsonl of a run, and TensorBoard's files where it is installed. One line a call.
+    """metrics.csv and metrics.jsonl of a run. One line a call.
 
     Args:
         folder: of the run.
-        start: the step that the run begins at; lines of a stopped run beyond it are taken out.
+        start: the step that the run begins at; lines of a stopped run beyond it are removed.
         losses: their names.
         metrics: names of what evaluations give.
-        loggers: of Lightning, which get the same numbers; an error of theirs is a warning and does not end the run.
+        loggers: of Lightning, guarded, which get the same numbers.
     """
 
     def __init__(
@@ -49,56 +48,39 @@ class MetricsLog:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
-        self.board = _tensorboard(folder)
         self.loggers = list(loggers)
 
     def write(self, row: Row) -> None:
-        """Appends what ``row`` has of the columns."""
+        """Append what ``row`` has of the columns."""
         row = {k: v for k, v in row.items() if k in self.columns}
         with self.jsonl.open("a") as file:
             file.write(json.dumps(row) + "\n")
         with self.csv.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
         numbers = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
-        for logger in list(self.loggers):
-            try:
-                logger.log_metrics(numbers, step=row["step"])
-            except Exception as error:  # another's code, which must not cost a run
-                _LOG.warning("%s failed and gets no more lines: %s", type(logger).__name__, error)
-                self.loggers.remove(logger)
-        if self.board is not None:
-            for name, value in row.items():
-                if name != "step" and value is not None:
-                    self.board.add_scalar(name, value, row["step"])
+        for logger in self.loggers:
+            logger.log_metrics(numbers, step=row["step"])
 
     def close(self) -> None:
-        """Writes out what TensorBoard's writer still holds."""
-        if self.board is not None:
-            self.board.flush()
+        """Have the loggers write out what they hold."""
+        for logger in self.loggers:
+            logger.save()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none where it is not there. A last line without its end, of a run that was cut off or
-    that is writing it now, is left out."""
+    """Read the lines of a metrics.jsonl; none where it is not there. A last line without its end, of a run that was cut off
+    or that is writing it now, is left out."""
     if not path.exists():
         return []
     *lines, _ = path.read_text().split("\n")
     return [json.loads(line) for line in lines]
 
 
-def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # an extra
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
-
-
 class StepLog(StepCallback):
     """Writes the losses and speed of every ``every``-th step; the first of the callbacks.
 
     Seconds are means over the steps since the last line, without evaluations and checkpoints; data_seconds is the part
-    spent waiting for pictures. Losses are those of this process's images of the step; gradient_norm is that of all its
+    spent waiting for images. Losses are those of this process's images of the step; gradient_norm is that of all its
     gradients together, before clipping.
     """
 
@@ -135,7 +117,7 @@ class StepLog(StepCallback):
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "loss": sum(losses.values()) if losses else None,
             **losses,
-            **module.measured(),
+            **module.extra_metrics(),
             "gradient_norm": None if module.gradient_norm is None else float(module.gradient_norm),
             "seconds": round(seconds, 4),
             "data_seconds": round(self.data / steps, 4),
@@ -151,7 +133,7 @@ class StepLog(StepCallback):
 
 
 def memory_mb(device: torch.device) -> float:
-    """Peak memory so far: of the GPU, else of this process."""
-    if device.type == "cuda":
+    """Return the peak memory so far in MiB: of the GPU, else of this process."""
+    if is_gpu(device):
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

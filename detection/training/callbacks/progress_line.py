@@ -1,4 +1,4 @@
-"""The progress bar of a run; in a log file or pipe a line now and then."""
+"""The progress bar of a run; in a log file or pipe a line every few steps."""
 
 import logging
 import time
@@ -13,7 +13,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class ProgressLine(StepCallback):
-    """A bar with the time left; in a log file or pipe a line now and then."""
+    """A bar with the time left; in a log file or pipe a line every few steps."""
 
     def __init__(self, total: int, every: int) -> None:
         self.total, self.every = total, every

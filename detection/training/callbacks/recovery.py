@@ -1,4 +1,4 @@
-"""Seatbelts of a run: a warning when the loss rises, and a way back from a non-finite loss (solver.not_finite=recover)."""
+"""Seatbelts of a run: a warning when the loss rises, and recovery from a non-finite loss (solver.not_finite=recover)."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 from detection.training.callbacks.base import StepCallback
 from detection.training.loop import TrainingModule
-from detection.training.replay import NotFinite
+from detection.training.replay import NonFiniteLossError
 from detection.utils.atomic_io import replacing
 
 _LOG = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class LossWatch:
     """The running median of the loss over the last ``WINDOW`` steps.
 
     Attributes:
-        losses: of those steps, oldest first; non-finite ones are not counted.
+        losses: of those steps, oldest first; non-finite ones are left out.
         lowest: the lowest running median so far; None before the first full window.
         rising: whether the last loss was more than ``RISING`` times the median before it.
     """
@@ -44,7 +44,7 @@ class LossWatch:
         return statistics.median(self.losses) if len(self.losses) == WINDOW else None
 
     def add(self, loss: float) -> bool:
-        """Counts a finite loss. Returns whether it begins to rise: once for each rise."""
+        """Add a finite loss. Return whether it begins to rise: once for each rise."""
         before, was_rising = self.median, self.rising
         self.rising = before is not None and loss > RISING * before
         self.losses.append(loss)
@@ -54,12 +54,12 @@ class LossWatch:
         return self.rising and not was_rising
 
     def healthy(self) -> bool:
-        """Whether the loss is near the lowest it has been, so that the weights are worth going back to."""
+        """Return whether the loss is near the lowest it has been, so that the weights are worth a snapshot."""
         median = self.median
         return not self.rising and (median is None or self.lowest is None or median <= _HEALTHY * self.lowest)
 
     def restart(self) -> None:
-        """Forgets the last losses, not the lowest median: they are of weights that are gone."""
+        """Drop the last losses, which are of discarded weights; the lowest median stays."""
         self.losses.clear()
         self.rising = False
 
@@ -69,7 +69,7 @@ class Recovery(StepCallback):
 
     With ``solver.not_finite=recover`` a snapshot of the training state (weights, statistics, optimiser, average) is kept in
     memory every ``WINDOW`` steps while the loss is healthy. After a non-finite loss, whose step has changed nothing, the run
-    goes back to it at half the learning rate; the steps are not repeated: the next batch is the next one. After ``LIMIT``
+    is restored from it at half the learning rate; steps are not repeated: the next batch is the next one. After ``LIMIT``
     times it ends. The snapshot is part of the training checkpoint, so that a resumed run recovers as an uninterrupted one.
 
     Args:
@@ -79,7 +79,7 @@ class Recovery(StepCallback):
     def __init__(self, run_json: Path | None) -> None:
         self.run_json = run_json
         self.watch, self.count = LossWatch(), 0
-        self.skipped = 0  # of the module's, those that were answered
+        self.skipped = 0  # of the module's, those that are handled
         self.events: list[dict[str, Any]] = []
         self.snapshot: dict[str, Any] | None = None
 
@@ -102,12 +102,12 @@ class Recovery(StepCallback):
                 f"over {WINDOW} steps ({median:.3g}); gradient norm {_norm(module):.3g}. If it stays there, lower "
                 "solver.base_lr or set solver.clip_norm"
             )
-            self._note(step, "rising loss", text)
+            self._warn(step, "rising loss", text)
         if module.solver.not_finite == "recover" and step % WINDOW == 0 and self.watch.healthy():
             self._take(trainer, module, step)
 
     def _take(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
-        """Copies the training state to the host, unless a weight is non-finite."""
+        """Copy the training state to the host, unless a weight is non-finite."""
         if not all(bool(p.isfinite().all()) for p in module.model.parameters()):
             return
         state = {"weights": module.state_dict(), "optimizer": trainer.optimizers[0].state_dict()["state"]}
@@ -118,7 +118,7 @@ class Recovery(StepCallback):
         self.count += 1
         assert self.snapshot is not None  # there is one from the first step on
         if self.count > LIMIT:
-            raise NotFinite(
+            raise NonFiniteLossError(
                 f"step {step}: a non-finite loss again after {LIMIT} recoveries, each at half the learning rate. Look at "
                 "the step with resdet replay and at the data with resdet check-dataset; then start anew with a lower "
                 "solver.base_lr, a longer solver.warmup or solver.precision=float32"
@@ -135,9 +135,9 @@ class Recovery(StepCallback):
             f"step {step}: back to the weights of step {self.snapshot['step']} at half the learning rate "
             f"({optimizer.param_groups[0]['lr']:.3g}); recovery {self.count} of at most {LIMIT}"
         )
-        self._note(step, "recovered from a non-finite loss", text)
+        self._warn(step, "recovered from a non-finite loss", text)
 
-    def _note(self, step: int, kind: str, text: str) -> None:
+    def _warn(self, step: int, kind: str, text: str) -> None:
         _LOG.warning("%s", text)
         self.events.append({"step": step, "kind": kind, "text": text})
 
@@ -177,5 +177,5 @@ class Recovery(StepCallback):
 
 
 def _norm(module: TrainingModule) -> float:
-    """The gradient norm of the last step, before clipping."""
+    """Return the gradient norm of the last step, before clipping."""
     return float("nan") if module.gradient_norm is None else float(module.gradient_norm)

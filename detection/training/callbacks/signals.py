@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step under way is finished, the state is saved, and the process ends with a code of its own."""
+"""SIGTERM and Ctrl-C: the current step is finished, a checkpoint is saved, and the process exits with its own code."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ from detection.training.loop import TrainingModule
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_ASKED_EVERY = 10  # steps after which processes tell each other whether they were asked to stop
+_AGREE_EVERY = 10  # steps after which processes agree whether one of them got a signal
 
 
 class Interrupted(SystemExit):
@@ -26,12 +26,12 @@ class Interrupted(SystemExit):
 
 
 class Interruption(StepCallback):
-    """The last of the callbacks: looks after each step whether a signal came. A second Ctrl-C ends at once.
+    """The last of the callbacks: after each step, stops the run if a signal came. A second Ctrl-C ends at once.
 
-    Several processes stop together at the same step, which they agree upon every tenth.
+    Several processes stop together at the same step, which they agree on every tenth.
 
     Args:
-        checkpoints: saves the state (:class:`detection.training.callbacks.checkpoints.Checkpoints`).
+        checkpoints: saves the checkpoint (:class:`detection.training.callbacks.checkpoints.Checkpoints`).
     """
 
     def __init__(self, checkpoints: Any) -> None:
@@ -42,7 +42,7 @@ class Interruption(StepCallback):
         self.begin = _Begin(self)
 
     def install(self, trainer: L.Trainer) -> None:
-        """From now on signals are noted; one that Lightning noted before counts too."""
+        """Handle signals from now on; one that Lightning got before counts too."""
         self.alone = trainer.world_size == 1
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
@@ -53,16 +53,16 @@ class Interruption(StepCallback):
     def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
         stop = self.number is not None
         if not self.alone:
-            # a signal that comes after this question waits for the next one: all must have the same answer
-            stop = step % _ASKED_EVERY == 0 and trainer.strategy.reduce_boolean_decision(stop, all=False)
+            # a signal after this reduction waits for the next one: all processes must get the same answer
+            stop = step % _AGREE_EVERY == 0 and trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop and step < module.solver.max_iter:
             self.checkpoints.ensure(trainer)
             self._end(step)
 
     @contextlib.contextmanager
     def at_once(self, trainer: L.Trainer) -> Iterator[None]:
-        """Within an evaluation no step's end is waited for; the state is saved, and a resumed run evaluates again. Several
-        processes finish it, since they answer each other there."""
+        """Within, an evaluation, a signal stops at once; a checkpoint is saved, and a resumed run evaluates again. Several
+        processes finish the evaluation, since they synchronise there."""
         if not self.before or not self.alone:
             yield
             return
@@ -72,7 +72,7 @@ class Interruption(StepCallback):
                 raise Interrupted(self.number)
             yield
         except Interrupted:
-            self.interruptible = False  # a second signal must not break off the saving
+            self.interruptible = False  # a second signal must not interrupt the saving
             self.checkpoints.ensure(trainer)
             self._end(trainer.global_step)
         finally:
@@ -84,12 +84,12 @@ class Interruption(StepCallback):
         self.number = number
         if self.interruptible:
             raise Interrupted(number)
-        _LOG.info("%s: the step under way is finished and the state saved", signal.Signals(number).name)
+        _LOG.info("%s: finishing the current step and saving a checkpoint", signal.Signals(number).name)
 
     def _end(self, step: int) -> None:
         number = self.number or signal.SIGTERM
         _LOG.warning(
-            "stopped by %s at step %d; the state is in %s, and --resume goes on from there",
+            "stopped by %s at step %d; the checkpoint is %s, continue with --resume",
             signal.Signals(number).name,
             step,
             self.checkpoints.folder / "last.pth",
@@ -103,7 +103,7 @@ class Interruption(StepCallback):
 
 
 class _Begin(L.Callback):
-    """The first of the callbacks: what others do at the start, an evaluation that is owed, can be interrupted too."""
+    """The first of the callbacks: what others do at the start, such as a pending evaluation, can be interrupted too."""
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption

@@ -6,7 +6,7 @@ import torch
 from detection import build_model
 from detection.checkpoint.detector import Classes
 from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig
-from detection.training.loop import DetectionModule
+from detection.training.detection_module import DetectionModule
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])

@@ -17,7 +17,7 @@ from detection.checkpoint.detector import Classes
 from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig, RPNConfig, SolverConfig
 from detection.data.loader import Batch
 from detection.training import loop as engine
-from detection.training.run import make_trainer
+from detection.training.trainer import make_trainer
 
 SIZE = (64, 96)
 OBJECTS = (

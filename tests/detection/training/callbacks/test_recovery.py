@@ -9,7 +9,7 @@ from runs import SMALL, compare, go, rows, state
 
 from detection.training.callbacks import recovery
 from detection.training.callbacks.recovery import LossWatch
-from detection.training.loop import DetectionModule
+from detection.training.detection_module import DetectionModule
 
 KEYS = [*SMALL, "solver.not_finite=recover", "solver.schedule=step", "solver.steps=[100]", "data.val=1"]
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import platform
 import shlex
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from detection.utils.atomic_io import replacing
+from detection.utils.distributed import world_size
 
 _LOG = logging.getLogger(__name__)
 _PACKAGES = (
@@ -70,9 +70,9 @@ def provenance() -> dict[str, Any]:
         "device": torch.cuda.get_device_name()
         if on_gpu
         else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
-        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+        "processes": world_size(),
         "versions": versions,
-        "git": _git(Path(__file__).parent),
+        "git": _git(Path(__file__).parents[1]),
     }
 
 

@@ -25,7 +25,7 @@ _LOGGERS = ("detection", "backbone")
 _PICTURES, _DRAWN_SCORE, _DRAWN_SIDE = 8, 0.5, 640
 
 
-def set_aside(output: Path, names: Iterable[str]) -> None:
+def move_earlier_run(output: Path, names: Iterable[str]) -> None:
     """Makes the folder; files of an earlier run with these names go to a subfolder, nothing is overwritten."""
     output.mkdir(parents=True, exist_ok=True)
     earlier = [output / name for name in names if (output / name).exists()]

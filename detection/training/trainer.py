@@ -1,0 +1,99 @@
+"""Lightning's Trainer with a run's callbacks: the fit that detectors and classifiers share."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from detection.config import SolverConfig
+from detection.training.callbacks.checkpoints import Checkpoints
+from detection.training.callbacks.metrics_log import MetricsLog, StepLog
+from detection.training.callbacks.progress_line import ProgressLine
+from detection.training.callbacks.recovery import Recovery
+from detection.training.callbacks.signals import Interruption
+from detection.training.loop import TrainingModule
+from detection.training.schedule import iterations, scaled_lr
+from detection.utils.distributed import local_world_size, world_size
+from detection.utils.precision import use_bf16
+
+_LOG = logging.getLogger(__name__)
+# in torch's messages, where a DataLoader worker is gone or hangs
+_WORKER_ERRORS = ("is killed by signal", "exited unexpectedly", "timed out after")
+
+
+def describe_solver(solver: SolverConfig) -> str:
+    """Return what is done in a step and at what learning rate, for the log."""
+    return (
+        f"{solver.batch_size} images a step ({world_size()} processes x {solver.accumulate} micro-batches), "
+        f"{solver.max_iter} steps in {'bf16' if use_bf16(solver.precision) else 'float32'}; learning rate "
+        f"{scaled_lr(solver):g} (base_lr {solver.base_lr:g} for {solver.reference_batch} images, "
+        f"{solver.lr_scaling} scaling)"
+    )
+
+
+def step_callbacks(
+    solver: SolverConfig, metrics: MetricsLog | None, output: Path
+) -> tuple[Checkpoints, Interruption, list[L.Callback]]:
+    """Return the callbacks of every run in order, but for the interruption, which is to be the last; ``metrics`` is that of
+    rank 0, and None on the others."""
+    checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, solver.max_iter))
+    interruption = Interruption(checkpoints)
+    recovery = Recovery(output / "run.json")  # before the others: they see the weights that the run continues with
+    callbacks: list[L.Callback] = [interruption.begin, recovery, StepLog(metrics, solver.log_every), checkpoints]
+    if metrics is not None:
+        callbacks.append(ProgressLine(solver.max_iter, solver.log_every))
+    return checkpoints, interruption, callbacks
+
+
+def fit(
+    module: TrainingModule,
+    loader: Any,
+    callbacks: list[L.Callback],
+    checkpoint: Path | None,
+    loggers: Sequence[Any] = (),
+) -> L.Trainer:
+    """Train, from a checkpoint on where there is one, and return the trainer."""
+    if module.solver.compile:
+        for part in module.parts_to_compile():
+            part.compile(dynamic=True)  # images differ in size and in their number of regions
+    trainer = make_trainer(module.solver, callbacks, loggers)
+    with warnings.catch_warnings():
+        # advice on workers and loggers that the configuration decides
+        warnings.filterwarnings("ignore", module="lightning")
+        try:
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        except RuntimeError as error:
+            if "DataLoader" not in str(error) or not any(sign in str(error) for sign in _WORKER_ERRORS):
+                raise
+            raise OSError(
+                f"loading stopped at step {trainer.global_step + 1}: {str(error).partition(chr(10))[0]} A DataLoader worker "
+                "that was killed had mostly no memory left: lower data.workers; one that timed out waits for a disk, or "
+                "data.timeout is too short. --resume continues from the last checkpoint"
+            ) from error
+    return trainer
+
+
+def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], loggers: Sequence[Any] = ()) -> L.Trainer:
+    """Return Lightning's Trainer, under torchrun where that started this process."""
+    world, local = world_size(), local_world_size()
+    return L.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=local,
+        num_nodes=max(world // local, 1),
+        strategy="ddp" if world > 1 else "auto",
+        precision="bf16-mixed" if use_bf16(solver.precision) else "32-true",
+        max_steps=solver.max_iter,
+        max_epochs=-1,
+        accumulate_grad_batches=solver.accumulate,
+        callbacks=callbacks,
+        logger=list(loggers) or False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
