@@ -171,6 +171,8 @@ class RoIHead(nn.Module):
         truth = target["boxes"]
         if self.append_truth:
             proposals = torch.cat((proposals, truth))
+        if padded:  # padded slots to the end: the sampler then draws as in the compact form
+            proposals = proposals[(~larger_than(proposals, 0.0)).to(torch.int8).argsort(stable=True)]
         matched, label = self.matcher(truth, proposals)
         label = label.masked_fill(~larger_than(proposals, 0.0), IGNORED)  # padded slots
         index, kind = sample(self.sampler, label, generator, padded)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from backbone import resnet18, resnet50
 from backbone.norm import FrozenBatchNorm2d, conv_norm, freeze_norms, norm_factory
 
 
@@ -86,3 +87,65 @@ def test_more_than_a_norm_is_not_frozen_and_twins_stay_twins():
     twins = freeze_norms(nn.Sequential(norm, norm))
     assert twins[0] is twins[1]
     assert isinstance(twins[1], FrozenBatchNorm2d)
+
+
+class Hooked:
+    """Counts the calls of forward hooks on all convolutions and norms of a network."""
+
+    def __init__(self, net):
+        self.calls = {}
+        kinds = (nn.Conv2d, FrozenBatchNorm2d)
+        for name, module in net.named_modules():
+            if isinstance(module, kinds):
+                self.calls[name] = 0
+                module.register_forward_hook(lambda m, i, o, name=name: self.calls.update({name: self.calls[name] + 1}))
+
+
+@pytest.mark.parametrize("factory", [resnet18, resnet50])
+def test_hooks_fire_on_folded_layers(factory):
+    torch.manual_seed(0)
+    net, x = factory(norm="frozen_bn").eval(), torch.rand(1, 3, 64, 64)
+    for module in net.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            module.running_mean.normal_()
+    folded = net.features(x)
+    hooked = Hooked(net)
+    assert len(hooked.calls) > 37
+    maps = net.features(x)
+    assert set(hooked.calls.values()) == {1}
+    for name, value in folded.items():
+        torch.testing.assert_close(maps[name], value, rtol=1e-4, atol=1e-4)
+
+
+def test_pre_hooks_backward_hooks_and_hooks_on_the_shortcut_fire():
+    net, x, fired = resnet18(norm="frozen_bn"), torch.rand(1, 3, 32, 32), []
+    net.layer2[0].conv1.register_forward_pre_hook(lambda m, i: fired.append("pre"))
+    net.layer2[0].bn2.register_full_backward_hook(lambda m, i, o: fired.append("backward"))
+    net.layer2[0].downsample.register_forward_hook(lambda m, i, o: fired.append("shortcut"))
+    net(x).sum().backward()
+    assert fired == ["pre", "shortcut", "backward"]
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_subclasses_padding_and_biases_count():
+    torch.manual_seed(0)
+    x, norm = torch.rand(2, 3, 8, 8), FrozenBatchNorm2d(4)
+    norm.running_mean.fill_(0.3)
+    for conv in (
+        Doubled(3, 4, 3, padding=1, bias=False),
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect", bias=False),
+        nn.Conv2d(3, 4, 3, padding=1, bias=True),
+    ):
+        assert torch.equal(conv_norm(conv, norm, x), norm(conv(x)))
+
+    class Shifted(FrozenBatchNorm2d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    conv, shifted = nn.Conv2d(3, 4, 3, bias=False), Shifted(4)
+    assert torch.equal(conv_norm(conv, shifted, x), shifted(conv(x)))

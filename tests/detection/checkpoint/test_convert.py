@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from backbone import resnet18, resnet50
 from backbone.weights import read_weights
 from detection import build_model, load_config, load_detector, load_weights
-from detection.checkpoint.detector import Classes, save_detector
+from detection.checkpoint.detector import save_detector
+from detection.checkpoint.metadata import Classes
 from detection.checkpoint.keys import from_detectron2, to_detectron2
 from detection.checkpoint.label_maps import class_names
 from detection.cli import run

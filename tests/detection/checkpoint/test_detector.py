@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from detection import build_model, load_detector, load_weights
-from detection.checkpoint.detector import Classes, save_detector, start_weights
+from detection.checkpoint.detector import save_detector
+from detection.checkpoint.metadata import Classes
 from detection.config import Config, ModelConfig
 
 CONFIG = Config(model=ModelConfig(backbone="resnet18", norm="bn", freeze_at=0))
@@ -31,13 +32,6 @@ def test_another_model_is_named(saved):
     _, path = saved
     with pytest.raises(ValueError, match=r"4 differences.*roi_head.classes.weight has \[3, 512\], wanted \[6, 512\]"):
         load_weights(build_model(CONFIG.model, 5), path)
-
-
-def test_other_classes_are_listed(saved):
-    _, path = saved
-    config = ModelConfig(backbone="resnet18", norm="bn", freeze_at=0, weights=str(path))
-    with pytest.raises(ValueError, match=r"the data: cow, pig\n.*d.pth: cat, dog"):
-        start_weights(build_model(config, 2), config, Classes(("cow", "pig"), (1, 2)))
 
 
 def test_a_backbone_is_no_detector(tmp_path):

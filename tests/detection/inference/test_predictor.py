@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from detection import Detections, Predictor, build_model, load_config
-from detection.checkpoint.detector import Classes, save_detector
+from detection.checkpoint.detector import save_detector
+from detection.checkpoint.metadata import Classes
 from detection.cli import run
 
 KEYS = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detection import build_model
-from detection.checkpoint.detector import Classes
+from detection.checkpoint.metadata import Classes
 from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig
 from detection.training.detection_module import DetectionModule
 

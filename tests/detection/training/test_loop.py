@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detection import build_model
-from detection.checkpoint.detector import Classes
+from detection.checkpoint.metadata import Classes
 from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig, RPNConfig, SolverConfig
 from detection.data.loader import Batch
 from detection.training import loop as engine

@@ -1,0 +1,68 @@
+"""A machine with one GPU, as far as Python can tell: for walking the branches that commands take there.
+
+Tensors that are asked for on "cuda" live on the CPU; torch's own functions check their arguments as they do on a GPU, so that
+``torch.cuda.set_device("cuda")`` raises here as it does there.
+"""
+
+import contextlib
+
+import torch
+from torch.cuda._utils import _get_device_index
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+
+def _on_cpu(x):
+    if isinstance(x, torch.device) and x.type == "cuda":
+        return torch.device("cpu")
+    return "cpu" if isinstance(x, str) and (x == "cuda" or x.startswith("cuda:")) else x
+
+
+class OnCpu(TorchFunctionMode):
+    """Replaces the device "cuda" by the CPU in every function of torch; counts what asked for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.moved = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        # a device itself may be named; only tensors cannot live on it
+        if func is torch.Tensor.cuda:
+            self.moved += 1
+            return args[0]
+        found = []
+        replaced = tree_map(lambda x: found.append(x) or _on_cpu(x) if _on_cpu(x) is not x else x, (args, kwargs))
+        self.moved += len(found)
+        return func(*replaced[0], **replaced[1])
+
+
+class Calls:
+    """What was asked of torch.cuda."""
+
+    def __init__(self):
+        self.set_device = []
+        self.mode = OnCpu()
+
+
+@contextlib.contextmanager
+def one_gpu(monkeypatch):
+    """Within, torch finds a GPU."""
+    calls = Calls()
+
+    def set_device(device):
+        # the check of torch.cuda.set_device: a number, or a device with its number
+        calls.set_device.append(_get_device_index(device))
+        assert calls.set_device[-1] == 0, "there is one GPU"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 1)
+        patch.setattr(torch.cuda, "current_device", lambda: 0)
+        patch.setattr(torch.cuda, "set_device", set_device)
+        patch.setattr(torch.cuda, "get_device_name", lambda device=None: "a GPU that is not there")
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+        patch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: _get_device_index(device, optional=True))
+        patch.setattr(torch.Tensor, "pin_memory", lambda self, device=None: self)
+        with calls.mode:
+            yield calls
