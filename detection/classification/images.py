@@ -17,7 +17,7 @@ from torchvision.transforms import functional as TF  # v2 rounds resized bytes o
 from detection.classification.config import PicturesConfig
 from detection.data.annotations import DataError
 from detection.data.image import SUFFIXES, UnreadableImage, read_image
-from detection.data.loader import TrainOrder, leave_interrupts
+from detection.data.loader import TrainBatchSampler, init_worker
 from detection.data.synthetic import CLASSES, draw_crop
 
 _LOG = logging.getLogger(__name__)
@@ -239,10 +239,12 @@ def train_loader(
     dataset: TrainPictures, batch_size: int, *, parts: int, rank: int, world: int, seed: int, start: int
 ) -> DataLoader[Any]:
     """Endless batches of this process's share of each step, from step ``start`` on."""
-    everything = np.arange(len(dataset.pictures))
-    together = np.zeros(len(everything), dtype=bool)
-    order = TrainOrder(everything, together, batch_size, parts=parts, rank=rank, world=world, seed=seed, start=start)
-    return _loader(dataset, dataset.config.workers, batch_sampler=order)
+    indices = np.arange(len(dataset.pictures))
+    ungrouped = np.zeros(len(indices), dtype=bool)
+    sampler = TrainBatchSampler(
+        indices, ungrouped, batch_size, micro_batches=parts, rank=rank, world=world, seed=seed, start=start
+    )
+    return _loader(dataset, dataset.config.workers, batch_sampler=sampler)
 
 
 def eval_loader(dataset: EvalPictures, batch_size: int, indices: range) -> DataLoader[Any]:
@@ -256,6 +258,6 @@ def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[A
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        worker_init_fn=leave_interrupts,
+        worker_init_fn=init_worker,
         **options,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.config import AnchorConfig, Config, ModelConfig
-from detection.data.transforms import resized
+from detection.data.transforms import output_size
 from detection.modeling.build import anchor_generators
 from detection.modeling.matcher import MAX_PAIRS
 from detection.ops.boxes import iou, larger_than
@@ -32,7 +32,7 @@ def seen_boxes(config: Config, pictures: Sequence[tuple[tuple[int, int], Sequenc
         boxes = torch.tensor(own, dtype=torch.float32).reshape(-1, 4)
         boxes = boxes[larger_than(boxes, 0.0) & boxes.isfinite().all(dim=1)]
         if len(boxes):
-            to = resized(*size, config.data.short_side[-1], config.data.max_side)
+            to = output_size(*size, config.data.short_side[-1], config.data.max_side)
             seen.append((to, boxes * torch.tensor([to[1] / size[1], to[0] / size[0]] * 2)))
     return seen
 

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from detection.data.cache import FORMAT, folder, replace_with, stamp
+from detection.data.cache import FORMAT_VERSION, cache_dir, file_stamp, write_atomically
 from detection.dataset_check.issues import Picture, inspect_picture
 
 _LOG = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ def inspect_pictures(
         tick: called with how many of the files to decode are done, and how many there are.
         inspect: decodes one.
     """
-    place = folder() / f"pictures-{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
+    place = cache_dir() / f"pictures-{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
     known = _read(place)
     stamps: dict[str, tuple[int, int]] = {}
     for file in files:
         with contextlib.suppress(OSError):  # decoding says what is wrong with it
-            stamps[file] = stamp(Path(file))
+            stamps[file] = file_stamp(Path(file))
     found = {f: known[f][1] for f, own in stamps.items() if f in known and known[f][0] == own}
     rest = [file for file in files if file not in found]
     if not rest:
@@ -93,7 +93,7 @@ def _inspect_all(inspect: Callable[[str], Picture], files: Sequence[str]) -> lis
 def _read(place: Path) -> _Stamped:
     try:
         content = json.loads(place.read_text())
-        if content["format"] != FORMAT:
+        if content["format"] != FORMAT_VERSION:
             return {}
         return {file: ((size, written), Picture(*own)) for file, ((size, written), own) in content["pictures"].items()}
     except Exception:  # absent, or whatever is wrong with a damaged file
@@ -103,6 +103,6 @@ def _read(place: Path) -> _Stamped:
 def _write(place: Path, pictures: _Stamped) -> None:
     rows = {file: (own, dataclasses.astuple(picture)) for file, (own, picture) in pictures.items()}
     try:
-        replace_with(place, lambda part: part.write_text(json.dumps({"format": FORMAT, "pictures": rows})))
+        write_atomically(place, lambda part: part.write_text(json.dumps({"format": FORMAT_VERSION, "pictures": rows})))
     except OSError as error:  # a full or read-only disk is no reason to stop
         _LOG.warning("what was found of the pictures cannot be kept for the next time: %s", error)

@@ -15,10 +15,10 @@ from defusedxml.ElementTree import ParseError, parse
 
 from detection.config import DataConfig
 from detection.data.annotations import DataError
-from detection.data.cache import stamp
-from detection.data.coco import annotation_file, image_folder, image_folders, read_coco, text
+from detection.data.cache import file_stamp
+from detection.data.coco import annotation_file, file_name, image_folder, image_folders, read_coco
 from detection.data.image import SUFFIXES
-from detection.data.voc import image_sets, listed_names, object_of, pictures_of, read_voc, years
+from detection.data.voc import image_files, image_names, image_sets, parse_object, read_voc, year_folders
 from detection.dataset_check.issues import KINDS, REFUSES, Annotated, Box, Fault
 
 
@@ -74,25 +74,25 @@ def made_from(config: DataConfig, split: str) -> list[tuple[int, int]]:
     root = Path(config.root).expanduser()
     if config.format == "coco":
         path = annotation_file(root, split)
-        return [stamp(own) for own in (path, *image_folders(root, split, path)) if own.exists()]
+        return [file_stamp(own) for own in (path, *image_folders(root, split, path)) if own.exists()]
     paths = []
     for year, image_set in image_sets(root, split):
-        names = listed_names(image_set, set(pictures_of(year)))
+        names = image_names(image_set, set(image_files(year)))
         xmls = [year / "Annotations" / f"{name}.xml" for name in names]
         paths += [image_set, year / "JPEGImages", *xmls]
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda own: stamp(own) if own.exists() else (-1, -1), paths))
+        return list(pool.map(lambda own: file_stamp(own) if own.exists() else (-1, -1), paths))
 
 
 def _audit_voc(root: Path, split: str) -> Audit:
-    if not years(root):
+    if not year_folders(root):
         raise DataError(f"{root}: no VOC folder (ImageSets/Main, there or in year folders)")
     sets = image_sets(root, split)
     found = Audit(" + ".join(str(file) for _, file in sets))
     seen: set[str] = set()
     for year, image_set in sets:
-        pictures = pictures_of(year)
-        for name in listed_names(image_set, set(pictures)):
+        pictures = image_files(year)
+        for name in image_names(image_set, set(pictures)):
             xml = year / "Annotations" / f"{name}.xml"
             if name in seen:
                 found.faults.append(Fault("repeated name", str(image_set), None, name))
@@ -116,7 +116,7 @@ def _voc_image(found: Audit, xml: Path, picture: Path) -> None:
     objects: list[tuple[str, str, Box, bool]] = []
     for number, element in enumerate(tree.iter("object"), 1):
         try:
-            read = object_of(element, xml)
+            read = parse_object(element, xml)
         except DataError as error:
             found.faults.append(Fault("broken annotations", str(xml), str(number), str(error)))
             continue
@@ -162,7 +162,7 @@ def _audit_coco(root: Path, split: str) -> Audit:
             found.classes[own[1]] += 0
     listed: dict[Any, tuple[str, tuple[int, int] | None]] = {}
     for i, row in enumerate(images):
-        own = entry("images", i, row, lambda m: (_key(m["id"]), text(m["file_name"]), _coco_size(m)))
+        own = entry("images", i, row, lambda m: (_key(m["id"]), file_name(m["file_name"]), _coco_size(m)))
         if own is None:
             continue
         if own[0] in listed:

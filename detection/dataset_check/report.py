@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detection.config import Config
 from detection.data.annotations import Records
-from detection.data.cache import kept, stamp, text_array, text_of
+from detection.data.cache import cached, decode_json, encode_json, file_stamp
 from detection.dataset_check.anchor_coverage import anchor_fit, seen_boxes
 from detection.dataset_check.decoding import inspect_pictures
 from detection.dataset_check.issues import (
@@ -90,15 +90,15 @@ def first_look(config: Config, sets: Sequence[Records], place: Path) -> None:
     _LOG.info("looking through the annotations under %s", config.data.root)
     splits = [split for split in (config.data.train, config.data.val) if split]
     folders = sorted({os.path.dirname(file) for records in sets for file in records.files})
-    stamps = [[made_from(config.data, split) for split in splits], [stamp(Path(folder)) for folder in folders]]
-    arrays = kept(
+    stamps = [[made_from(config.data, split) for split in splits], [file_stamp(Path(folder)) for folder in folders]]
+    arrays = cached(
         f"check of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
         hashlib.sha256(
             repr((stamps, config.data, config.model.anchors, config.model.architecture)).encode()
         ).hexdigest(),
-        lambda: {"report": text_array(check(config, quick=True))},
+        lambda: {"report": encode_json(check(config, quick=True))},
     )
-    report = text_of(arrays["report"])
+    report = decode_json(arrays["report"])
     with replacing(place) as part:
         part.write_text(json.dumps(report, indent=2) + "\n")
     lines = [*_faults(report, shown=1), *_anchors_text(report["anchors"])]

@@ -181,7 +181,7 @@ def _fit(
     loader = train_loader(
         dataset,
         solver.batch_size,
-        parts=solver.accumulate,
+        micro_batches=solver.accumulate,
         rank=rank,
         world=world,
         seed=config.seed,

@@ -125,14 +125,14 @@ def test_a_loading_process_that_dies_is_named(undisturbed, tmp_path):
 
 def test_a_loading_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
     """As on a disk that no longer answers."""
-    read = source.read_picture
+    read = source.draw_image
 
     def hang(name):
         if name == "shapes-0-000004.png":
             time.sleep(60)
         return read(name)
 
-    monkeypatch.setattr(source, "read_picture", hang)
+    monkeypatch.setattr(source, "draw_image", hang)
     began = time.monotonic()
     assert go(tmp_path, keys=["data.workers=1", "data.timeout=2"]) == 2
     assert time.monotonic() - began < 40
