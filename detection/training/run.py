@@ -20,7 +20,7 @@ from detection.config import Config, SolverConfig, dump_config
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
 from detection.data.voc import read_voc
-from detection.dataset_check.report import first_look
+from detection.dataset_check.report import quick_check
 from detection.evaluation.report import Report
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
@@ -102,7 +102,7 @@ def train_config(
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, start)
         if checkpoint is None and not given:
-            first_look(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
+            quick_check(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
     _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))

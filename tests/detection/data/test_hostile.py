@@ -14,7 +14,7 @@ from detection.config import DataConfig
 from detection.data.annotations import DataError, Records, train_objects
 from detection.data.coco import read_coco
 from detection.data.voc import read_voc, read_xml
-from detection.dataset_check.reading import audit
+from detection.dataset_check.reading import read_split
 
 MANY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -80,7 +80,9 @@ def reads_or_raises_data_error(read):
 def test_coco_files(coco, content):
     (coco / "annotations/instances_val.json").write_text(json.dumps(content))
     reads_or_raises_data_error(lambda: read_coco(coco, "val"))
-    reads_or_raises_data_error(lambda: audit(DataConfig(format="coco", root=str(coco), train="val", val=None), "val"))
+    reads_or_raises_data_error(
+        lambda: read_split(DataConfig(format="coco", root=str(coco), train="val", val=None), "val")
+    )
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' * 3000, "", "\xff", "[1,", "1e999", "NaN"])
@@ -89,7 +91,7 @@ def test_files_that_are_not_coco(coco, text):
     with pytest.raises(DataError):
         read_coco(coco, "val")
     with pytest.raises(DataError):
-        audit(DataConfig(format="coco", root=str(coco), train="val", val=None), "val")
+        read_split(DataConfig(format="coco", root=str(coco), train="val", val=None), "val")
 
 
 TAGS = (
@@ -138,7 +140,9 @@ def voc(tmp_path_factory):
 def test_voc_files(voc, content):
     (voc / "Annotations/a.xml").write_text(content, encoding="utf-8", errors="replace")
     reads_or_raises_data_error(lambda: read_voc(voc, "val"))
-    reads_or_raises_data_error(lambda: audit(DataConfig(format="voc", root=str(voc), train="val", val=None), "val"))
+    reads_or_raises_data_error(
+        lambda: read_split(DataConfig(format="voc", root=str(voc), train="val", val=None), "val")
+    )
 
 
 @pytest.mark.parametrize(
