@@ -13,7 +13,7 @@ from torch import Tensor
 from detection.checkpoint.detector import local_file, read_detector
 from detection.data import transforms
 from detection.data.image import as_rgb, read_image
-from detection.evaluation.visualize import Picture
+from detection.evaluation.visualize import RGBImage
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
 from detection.inference.over_dataset import scale_back
@@ -95,7 +95,7 @@ class Predictor:
             for found in self._detect([as_picture(image) for image in chunk])
         ]
 
-    def _detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def _detect(self, pictures: Sequence[RGBImage]) -> list[Detections]:
         data = self.config.data
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             found = detect_pictures(self._run, pictures, data.short_side[-1], data.max_side)
@@ -110,7 +110,7 @@ class Predictor:
         return detections if self._labels is None else detections[np.isin(labels, list(self._labels))]
 
 
-def as_picture(image: Any) -> Picture:
+def as_picture(image: Any) -> RGBImage:
     """Return a path's, a PIL image's or an array's pixels as uint8 RGB [H, W, 3].
 
     Raises:
@@ -128,7 +128,7 @@ def as_picture(image: Any) -> Picture:
 
 
 def detect_pictures(
-    model: FasterRCNN | RecordedDetector, pictures: Sequence[Picture], short_side: int, max_side: int
+    model: FasterRCNN | RecordedDetector, pictures: Sequence[RGBImage], short_side: int, max_side: int
 ) -> list[Any]:
     """Detections in the pixels of RGB pictures [H, W, 3], seen at the given size."""
     if not pictures:
@@ -160,6 +160,6 @@ def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
     return folder / f"{name}.jpg"
 
 
-def write_picture(picture: Picture, detections: Detections, threshold: float, path: Path) -> None:
+def write_picture(picture: RGBImage, detections: Detections, threshold: float, path: Path) -> None:
     """Write the picture with the detections of at least ``threshold`` drawn on it."""
     Image.fromarray(detections[detections.scores >= threshold].draw(picture)).save(path, quality=92)
