@@ -20,7 +20,7 @@ from PIL import Image
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from detection.data.annotations import Records
-from detection.data.synthetic import read_picture, shapes_records
+from detection.data.synthetic import draw_image, shapes_records
 
 TIMEOUT = 20  # seconds without a byte before a host counts as unreachable
 
@@ -180,7 +180,7 @@ def write_shapes(root: Path, count: int, seed: int) -> None:
         names = [records.files[i].removesuffix(".png") for i in range(count)]
         (voc / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
         for i, name in enumerate(names):
-            picture = Image.fromarray(read_picture(records.files[i]))
+            picture = Image.fromarray(draw_image(records.files[i]))
             picture.save(root / split / f"{name}.png")
             picture.save(voc / "JPEGImages" / f"{name}.jpg", quality=95)
             (voc / "Annotations" / f"{name}.xml").write_text(voc_xml(records, i, name))

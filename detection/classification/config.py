@@ -1,4 +1,4 @@
-"""The schema of a classifier's experiment; a detector's is detection/config.py, whose solver it shares."""
+"""Configuration schema of a classifier; its solver is the detector's of detection/config."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,13 +14,13 @@ class NetworkConfig:
 
     Attributes:
         name: resnet18, resnet50, plain34, cifar_resnet20, … (``resdet inspect --help`` lists them).
-        width: channels of conv1 and the first stage, each later stage has twice its predecessor's; null takes the
-            network's own (64, CIFAR-10's nets 16).
-        norm: of all layers.
-        shortcut: A, B or C of the paper, none for a plain net; null takes the network's own.
-        recipe: how it takes its pictures, where bottlenecks stride and how the stem pools.
-        zero_init_residual: every block begins as its shortcut.
-        init_from: a file of weights to begin with.
+        width: channels of conv1 and the first stage, doubled in each later stage; null takes the network's default (64,
+            for CIFAR-10 networks 16).
+        norm: normalisation layer.
+        shortcut: A, B or C of the paper, none for a plain network; null takes the network's default.
+        recipe: image normalisation, stride position of bottlenecks and stem pooling.
+        zero_init_residual: initialise the last norm of each residual branch to zero.
+        init_from: file of initial weights.
     """
 
     name: str = "resnet50"
@@ -33,24 +33,23 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class PicturesConfig:
-    """Pictures with a class each, and what happens to them.
+class ImageDataConfig:
+    """A dataset of labelled images, and its augmentation.
 
     Attributes:
-        format: folders (ROOT/train/CLASS/picture, as ImageNet comes), cifar10 (its binary files), or shapes (drawn).
-        root: folder of the data set.
-        train: folders: a folder in root. shapes: a number of pictures. cifar10: its five batches whatever this says.
-        val: likewise; null evaluates nothing.
-        crop: side in pixels of what the network sees.
-        short_side: a picture's short side in training is drawn from this range (low, high); null leaves its size.
-        eval_short_side: in evaluation, before the crop from the middle; null leaves the picture's size.
-        pad: zeros around a picture before its crop in training (CIFAR-10: 4).
-        flip: probability of a mirrored picture in training.
-        jitter: largest change of brightness, contrast and saturation in training.
-        lighting: deviation of the colour shift along the principal axes of ImageNet's colours in training (AlexNet's; 0.1
-            in the papers).
-        workers: loading processes.
-        seed: of the drawn set, whose pictures are drawn at the start and kept in memory.
+        format: folders (ROOT/train/CLASS/image, as ImageNet), cifar10 (binary version), or shapes (synthetic).
+        root: folder of the dataset.
+        train: folders: a folder in root. shapes: a number of images. cifar10: ignored, its five training batches are used.
+        val: likewise; null disables evaluation.
+        crop: side of the network's input in pixels.
+        short_side: range (low, high) of the random short side in training; null does not resize.
+        eval_short_side: short side in evaluation, before the centre crop; null does not resize.
+        pad: zero padding before the random crop in training (CIFAR-10: 4).
+        flip: probability of a horizontal flip in training.
+        jitter: maximum change of brightness, contrast and saturation in training.
+        lighting: standard deviation of the PCA colour augmentation in training (AlexNet's; 0.1 in the papers).
+        workers: DataLoader workers.
+        seed: of the synthetic dataset, which is generated at the start and held in memory.
     """
 
     format: Literal["folders", "cifar10", "shapes"] = "folders"
@@ -70,19 +69,18 @@ class PicturesConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A classifier's experiment.
+    """A classifier's training.
 
     Attributes:
-        expects: the result that this configuration should give, and that result's source; for readers.
-        seed: of weights, order and augmentation.
-        label_smoothing: share of the target that all classes have.
-        mixup, cutmix: alpha of the Beta distribution by which pictures of a batch are mixed, or patches exchanged; 0 does
-            not; with both, a step has one or the other.
-        statistics_images: training pictures over which an evaluation measures the norms anew for the weights as they are,
-            before it judges and keeps them; 0 leaves the running averages.
-        network: what is trained.
-        data: on what.
-        solver: how; as a detector's.
+        expects: expected result of this configuration and its source; for readers.
+        seed: of weights, shuffling and augmentation.
+        label_smoothing: fraction of the target that is spread uniformly over all classes.
+        mixup, cutmix: alpha of the Beta distribution of mixup and cutmix; 0 disables; with both, each step uses one of them.
+        statistics_images: training images for recomputing the batch norm statistics before each evaluation (precise BN);
+            0 uses the running averages.
+        network: the network.
+        data: the dataset.
+        solver: as a detector's.
     """
 
     expects: str = ""
@@ -92,9 +90,9 @@ class ClassifierConfig:
     cutmix: NonNegativeFloat = 0.0
     statistics_images: NonNegativeInt = 10000
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    data: PicturesConfig = field(default_factory=PicturesConfig)
+    data: ImageDataConfig = field(default_factory=ImageDataConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
 
     def __post_init__(self) -> None:
         if self.solver.schedule == "plateau" and self.data.val is None:
-            raise ValueError("solver.schedule=plateau looks at evaluations, and data.val is null")
+            raise ValueError("solver.schedule=plateau needs evaluations, but data.val is null")

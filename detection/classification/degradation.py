@@ -1,5 +1,8 @@
-"""``resdet degradation``: do deeper networks train worse (section 4.2, figure 6)? One recipe, several networks and seeds,
-each a run of ``resdet train-classifier`` in a process of its own, and their errors over the steps in one picture."""
+"""``resdet degradation``: the degradation experiment of the ResNet paper (section 4.2, figure 6).
+
+Trains several networks and seeds with one recipe, each as ``resdet train-classifier`` in its own process, and plots their
+errors.
+"""
 
 import logging
 import os
@@ -22,13 +25,13 @@ from detection.training.callbacks.metrics_log import read_rows
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
-PAPER = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
-_POLL, _LOOK = 0.5, 10  # seconds between looks at the processes; looks between readings of their logs
+PAPER_NETWORKS = ("cifar_plain20", "cifar_plain56", "cifar_resnet20", "cifar_resnet56")
+_POLL_SECONDS, _POLLS_PER_UPDATE = 0.5, 10  # polling interval; polls between progress updates
 
 
 @dataclass(frozen=True)
 class Run:
-    """One network's training from one seed, and where it lies."""
+    """A training run of one network and seed, and its folder."""
 
     network: str
     seed: int
@@ -36,113 +39,114 @@ class Run:
     config: ClassifierConfig
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of its log so far."""
+        """Return the rows logged so far."""
         return read_rows(self.folder / "metrics.jsonl")
 
     def step(self) -> int:
-        """The last logged."""
+        """Return the last logged step, 0 before the first."""
         rows = self.rows()
         return int(rows[-1]["step"]) if rows else 0
 
     def finished(self) -> bool:
-        """Whether it has been judged at its end."""
+        """Return whether the final evaluation is logged."""
         return any("top1" in row and row["step"] == self.config.solver.max_iter for row in self.rows())
 
 
 def train_all(runs: Sequence[Run], jobs: int) -> None:
-    """Trains what is not finished, ``jobs`` at a time; each run resumes from its last checkpoint.
+    """Train the unfinished runs, ``jobs`` at a time; each resumes from its last checkpoint.
 
     Raises:
-        ValueError: a folder holds a run of another configuration, or a run failed; the others then end too and can go on.
+        ValueError: a folder has a run with another configuration, or a run failed; the others are then terminated and can
+            be resumed.
     """
     for run in runs:
         saved = run.folder / "config.yaml"
         if saved.exists() and saved.read_text() != dump_config(run.config):
             raise ValueError(
-                f"{run.folder} holds a run of another configuration; give another --output, or the keys that it was made "
-                "with"
+                f"{run.folder} has a run with another configuration; give another --output, or the keys of that run"
             )
-    waiting = [run for run in runs if not run.finished()]
-    if len(waiting) < len(runs):
-        _LOG.info("%d of %d runs are finished already", len(runs) - len(waiting), len(runs))
+    pending = [run for run in runs if not run.finished()]
+    if len(pending) < len(runs):
+        _LOG.info("%d of %d runs are already finished", len(runs) - len(pending), len(runs))
     threads = max((os.cpu_count() or 1) // jobs, 1)
     total = sum(run.config.solver.max_iter for run in runs)
-    going: dict[Run, subprocess.Popen[bytes]] = {}
+    running: dict[Run, subprocess.Popen[bytes]] = {}
     try:
         with progress_bar() as bar:
-            task, looks = bar.add_task("training", total=total), 0
-            while waiting or going:
-                while waiting and len(going) < jobs:
-                    run = waiting.pop(0)
+            task, polls = bar.add_task("training", total=total), 0
+            while pending or running:
+                while pending and len(running) < jobs:
+                    run = pending.pop(0)
                     _LOG.info("%s, seed %d: run %d of %d", run.network, run.seed, runs.index(run) + 1, len(runs))
-                    going[run] = _start(run, threads)
-                time.sleep(_POLL)
-                for run, process in list(going.items()):
+                    running[run] = _start(run, threads)
+                time.sleep(_POLL_SECONDS)
+                for run, process in list(running.items()):
                     if process.poll() is not None:
-                        del going[run]
-                        _check(run, process.returncode)
-                looks += 1
-                if looks % _LOOK == 0 or not going:
+                        del running[run]
+                        _check_exit_code(run, process.returncode)
+                polls += 1
+                if polls % _POLLS_PER_UPDATE == 0 or not running:
                     bar.update(task, completed=sum(run.step() for run in runs))
     finally:
-        for process in going.values():
+        for process in running.values():
             process.terminate()
-        for process in going.values():
+        for process in running.values():
             process.wait()
 
 
 def _start(run: Run, threads: int) -> "subprocess.Popen[bytes]":
     run.folder.mkdir(parents=True, exist_ok=True)
-    wanted = run.folder / "wanted.yaml"
-    wanted.write_text(dump_config(run.config))
+    config_file = run.folder / "wanted.yaml"
+    config_file.write_text(dump_config(run.config))
     command = [
         sys.executable,
         "-m",
         "detection",
         "train-classifier",
         "--config",
-        str(wanted),
+        str(config_file),
         "--output",
         str(run.folder),
     ]
     if (run.folder / "last.pth").exists():
         command.append("--resume")
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    with (run.folder / "screen.txt").open("ab") as screen:
-        return subprocess.Popen(command, stdout=screen, stderr=subprocess.STDOUT, env=environment)
+    with (run.folder / "screen.txt").open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
-def _check(run: Run, code: int) -> None:
-    screen = run.folder / "screen.txt"
+def _check_exit_code(run: Run, code: int) -> None:
+    """Delete a finished run's temporary files; raise ValueError with the end of its output where it failed."""
+    output = run.folder / "screen.txt"
     if code:
-        last = "\n  ".join(screen.read_text(errors="replace").splitlines()[-5:])
-        raise ValueError(f"{run.network}, seed {run.seed}, ended with code {code}; the end of {screen}:\n  {last}")
-    screen.unlink()
-    (run.folder / "wanted.yaml").unlink()  # the run's own config.yaml says the same
+        last = "\n  ".join(output.read_text(errors="replace").splitlines()[-5:])
+        raise ValueError(f"{run.network}, seed {run.seed}: exited with code {code}; last lines of {output}:\n  {last}")
+    output.unlink()
+    (run.folder / "wanted.yaml").unlink()  # the same as the run's config.yaml
 
 
 def curves(runs: Sequence[Run]) -> list[Curve]:
-    """The errors of each run over its steps."""
-    found = []
+    """Return the training and test errors of each run over its steps."""
+    result = []
     for run in runs:
         rows = run.rows()
         training = [(row["step"], 1 - row["train_top1"]) for row in rows if row.get("train_top1") is not None]
         testing = [(row["step"], 1 - row["top1"]) for row in rows if row.get("top1") is not None]
-        found.append(Curve(run.network, run.seed, training, testing))
-    return found
+        result.append(Curve(run.network, run.seed, training, testing))
+    return result
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """network -> training and test error at the end of each seed's run, and their medians.
+    """Return for each network the final training and test errors of all seeds, and their medians.
 
-    The training error is that of the last tenth of the steps, on augmented pictures and before each update.
+    The training error is the mean over the last 10% of the steps, on augmented images, before each update.
     """
     summary: dict[str, dict[str, Any]] = {}
     for run, curve in zip(runs, curves(runs), strict=True):
-        late = [error for step, error in curve.training if step > 0.9 * run.config.solver.max_iter]
+        last = [error for step, error in curve.training if step > 0.9 * run.config.solver.max_iter]
         entry = summary.setdefault(run.network, {"seeds": [], "train_error": [], "test_error": []})
         entry["seeds"].append(run.seed)
-        entry["train_error"].append(statistics.fmean(late or [error for _, error in curve.training[-1:]]))
+        entry["train_error"].append(statistics.fmean(last or [error for _, error in curve.training[-1:]]))
         entry["test_error"].append(curve.testing[-1][1])
     for entry in summary.values():
         for key in ("train_error", "test_error"):
@@ -150,12 +154,13 @@ def summarise(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     return summary
 
 
-def show(summary: dict[str, dict[str, Any]]) -> None:
-    drawn = Table("network", *(f"{kind} error: median (lowest to highest)" for kind in ("training", "test")))
+def print_summary(summary: dict[str, dict[str, Any]]) -> None:
+    """Print the errors of each network as a table."""
+    errors = Table("network", *(f"{kind} error: median (min to max)" for kind in ("training", "test")))
     for name, entry in summary.items():
         cells = (
             f"{entry[f'median_{key}']:.3f} ({min(entry[key]):.3f} to {max(entry[key]):.3f})"
             for key in ("train_error", "test_error")
         )
-        drawn.add_row(name, *cells)
-    Console(width=None if Console().is_terminal else 120).print(drawn)
+        errors.add_row(name, *cells)
+    Console(width=None if Console().is_terminal else 120).print(errors)

@@ -1,4 +1,4 @@
-"""``resdet inspect``: the paper's table 1 for any network and input size, or its figure 7 for trained ones."""
+"""``resdet inspect``: table 1 of the ResNet paper for any network and input size, or its figure 7 for trained networks."""
 
 import json
 import logging
@@ -11,51 +11,66 @@ from rich.console import Console
 from rich.table import Table
 
 from backbone.table import Stage
-from detection.classification.config import PicturesConfig
-from detection.classification.images import EvalPictures, eval_loader, middle, open_set
+from detection.classification.config import ImageDataConfig
+from detection.classification.images import EvalDataset, eval_loader, open_dataset, resize_center_crop
 from detection.classification.networks import Classifier, read_classifier
 from detection.classification.plots import Responses, draw_responses
 from detection.classification.responses import response_deviations
 from detection.data.image import find_images, read_image
 
 _LOG = logging.getLogger(__name__)
-_BATCH = 64
+_BATCH_SIZE = 64
 
 
-def responses(
-    files: Sequence[Path], name: str | None, pictures: Sequence[Path] | None, count: int, output: Path, *, as_json: bool
+def inspect_responses(
+    files: Sequence[Path], name: str | None, inputs: Sequence[Path] | None, count: int, output: Path, *, as_json: bool
 ) -> int:
-    """Draws the standard deviation of each layer's response, and prints its median and largest for each network."""
+    """Plot the standard deviation of each layer's response, and print its median and maximum for each network.
+
+    Args:
+        files: weights of the classifiers.
+        name: of the networks, for files without their configuration.
+        inputs: image files and folders; None takes the validation images of each file's configuration.
+        count: maximum number of images.
+        output: file of the plot.
+        as_json: print the deviations of all layers as JSON instead of a table.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        ValueError: a count below 1, or the folder of ``output`` does not exist.
+    """
     if count < 1:
         raise ValueError(f"--count must be at least 1, got {count}")
     if not output.resolve().parent.is_dir():
-        raise ValueError(f"there is no folder {output.resolve().parent} for {output.name}")
-    found = {}
+        raise ValueError(f"no folder {output.resolve().parent} for {output.name}")
+    deviations = {}
     for file, title in zip(files, _titles(files), strict=True):
         classifier = read_classifier(file, name)
-        found[title] = response_deviations(classifier.net, _batches(classifier, file, pictures, count))
-    draw_responses([Responses(title, list(values.values())) for title, values in found.items()], output)
+        deviations[title] = response_deviations(classifier.net, _batches(classifier, file, inputs, count))
+    draw_responses([Responses(title, list(values.values())) for title, values in deviations.items()], output)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(deviations))
     else:
-        shown = Table("network", "layers", "median response", "largest", "of the last layer")
-        for title, values in found.items():
+        summary = Table("network", "layers", "median response", "max", "last layer")
+        for title, values in deviations.items():
             numbers = (statistics.median(values.values()), max(values.values()), list(values.values())[-1])
-            shown.add_row(title, str(len(values)), *(f"{v:.3f}" for v in numbers))
-        Console(width=None if Console().is_terminal else 120).print(shown)
-    _LOG.info("responses layer by layer: %s", output)
+            summary.add_row(title, str(len(values)), *(f"{v:.3f}" for v in numbers))
+        Console(width=None if Console().is_terminal else 120).print(summary)
+    _LOG.info("responses by layer: %s", output)
     return 0
 
 
 def _titles(files: Sequence[Path]) -> list[str]:
-    """A file's name, with as many of its folders as tell it from the others.
+    """Return the shortest path suffixes that are unique.
 
     Raises:
-        ValueError: a file is given twice.
+        ValueError: duplicate files.
     """
     parts = [file.resolve().parts for file in files]
     if len(set(parts)) < len(parts):
-        raise ValueError("--responses has a file twice")
+        raise ValueError("--responses has duplicate files")
     count = 1
     while len({p[-count:] for p in parts}) < len(parts):
         count += 1
@@ -65,29 +80,32 @@ def _titles(files: Sequence[Path]) -> list[str]:
 def _batches(classifier: Classifier, file: Path, inputs: Sequence[Path] | None, count: int) -> Iterator[torch.Tensor]:
     config = classifier.config
     if inputs:
-        data = config.data if config is not None else PicturesConfig()
-        images = [middle(read_image(f), data.eval_short_side, data.crop) for f in find_images(inputs)[:count]]
-        batches = iter(torch.stack(images).split(_BATCH))
+        data = config.data if config is not None else ImageDataConfig()
+        images = [
+            resize_center_crop(read_image(f), data.eval_short_side, data.crop) for f in find_images(inputs)[:count]
+        ]
+        batches = iter(torch.stack(images).split(_BATCH_SIZE))
     elif config is None or config.data.val is None:
-        raise ValueError(f"{file} does not say what pictures it was judged on; name some with --pictures")
+        raise ValueError(f"{file} has no validation set in its configuration; give images with --pictures")
     else:
-        shown = EvalPictures(open_set(config.data, "val", config.data.val), config.data)
-        chosen = range(0, len(shown), max(len(shown) // count, 1))[:count]  # of all classes: folders go class by class
-        batches = (images for images, _ in eval_loader(shown, _BATCH, chosen))
+        dataset = EvalDataset(open_dataset(config.data, "val", config.data.val), config.data)
+        # evenly spaced, to cover all classes: folders are sorted by class
+        indices = range(0, len(dataset), max(len(dataset) // count, 1))[:count]
+        batches = (images for images, _ in eval_loader(dataset, _BATCH_SIZE, indices))
     for batch in batches:
         yield classifier.recipe.normalise(batch.float().div_(255))
 
 
-def show(name: str, size: tuple[int, int], rows: Sequence[Stage]) -> None:
-    """Prints the table with its sums."""
-    columns = ("map", "channels", "stride", "sees (px)", "parameters", "multiply-adds")
-    drawn = Table(show_footer=True)
-    drawn.add_column("stage", "sum")
-    drawn.add_column("layers", no_wrap=True)
+def print_table(name: str, size: tuple[int, int], rows: Sequence[Stage]) -> None:
+    """Print a network's stages and totals for an input of ``size`` (height, width)."""
+    columns = ("output size", "channels", "stride", "receptive field (px)", "parameters", "multiply-adds")
+    stages = Table(show_footer=True)
+    stages.add_column("stage", "total")
+    stages.add_column("layers", no_wrap=True)
     parameters, macs = sum(r.parameters for r in rows), sum(r.macs for r in rows)
     for column in columns:
         total = {"parameters": f"{parameters:,}", "multiply-adds": _count(macs)}.get(column, "")
-        drawn.add_column(column, total, justify="right")
+        stages.add_column(column, total, justify="right")
     for row in rows:
         numbers = (
             _size(row.size),
@@ -97,9 +115,9 @@ def show(name: str, size: tuple[int, int], rows: Sequence[Stage]) -> None:
             f"{row.parameters:,}",
             _count(row.macs),
         )
-        drawn.add_row(row.name, row.blocks, *map(str, numbers))
+        stages.add_row(row.name, row.blocks, *map(str, numbers))
     console = Console(width=None if Console().is_terminal else 140)
-    console.print(f"{name} on {_size(size)}", drawn, sep="\n")
+    console.print(f"{name} on {_size(size)}", stages, sep="\n")
 
 
 def _size(size: tuple[int, int]) -> str:

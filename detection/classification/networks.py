@@ -1,4 +1,4 @@
-"""A classifier's network from its configuration or from its file."""
+"""Build a classifier's network from its configuration, or read it from a file."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from detection.config import from_dict
 
 
 def build_network(config: NetworkConfig, num_classes: int) -> ResNet:
-    """The network of a configuration.
+    """Build the network of a configuration.
 
     Raises:
         ValueError: unknown network or recipe.
     """
     if config.recipe not in RECIPES:
-        raise ValueError(f"unknown recipe {config.recipe!r}: wanted one of {', '.join(RECIPES)}")
+        raise ValueError(f"unknown recipe {config.recipe!r}: expected one of {', '.join(RECIPES)}")
     recipe = RECIPES[config.recipe]
     options: dict[str, Any] = {"norm": config.norm, "zero_init_residual": config.zero_init_residual}
     if config.shortcut is not None:
@@ -40,9 +40,9 @@ class Classifier:
 
     Attributes:
         net: in evaluation mode.
-        recipe: how it takes pictures.
-        classes: their names; None where the file does not say.
-        config: the experiment that it comes from; None for weights from elsewhere.
+        recipe: of its weights (image normalisation).
+        classes: class names; None where the file has none.
+        config: of its training; None for external weights.
     """
 
     net: ResNet
@@ -52,28 +52,31 @@ class Classifier:
 
 
 def read_classifier(
-    path: str | Path, name: str | None = None, recipe: str | None = None, wanted: NetworkConfig | None = None
+    path: str | Path, name: str | None = None, recipe: str | None = None, network_config: NetworkConfig | None = None
 ) -> Classifier:
-    """The network of a file, with its classifier.
+    """Read a network and its classifier from a file.
 
     Args:
         path: best.pth of a run, or any weights of a network of :mod:`backbone`.
-        name: of the network; None takes the file's own, else resnet50.
-        recipe: of the weights; None takes the file's own, else torchvision's.
-        wanted: the network, whatever file, name and recipe say.
+        name: of the network; None takes the file's, else resnet50.
+        recipe: of the weights; None takes the file's, else torchvision's.
+        network_config: of the network; overrides the file, name and recipe.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, not readable as weights, without a classifier, or another network's.
+        FileNotFoundError: the file does not exist.
+        ValueError: not readable as weights, without a classifier, or weights of another network.
     """
     weights = read_weights(path)
     if "fc.weight" not in weights.tensors:
-        raise ValueError(f"{path} has no classifier (fc.weight): it is a trunk, and cannot name classes")
-    card = weights.content.get(CLASSIFIER) if isinstance(weights.content, dict) else None
-    config = from_dict(ClassifierConfig, card["config"], str(path)) if card else None
-    if wanted is None:
-        own = config.network if config is not None else NetworkConfig()
-        wanted = dataclasses.replace(own, name=name or own.name, recipe=recipe or weights.recipe or own.recipe)
-    net = build_network(wanted, len(weights.tensors["fc.weight"]))
-    require_complete(load_weights(net, weights, wanted.recipe))
-    classes = tuple(map(str, card["classes"])) if card else None
-    return Classifier(net.eval(), RECIPES[wanted.recipe], classes, config)
+        raise ValueError(f"{path} has no classifier (fc.weight): it is a backbone")
+    metadata = weights.content.get(CLASSIFIER) if isinstance(weights.content, dict) else None
+    config = from_dict(ClassifierConfig, metadata["config"], str(path)) if metadata else None
+    if network_config is None:
+        default = config.network if config is not None else NetworkConfig()
+        network_config = dataclasses.replace(
+            default, name=name or default.name, recipe=recipe or weights.recipe or default.recipe
+        )
+    net = build_network(network_config, len(weights.tensors["fc.weight"]))
+    require_complete(load_weights(net, weights, network_config.recipe))
+    classes = tuple(map(str, metadata["classes"])) if metadata else None
+    return Classifier(net.eval(), RECIPES[network_config.recipe], classes, config)

@@ -1,4 +1,4 @@
-"""The paper's figures 6 and 7 from numbers. Knows matplotlib, and nothing of networks or runs."""
+"""Plot figures 6 and 7 of the ResNet paper from numbers. Depends on matplotlib, not on networks or runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # without pyplot there is no window and no display to want
+from matplotlib.figure import Figure  # not pyplot, which may need a display
 
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008
 Points = Sequence[tuple[float, float]]
@@ -14,7 +14,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's errors, shares 0..1, as (step, error)."""
+    """Training and test errors of a run, fractions 0..1, as (step, error)."""
 
     network: str
     seed: int
@@ -31,8 +31,10 @@ class Responses:
 
 
 def draw_errors(curves: Sequence[Curve], path: Path) -> None:
-    """Figure 6: plain networks on the left, residual ones on the right; training error dashed, test error bold. A line is
-    the median over the seeds, its shade runs from the lowest to the highest."""
+    """Plot figure 6: plain networks on the left, residual networks on the right; training error dashed, test error bold.
+
+    Lines are medians over the seeds, bands range from the minimum to the maximum.
+    """
     kinds = {
         "plain": [c for c in curves if "plain" in c.network],
         "residual": [c for c in curves if "plain" not in c.network],
@@ -42,9 +44,9 @@ def draw_errors(curves: Sequence[Curve], path: Path) -> None:
     axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)
     for ax, (kind, members) in zip(axes[0], kinds.items(), strict=True):
         for name, colour in zip(dict.fromkeys(c.network for c in members), _cycle(), strict=False):
-            mine = [c for c in members if c.network == name]
-            _band(ax, [c.training for c in mine], colour, f"{name}, training", linestyle="--", linewidth=1)
-            _band(ax, [c.testing for c in mine], colour, f"{name}, test", linewidth=2.2)
+            runs = [c for c in members if c.network == name]
+            _plot_band(ax, [c.training for c in runs], colour, f"{name}, training", linestyle="--", linewidth=1)
+            _plot_band(ax, [c.testing for c in runs], colour, f"{name}, test", linewidth=2.2)
         seeds = len({c.seed for c in members})
         ax.set_title(f"{kind} networks ({seeds} seed{'s' if seeds > 1 else ''})")
         ax.set_xlabel("steps")
@@ -55,7 +57,7 @@ def draw_errors(curves: Sequence[Curve], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _band(ax: Axes, runs: Sequence[Points], colour: str, label: str, **line: object) -> None:
+def _plot_band(ax: Axes, runs: Sequence[Points], colour: str, label: str, **line: object) -> None:
     by_step: dict[float, list[float]] = {}
     for points in runs:
         for step, error in points:
@@ -68,7 +70,7 @@ def _band(ax: Axes, runs: Sequence[Points], colour: str, label: str, **line: obj
 
 
 def draw_responses(networks: Sequence[Responses], path: Path) -> None:
-    """Figure 7: the layers in order above, sorted by their response below."""
+    """Plot figure 7: responses in layer order above, sorted by value below."""
     figure = Figure(figsize=(8, 6.5), layout="constrained")
     axes = figure.subplots(2, 1)
     for responses, colour in zip(networks, _cycle(), strict=False):

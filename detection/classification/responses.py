@@ -1,4 +1,4 @@
-"""How strongly a network's layers respond (section 4.2, figure 7)."""
+"""Standard deviations of layer responses (ResNet paper, section 4.2, figure 7)."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -13,7 +13,7 @@ from backbone.resnet import ResNet
 
 
 def response_layers(net: ResNet) -> dict[str, nn.Module]:
-    """The norms behind conv1 and behind every convolution of the residual functions, in order; shortcuts have no part."""
+    """Return the norms after conv1 and after each convolution of the residual branches, in order, without shortcuts."""
     layers: dict[str, nn.Module] = {"bn1": net.bn1}
     for name, block in net.named_modules():
         if isinstance(block, Block):
@@ -23,26 +23,26 @@ def response_layers(net: ResNet) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def response_deviations(net: ResNet, batches: Iterable[Tensor]) -> dict[str, float]:
-    """Standard deviation of each layer's response: behind its norm, before the rectifier and before the sum.
+    """Return the standard deviation of each layer's response: after its norm, before ReLU and addition.
 
     Args:
         net: in evaluation mode.
-        batches: normalised pictures [N, 3, H, W].
+        batches: normalised images [N, 3, H, W].
 
     Returns:
-        Layer's name -> deviation over all pictures, channels and positions, in the order of the layers.
+        Standard deviations over all images, channels and positions by layer name, in layer order.
 
     Raises:
-        ValueError: a norm is folded into its convolution, so that there is no response behind it; or no pictures.
+        ValueError: a norm is frozen and folded into its convolution, so that it has no output; or no images.
     """
     layers = response_layers(net)
     folded = [name for name, norm in layers.items() if isinstance(norm, FrozenBatchNorm2d)]
     if folded:
         raise ValueError(
-            f"responses are read behind the norms, and {folded[0]} is frozen; build the network with norm='bn'"
+            f"responses are measured after the norms, but {folded[0]} is frozen; build the network with norm='bn'"
         )
-    sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}  # of values and their squares, and the count
-    hooks = [norm.register_forward_hook(partial(_add, sums[name])) for name, norm in layers.items()]
+    sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}  # sum, sum of squares, count
+    hooks = [norm.register_forward_hook(partial(_accumulate, sums[name])) for name, norm in layers.items()]
     try:
         for batch in batches:
             net(batch)
@@ -50,12 +50,12 @@ def response_deviations(net: ResNet, batches: Iterable[Tensor]) -> dict[str, flo
         for hook in hooks:
             hook.remove()
     if not sums["bn1"][2]:
-        raise ValueError("responses want at least one picture")
+        raise ValueError("responses need at least one image")
     return {
         name: float((square / n - (total / n) ** 2).clamp(min=0).sqrt()) for name, (total, square, n) in sums.items()
     }
 
 
-def _add(to: Tensor, module: nn.Module, args: Any, output: Tensor) -> None:
+def _accumulate(sums: Tensor, module: nn.Module, args: Any, output: Tensor) -> None:
     values = output.double()
-    to += torch.stack((values.sum(), values.square().sum(), values.new_tensor(values.numel()))).cpu()
+    sums += torch.stack((values.sum(), values.square().sum(), values.new_tensor(values.numel()))).cpu()

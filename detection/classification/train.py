@@ -1,4 +1,4 @@
-"""A classifier's run on the detector's engine: pictures, network, training, statistics, evaluation."""
+"""Train and evaluate a classifier with the training loop of the detector."""
 
 import json
 import logging
@@ -21,16 +21,16 @@ from backbone.weights import load_weights, require_same_network
 from detection.checkpoint.metadata import CLASSIFIER
 from detection.classification.config import ClassifierConfig
 from detection.classification.images import (
-    EvalPictures,
-    Pictures,
-    TrainPictures,
+    EvalDataset,
+    LabelledImages,
+    TrainDataset,
     eval_loader,
-    open_pictures,
-    open_set,
+    open_dataset,
+    open_datasets,
     train_loader,
 )
 from detection.classification.networks import build_network, read_classifier
-from detection.classification.views import Views, score, view_loader
+from detection.classification.views import Views, mean_probabilities, view_loader
 from detection.config import config_to_dict, dump_config, from_dict
 from detection.ops.device import autocast
 from detection.training.callbacks.evaluation import Evaluation
@@ -54,21 +54,25 @@ _METRICS = ("train_top1", "top1", "top5")
 
 
 def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> dict[str, float] | None:
-    """Trains and evaluates; everything that it makes lies in ``output``.
+    """Train and evaluate a classifier; all files are written to ``output``.
+
+    Args:
+        config: of the training.
+        output: the run's folder.
+        resume: continue from the last checkpoint in ``output``.
 
     Returns:
-        Shares of the validation pictures whose class is the first (top1) or among the first five (top5); None without
-        such pictures.
+        Top-1 and top-5 accuracy on the validation set, fractions 0..1; None without a validation set.
 
     Raises:
-        ValueError, FileNotFoundError: data, weights or checkpoint are not as wanted; ``output`` is then untouched.
+        ValueError, FileNotFoundError: invalid data, weights or checkpoint; ``output`` is then unchanged.
     """
     run_log = RunLog()
     check_loggers(config.solver.loggers)
-    pictures, val = open_pictures(config.data)
+    images, val = open_datasets(config.data)
     solver = config.solver
     rank, world = distributed.rank(), distributed.world_size()
-    dataset = TrainPictures(pictures, config.data, config.seed)
+    dataset = TrainDataset(images, config.data, config.seed)
     L.seed_everything(config.seed, verbose=False)
     checkpoint = last_checkpoint(output) if resume else None
     resumed = _check_resume(checkpoint, config) if checkpoint is not None else None
@@ -78,7 +82,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         run_log.close()
         metrics_file = output / "metrics.json"
         return json.loads(metrics_file.read_text()) if metrics_file.exists() else None
-    net = build_network(config.network, len(pictures.classes))
+    net = build_network(config.network, len(images.classes))
     if checkpoint is None and config.network.init_from is not None:
         report = load_weights(net, config.network.init_from, config.network.recipe)
         require_same_network(report)
@@ -89,23 +93,23 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, start)
     _LOG.info(
-        "%s: %d pictures of %d classes; %s, %s",
-        pictures.name,
-        len(pictures),
-        len(pictures.classes),
+        "%s: %d images of %d classes; %s, %s",
+        images.name,
+        len(images),
+        len(images.classes),
         config.network.name,
         describe_solver(solver),
     )
     loggers = make_loggers(solver.loggers, output) if rank == 0 else []
     metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS, loggers) if rank == 0 else None
     checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
-    evaluator = Evaluator(config, pictures, val, output)
-    # without validation pictures the statistics are still to be measured, and the weights to be kept
-    every = iterations(solver.eval_every, solver.max_iter) if val is not None else 0
+    evaluator = Evaluator(config, images, val, output)
+    # without a validation set, one final evaluation recomputes the statistics and saves the weights
+    interval = iterations(solver.eval_every, solver.max_iter) if val is not None else 0
     evaluation = Evaluation(
         evaluator,
         "top1",
-        every,
+        interval,
         output,
         metrics,
         solver.early_stop,
@@ -115,63 +119,74 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     )
     callbacks += [evaluation, interruption]
     loader = train_loader(
-        dataset, solver.batch_size, parts=solver.accumulate, rank=rank, world=world, seed=config.seed, start=start
+        dataset,
+        solver.batch_size,
+        micro_batches=solver.accumulate,
+        rank=rank,
+        world=world,
+        seed=config.seed,
+        start=start,
     )
-    module = ClassificationModule(net, config, pictures.classes, output)
-    began = time.perf_counter()
+    module = ClassificationModule(net, config, images.classes, output)
+    start_time = time.perf_counter()
     trainer = fit(module, loader, callbacks, checkpoint, loggers)
     if evaluation.done_at < trainer.global_step:
         evaluation.evaluate(trainer, module)
-    _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - began, output)
+    _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - start_time, output)
     run_log.close()
     return evaluator.result
 
 
 def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: Views = "single") -> dict[str, float]:
-    """Judges a classifier's weights on the configuration's validation pictures, and writes metrics.json.
+    """Evaluate a classifier's weights on the configuration's validation set, and write metrics.json.
 
     Args:
         config: its network and data are used.
         weights: best.pth of a run, or any weights of that network with its classifier.
-        output: where the file goes; an earlier one is moved to a subfolder.
-        views: what the network is shown of a picture (see :func:`make_views`).
+        output: folder of metrics.json; an existing one is moved to a subfolder.
+        views: test-time views of each image (see :func:`make_views`).
 
     Returns:
-        Shares of the pictures whose class is the first (top1), or among the first five (top5).
+        Top-1 and top-5 accuracy, fractions 0..1.
 
     Raises:
-        ValueError, FileNotFoundError: data or weights are not as wanted.
+        ValueError, FileNotFoundError: invalid data or weights, or other classes.
     """
     if config.data.val is None:
-        raise ValueError("data.val is null: there is nothing to evaluate on")
-    val = open_set(config.data, "val", config.data.val)
-    classifier = read_classifier(weights, wanted=config.network)
-    count = classifier.net.fc.out_features
-    if classifier.classes not in (None, val.classes) or count != len(val.classes):
-        theirs = ", ".join(classifier.classes) if classifier.classes else f"{count} classes without names"
-        raise ValueError(f"different classes:\n  {val.name}: {', '.join(val.classes)}\n  {weights}: {theirs}")
+        raise ValueError("data.val is null: no validation set to evaluate on")
+    val = open_dataset(config.data, "val", config.data.val)
+    classifier = read_classifier(weights, network_config=config.network)
+    num_classes = classifier.net.fc.out_features
+    if classifier.classes not in (None, val.classes) or num_classes != len(val.classes):
+        trained = ", ".join(classifier.classes) if classifier.classes else f"{num_classes} classes without names"
+        raise ValueError(f"different classes:\n  {val.name}: {', '.join(val.classes)}\n  {weights}: {trained}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = classifier.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     bf16, normalise = use_bf16(config.solver.precision), RECIPES[config.network.recipe].normalise
-    right = torch.zeros(2, dtype=torch.float64)
+    correct = torch.zeros(2, dtype=torch.float64)
     loader = view_loader(val, config.data, views)
     with progress_bar() as bar, autocast(device, bf16):
         task = bar.add_task("evaluating", total=len(val))
-        for shown, label in loader:
-            best = (
-                score(net, shown, partial(prepare, normalise=normalise), device).topk(min(5, len(val.classes))).indices
-            )
-            right += torch.tensor((int(best[0]) == label, label in best.tolist()))
+        for image_views, label in loader:
+            probabilities = mean_probabilities(net, image_views, partial(prepare, normalise=normalise), device)
+            best = probabilities.topk(min(5, len(val.classes))).indices
+            correct += torch.tensor((int(best[0]) == label, label in best.tolist()))
             bar.advance(task)
-    result = {"top1": float(right[0]) / len(val), "top5": float(right[1]) / len(val)}
+    result = {"top1": float(correct[0]) / len(val), "top5": float(correct[1]) / len(val)}
     move_earlier_run(output, ("metrics.json",))
     (output / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
-    _LOG.info("%s, views %s: top-1 %.4f, top-5 %.4f of %d pictures", val.name, views, *result.values(), len(val))
+    _LOG.info("%s, views %s: top-1 %.4f, top-5 %.4f of %d images", val.name, views, *result.values(), len(val))
     return result
 
 
 class ClassificationModule(TrainingModule):
-    """A classifier's training: cross-entropy over the classes."""
+    """Lightning module of a classifier with cross-entropy loss.
+
+    Args:
+        net: the network.
+        config: of the training.
+        classes: class names.
+    """
 
     def __init__(
         self, net: ResNet, config: ClassifierConfig, classes: tuple[str, ...], output: Path | None = None
@@ -180,52 +195,54 @@ class ClassificationModule(TrainingModule):
         self.config, self.classes = config, classes
         self.recipe = RECIPES[config.network.recipe]
         self.mixes = [
-            kind(alpha=alpha, num_classes=len(classes))
-            for kind, alpha in ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
+            transform(alpha=alpha, num_classes=len(classes))
+            for transform, alpha in ((v2.MixUp, config.mixup), (v2.CutMix, config.cutmix))
             if alpha
         ]
-        self.right, self.seen = torch.zeros((), dtype=torch.int64), 0
+        self.correct, self.total = torch.zeros((), dtype=torch.int64), 0
 
     def compute_losses(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         images, labels = batch
         images = prepare(images, self.recipe.normalise)
         if self.mixes:
             seed = int(torch.randint(2**62, (1,), generator=generator, device=self.device))
-            with torch.random.fork_rng(devices=[]):  # these draw from torch's own generator alone
+            with torch.random.fork_rng(devices=[]):  # the transforms use torch's global generator
                 torch.manual_seed(seed)
                 images, labels = self.mixes[seed % len(self.mixes)](images, labels)
         logits = self.model(images)
-        if not self.mixes:  # a mixed picture has no one class
-            self.right = self.right.to(logits.device) + (logits.detach().argmax(dim=1) == labels).sum()
-            self.seen += len(labels)
+        if not self.mixes:  # a mixed image has no single class
+            self.correct = self.correct.to(logits.device) + (logits.detach().argmax(dim=1) == labels).sum()
+            self.total += len(labels)
         return {"loss_classifier": F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)}
 
     def extra_metrics(self) -> dict[str, float]:
-        """train_top1: share of this process's augmented pictures whose class was the first, before each step's update."""
-        share = float(self.right) / self.seen if self.seen else None
-        self.right, self.seen = torch.zeros_like(self.right), 0
-        return {} if share is None else {"train_top1": share}
+        """Return train_top1: accuracy on this rank's augmented images since the last call, before each step's update."""
+        accuracy = float(self.correct) / self.total if self.total else None
+        self.correct, self.total = torch.zeros_like(self.correct), 0
+        return {} if accuracy is None else {"train_top1": accuracy}
 
     def save_weights(self, path: Path) -> None:
         with replacing(path) as part:
-            torch.save(self._card() | {"recipe": self.recipe.name, "model": self.eval_model.state_dict()}, part)
+            torch.save(self._metadata() | {"recipe": self.recipe.name, "model": self.eval_model.state_dict()}, part)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(self._card())
+        checkpoint.update(self._metadata())
 
-    def _card(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         return {CLASSIFIER: {"format": 1, "config": config_to_dict(self.config), "classes": list(self.classes)}}
 
 
 def prepare(images: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """uint8 [N, 3, H, W] to what the network takes."""
+    """Convert uint8 images [N, 3, H, W] to the network's normalised float32 input in channels_last."""
     return normalise(images.float().div_(255)).contiguous(memory_format=torch.channels_last)
 
 
 class Evaluator:
-    """Measures the norms anew for the weights as they are, and judges them, on all ranks; rank 0 writes metrics.json."""
+    """Recompute the batch norm statistics (precise BN) and evaluate, on all ranks; rank 0 writes metrics.json."""
 
-    def __init__(self, config: ClassifierConfig, train: Pictures, val: Pictures | None, output: Path) -> None:
+    def __init__(
+        self, config: ClassifierConfig, train: LabelledImages, val: LabelledImages | None, output: Path
+    ) -> None:
         self.config, self.train, self.val, self.output = config, train, val, output
         self.normalise = RECIPES[config.network.recipe].normalise
         self.result: dict[str, float] | None = None
@@ -235,30 +252,31 @@ class Evaluator:
         bf16 = use_bf16(solver.precision)
         batch_size = max(solver.batch_size // solver.accumulate, 1)
         count = min(self.config.statistics_images, len(self.train))
-        if count:  # training does not look at them, so that they can be had at every evaluation
-            chosen = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.config.seed))[:count]
-            part = self.train.some(chosen.numpy())
-            loader = eval_loader(EvalPictures(part, self.config.data), batch_size, range(count))
+        if count:  # training does not use the running statistics, so every evaluation may overwrite them
+            generator = torch.Generator().manual_seed(self.config.seed)
+            indices = torch.randperm(len(self.train), generator=generator)[:count]
+            subset = self.train.subset(indices.numpy())
+            loader = eval_loader(EvalDataset(subset, self.config.data), batch_size, range(count))
             batches = (prepare(images.to(module.device), self.normalise) for images, _ in loader)
             recompute_statistics(net, batches, bf16=bf16)
-            _LOG.debug("norms measured anew over %d training pictures", count)
+            _LOG.debug("batch norm statistics recomputed over %d training images", count)
         if self.val is None:
             return {}
-        mine = range(distributed.rank(), len(self.val), distributed.world_size())
-        loader = eval_loader(EvalPictures(self.val, self.config.data), batch_size, mine)
-        right = count_right(net, loader, self.normalise, module.device, bf16=bf16)
+        indices_of_rank = range(distributed.rank(), len(self.val), distributed.world_size())
+        loader = eval_loader(EvalDataset(self.val, self.config.data), batch_size, indices_of_rank)
+        correct = count_correct(net, loader, self.normalise, module.device, bf16=bf16)
         if distributed.is_distributed():
-            dist.all_reduce(right)
-        top1, top5 = (float(r) / len(self.val) for r in right)
+            dist.all_reduce(correct)
+        top1, top5 = (float(count) / len(self.val) for count in correct)
         self.result = {"top1": top1, "top5": top5}
         if distributed.is_leader():
             (self.output / "metrics.json").write_text(json.dumps(self.result, indent=2) + "\n")
-            _LOG.info("step %d: top-1 %.4f, top-5 %.4f of %d pictures", module.global_step, top1, top5, len(self.val))
+            _LOG.info("step %d: top-1 %.4f, top-5 %.4f of %d images", module.global_step, top1, top5, len(self.val))
         return dict(self.result)
 
 
 def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, bf16: bool = False) -> None:
-    """Measures the batch norms of ``net`` anew over normalised batches [N, 3, H, W]."""
+    """Recompute the batch norm statistics of ``net`` over normalised batches [N, 3, H, W]."""
     with measuring_statistics(net):
         for batch in batches:
             with autocast(batch.device, bf16):
@@ -266,47 +284,47 @@ def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, bf16: boo
 
 
 @torch.no_grad()
-def count_right(
+def count_correct(
     net: nn.Module, loader: Iterable[Any], normalise: Callable[[Tensor], Tensor], device: torch.device, *, bf16: bool
 ) -> Tensor:
-    """How many pictures have their class first, and among the first five: float64 [2] on ``device``."""
+    """Return the numbers of correct top-1 and top-5 predictions, float64 [2] on ``device``."""
     was_training = net.training
     net.eval()
-    right = torch.zeros(2, dtype=torch.float64, device=device)
+    correct = torch.zeros(2, dtype=torch.float64, device=device)
     for images, labels in loader:
         with autocast(device, bf16):
             logits = net(prepare(images.to(device), normalise))
         best = logits.float().topk(min(5, logits.shape[1])).indices
         hit = best == labels.to(device)[:, None]
-        right += torch.stack((hit[:, 0].sum(), hit.any(dim=1).sum()))
+        correct += torch.stack((hit[:, 0].sum(), hit.any(dim=1).sum()))
     net.train(was_training)
-    return right
+    return correct
 
 
 def _check_resume(checkpoint: Path, config: ClassifierConfig) -> Resumed:
     """Return where the run is resumed.
 
     Raises:
-        ValueError: the checkpoint is of another experiment.
+        ValueError: the checkpoint has another network or solver, or is not a classifier's.
     """
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     if CLASSIFIER not in content:
-        raise ValueError(f"{checkpoint} is no classifier's training state")
-    # through the schema, so that a state from before a setting existed has that setting's default
+        raise ValueError(f"{checkpoint} is not a training checkpoint of a classifier")
+    # through the schema, which fills in defaults of keys that are newer than the checkpoint
     old = from_dict(ClassifierConfig, content[CLASSIFIER]["config"], str(checkpoint))
     before, now = config_to_dict(old), config_to_dict(config)
-    unlike = {key for key in now if before[key] != now[key]} - {"network", "solver", "expects"}
-    if unlike:
+    changed_keys = {key for key in now if before[key] != now[key]} - {"network", "solver", "expects"}
+    if changed_keys:
         _LOG.warning(
-            "%s differ from those that %s was begun with: the run will not repeat",
-            ", ".join(sorted(unlike)),
+            "%s differ from the configuration of %s: the resumed run is not equal to an uninterrupted one",
+            ", ".join(sorted(changed_keys)),
             checkpoint,
         )
-    for part in ("network", "solver"):
-        changed = [k for k in now[part] if before[part][k] != now[part][k] and k not in MAY_CHANGE]
+    for section in ("network", "solver"):
+        changed = [k for k in now[section] if before[section][k] != now[section][k] and k not in MAY_CHANGE]
         if changed:
             raise ValueError(
-                f"{checkpoint} was trained with another {part}.{changed[0]}; resume with the configuration of its run, "
+                f"{checkpoint} was trained with another {section}.{changed[0]}; resume with the configuration of its run, "
                 f"{checkpoint.parent / 'config.yaml'}"
             )
     lengthened = any(before["solver"][key] != now["solver"][key] for key in LENGTH)

@@ -1,4 +1,4 @@
-"""What a classifier is asked about a picture in evaluation: one crop, ten crops, or the whole picture at several sizes."""
+"""Test-time views of an image for classification: one crop, ten crops, or the whole image at several sizes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -8,28 +8,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import functional as TF  # v2 rounds resized bytes otherwise than published recipes
+from torchvision.transforms import functional as TF  # v2 rounds resized uint8 differently from published recipes
 
-from detection.classification.config import PicturesConfig
-from detection.classification.images import Pictures, middle
+from detection.classification.config import ImageDataConfig
+from detection.classification.images import LabelledImages, resize_center_crop
 
 Views = Literal["single", "ten", "scales"]
 SCALES = (224, 256, 384, 480, 640)  # short sides (section 4.1)
 
 
-def make_views(picture: NDArray[np.uint8], views: Views, short_side: int | None, crop: int) -> list[Tensor]:
-    """Batches of views of one size each, uint8 [n, 3, h, w], of a picture RGB [H, W, 3].
+def make_views(pixels: NDArray[np.uint8], views: Views, short_side: int | None, crop: int) -> list[Tensor]:
+    """Return the views of an image as batches of equal size, uint8 [n, 3, h, w] each.
 
     Args:
-        views: "single", the middle; "ten", the middle and the corners, and their mirror images (AlexNet's); "scales", the
-            whole picture with its short side at each of 224, 256, 384, 480 and 640, for a network that is applied
-            fully-convolutionally (the mean over the map comes before the classifier, and both are linear).
-        short_side: of the picture before it is cropped; None leaves its size.
-        crop: side of the crops.
+        pixels: uint8 RGB [H, W, 3].
+        views: "single", the centre crop; "ten", the centre and corner crops and their horizontal flips (AlexNet's);
+            "scales", the whole image with its short side resized to each of 224, 256, 384, 480 and 640, for a network
+            applied fully-convolutionally (average pooling comes before the classifier, and both are linear).
+        short_side: of the image before cropping; None does not resize.
+        crop: side of the crops in pixels.
     """
     if views == "single":
-        return [middle(picture, short_side, crop)[None]]
-    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+        return [resize_center_crop(pixels, short_side, crop)[None]]
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     if views == "scales":
         return [TF.resize(image, [side], antialias=True)[None] for side in SCALES]
     if short_side is not None:
@@ -38,26 +39,28 @@ def make_views(picture: NDArray[np.uint8], views: Views, short_side: int | None,
 
 
 @torch.no_grad()
-def score(net: nn.Module, views: Sequence[Tensor], prepare: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
-    """The mean over all views of the classes' probabilities, [K] on ``device``."""
-    found = [net(prepare(batch.to(device))).float().softmax(dim=1) for batch in views]
-    return torch.cat(found).mean(dim=0)
+def mean_probabilities(
+    net: nn.Module, views: Sequence[Tensor], prepare: Callable[[Tensor], Tensor], device: torch.device
+) -> Tensor:
+    """Return the class probabilities averaged over all views, float32 [K] on ``device``."""
+    probabilities = [net(prepare(batch.to(device))).float().softmax(dim=1) for batch in views]
+    return torch.cat(probabilities).mean(dim=0)
 
 
-class ViewSet(Dataset[tuple[list[Tensor], int]]):
-    """Each picture's views and its label; those of a black picture and -1 where it cannot be read."""
+class ViewDataset(Dataset[tuple[list[Tensor], int]]):
+    """The views and label of each image; those of a black image and -1 where the image is unreadable."""
 
-    def __init__(self, pictures: Pictures, config: PicturesConfig, views: Views) -> None:
-        self.pictures, self.config, self.views = pictures, config, views
+    def __init__(self, images: LabelledImages, config: ImageDataConfig, views: Views) -> None:
+        self.images, self.config, self.views = images, config, views
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, i: int) -> tuple[list[Tensor], int]:
-        picture, label = self.pictures.judged(i, self.config.crop)
-        return make_views(picture, self.views, self.config.eval_short_side, self.config.crop), label
+        pixels, label = self.images.read_for_eval(i, self.config.crop)
+        return make_views(pixels, self.views, self.config.eval_short_side, self.config.crop), label
 
 
-def view_loader(pictures: Pictures, config: PicturesConfig, views: Views) -> DataLoader[Any]:
-    """One picture after the other."""
-    return DataLoader(ViewSet(pictures, config, views), batch_size=None, num_workers=config.workers)
+def view_loader(images: LabelledImages, config: ImageDataConfig, views: Views) -> DataLoader[Any]:
+    """Return a loader of the views of one image at a time."""
+    return DataLoader(ViewDataset(images, config, views), batch_size=None, num_workers=config.workers)

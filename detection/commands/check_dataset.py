@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.config import load_config
-from detection.dataset_check.report import check, text
+from detection.dataset_check.report import check, format_report
 from detection.utils.atomic_io import replacing
 
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     config = load_config(args.config, args.keys)
     report = check(config, workers=args.workers, quick=args.quick)
-    print(text(report))
+    print(format_report(report))
     if args.json is not None:
         with replacing(args.json) as part:
             part.write_text(json.dumps(report, indent=2) + "\n")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backbone.recipe import RECIPES
 from detection.classification.classify import class_names
-from detection.classification.images import middle
+from detection.classification.images import resize_center_crop
 from detection.classification.networks import read_classifier
 from detection.data.image import find_images, read_image
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             unreadable.append(str(error))
             _LOG.error("skipped: %s", error)
             continue
-        image = middle(picture, args.short_side, args.crop).float().div_(255)
+        image = resize_center_crop(picture, args.short_side, args.crop).float().div_(255)
         with torch.no_grad():
             scores = net(classifier.recipe.normalise(image.to(args.device))[None])[0].softmax(0)
         best = scores.topk(min(args.top, count))

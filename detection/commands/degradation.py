@@ -11,7 +11,7 @@ import torch
 
 from backbone.resnet import NAMES, network
 from detection.classification.config import ClassifierConfig
-from detection.classification.degradation import PAPER, Run, curves, show, summarise, train_all
+from detection.classification.degradation import PAPER_NETWORKS, Run, curves, print_summary, summarise, train_all
 from detection.classification.plots import draw_errors
 from detection.config import load
 from detection.training.output.run_dir import move_earlier_run
@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config", required=True, help="a classifier's YAML file, or the bare name of one in configs/classifiers/"
     )
-    parser.add_argument("--networks", default=",".join(PAPER), help=f"names with commas (default: {','.join(PAPER)})")
+    parser.add_argument(
+        "--networks", default=",".join(PAPER_NETWORKS), help=f"names with commas (default: {','.join(PAPER_NETWORKS)})"
+    )
     parser.add_argument("--seeds", default="0,1,2", help="numbers with commas (default: 0,1,2)")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the cores (default: 1)"
@@ -77,6 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     (output / "degradation.json").write_text(json.dumps(summary, indent=2) + "\n")
     picture = output / "degradation.png"
     draw_errors(curves(runs), picture)
-    show(summary)
+    print_summary(summary)
     _LOG.info("errors over the steps: %s", picture)
     return 0

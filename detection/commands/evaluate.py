@@ -5,9 +5,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detection.data.voc import voc_truth
+from detection.data.voc import read_voc_ground_truth
 from detection.evaluation.report import evaluate, table, write_report
-from detection.evaluation.results_io import read_detections, read_truth
+from detection.evaluation.results_io import read_detections, read_ground_truth
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", help="VOC: judge on this image set (ImageSets/Main/SET.txt) and not on all images")
     parser.add_argument("--output", type=Path, help="folder for metrics.json and per_class.csv")
     args = parser.parse_args(argv)
-    truth = voc_truth(args.truth, args.set) if args.truth.is_dir() else read_truth(args.truth)
+    truth = read_voc_ground_truth(args.truth, args.set) if args.truth.is_dir() else read_ground_truth(args.truth)
     detections = read_detections(args.detections, truth, by_name=args.truth.is_dir())
     without = len(truth["images"]) - len({d["image_id"] for d in detections})
     if args.truth.is_dir() and args.set is None and without:

@@ -12,7 +12,7 @@ import torch
 from backbone.blocks import Shortcut, StrideIn
 from backbone.resnet import NAMES, OutputStride, network
 from backbone.table import table
-from detection.classification.inspection import responses, show
+from detection.classification.inspection import inspect_responses, print_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     drawn.add_argument("--output", type=Path, default=Path("responses.png"), help="default: responses.png")
     args = parser.parse_args(argv)
     if args.responses:
-        return responses(args.responses, args.name, args.pictures, args.count, args.output, as_json=args.json)
+        return inspect_responses(args.responses, args.name, args.pictures, args.count, args.output, as_json=args.json)
     if args.name is None:
         parser.error("wanted NAME, or --responses FILE …")
     given = {"shortcut": args.shortcut, "stem_pool": args.stem_pool, "num_classes": args.classes}
@@ -70,5 +70,5 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
     else:
-        show(args.name, (sides[0], sides[-1]), rows)
+        print_table(args.name, (sides[0], sides[-1]), rows)
     return 0

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size wants at least 1, got {args.batch_size}")
-    files = find_images(args.inputs, leave_out=args.output)
+    files = find_images(args.inputs, exclude=args.output)
     predictor = Predictor(
         args.weights,
         device=args.device,

@@ -14,7 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--weights", help="a backbone's or a detector's weights: a file, torchvision://NAME, detectron2://PATH"
     )
     parser.add_argument(
-        "--padded", action="store_true", help="short for model.padded=true: the form that GPUs run, with the same results"
+        "--padded",
+        action="store_true",
+        help="short for model.padded=true: the form that GPUs run, with the same results",
     )
     args = parser.parse_intermixed_args(argv)
     overrides = list(args.keys)

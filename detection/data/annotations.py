@@ -1,4 +1,4 @@
-"""A data set in memory: image names, sizes and annotations in flat arrays, which loading processes share."""
+"""Annotations of a dataset in memory: image files, sizes and objects in flat arrays that DataLoader workers share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from detection.data.image import image_size
 
 
 class DataError(ValueError):
-    """Data that is not where, or not as, the configuration says."""
+    """Raised for data that is missing or does not match the configuration."""
 
 
 def first_few(names: Sequence[str]) -> str:
-    """What a message shows of a list that may be long."""
+    """Return the first three names as text, for messages about lists that may be long."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 class Strings(Sequence[str]):
-    """Immutable strings in one block of bytes: forked workers share its pages, which they would not a list's."""
+    """Immutable sequence of strings in one byte array: forked workers share its memory pages, unlike those of a list."""
 
     def __init__(self, items: Sequence[str]) -> None:
         encoded = [item.encode() for item in items]
@@ -44,16 +44,16 @@ class Records:
     """N images with M annotated objects of K classes.
 
     Attributes:
-        name: what the set is called in messages.
-        classes: K names; label k + 1 stands for classes[k].
-        category_ids: K ids of the file that the classes came from.
+        name: of the dataset, for messages.
+        classes: K names; label k + 1 is classes[k].
+        category_ids: K category ids of the annotation file.
         image_ids: N ids, integers (COCO) or strings (VOC).
-        files: N paths; for drawn pictures, names.
-        sizes: int64 [N, 2], height and width as the file states or the picture has them.
+        files: N paths; for synthetic images, names.
+        sizes: int64 [N, 2], (height, width) from the annotations or the image file.
         offsets: int64 [N + 1]; image i has the objects offsets[i]:offsets[i + 1].
-        boxes: float64 [M, 4] xyxy as annotated, neither clipped nor sorted out.
+        boxes: float64 [M, 4] xyxy in pixels as annotated, neither clipped nor filtered.
         labels: int64 [M], 1..K.
-        areas: float64 [M], COCO's area of the object.
+        areas: float64 [M], COCO's object area in square pixels.
         crowd: bool [M], COCO's crowd regions.
         difficult: bool [M], VOC's difficult objects.
     """
@@ -75,12 +75,14 @@ class Records:
         return len(self.files)
 
     def objects(self, i: int) -> slice:
-        """Where image i's objects stand in the flat arrays."""
+        """Return the slice of image i's objects in the flat arrays."""
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
     def to_coco(self) -> dict[str, Any]:
-        """The annotations in COCO's form, "difficult" added; ids of annotations count from 1, since pycocotools takes
-        an id of 0 for "unmatched"."""
+        """Return the annotations in COCO format, with "difficult" added.
+
+        Annotation ids start at 1: pycocotools treats an id of 0 as unmatched.
+        """
         images = [
             {"id": self.image_ids[i], "file_name": self.files[i].rpartition("/")[2], "height": int(h), "width": int(w)}
             for i, (h, w) in enumerate(self.sizes)
@@ -95,7 +97,7 @@ class Records:
                     "category_id": self.category_ids[self.labels[j] - 1],
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": float(self.areas[j]),
-                    # COCO's metric knows no difficult objects; as crowd they count neither for nor against a detector
+                    # COCO's metric has no difficult objects; as crowd they are ignored, as VOC does
                     "iscrowd": int(self.crowd[j] or self.difficult[j]),
                     "difficult": int(self.difficult[j]),
                 }
@@ -106,7 +108,14 @@ class Records:
 
 @dataclass(frozen=True)
 class TrainObjects:
-    """Which objects training sees, and how many it leaves out for which reason."""
+    """The objects used for training.
+
+    Attributes:
+        keep: bool [M], True for the objects that are used.
+        boxes: float32 [M, 4], clipped to their images.
+        dropped: number of dropped objects by reason.
+        clipped: number of kept boxes that were clipped.
+    """
 
     keep: NDArray[np.bool_]
     boxes: NDArray[np.float32]
@@ -115,9 +124,13 @@ class TrainObjects:
 
 
 def train_objects(records: Records, keep_difficult: bool) -> TrainObjects:
-    """Boxes clipped to their image; crowd regions, degenerate boxes and repeated ones left out, and counted.
+    """Clip boxes to their images, and drop and count crowd regions, degenerate boxes and duplicates.
 
-    An object without area after clipping, or outside of its picture, teaches nothing and would break the box coding.
+    A box without area after clipping has no regression target: the box coder would take the logarithm of 0.
+
+    Args:
+        records: the dataset.
+        keep_difficult: keep VOC's difficult objects.
     """
     image_of = np.repeat(np.arange(len(records)), np.diff(records.offsets))
     height, width = records.sizes[image_of, 0], records.sizes[image_of, 1]
@@ -127,9 +140,9 @@ def train_objects(records: Records, keep_difficult: bool) -> TrainObjects:
     size = boxes[:, 2:] - boxes[:, :2]
     degenerate = ~((size > 0).all(axis=1) & np.isfinite(records.boxes).all(axis=1))
     rows = np.column_stack((image_of, records.labels, records.boxes))
-    repeated = np.ones(len(rows), dtype=bool)
-    repeated[np.unique(rows, axis=0, return_index=True)[1]] = False
-    reasons = {"crowd": records.crowd, "degenerate": degenerate, "repeated": repeated}
+    duplicate = np.ones(len(rows), dtype=bool)
+    duplicate[np.unique(rows, axis=0, return_index=True)[1]] = False
+    reasons = {"crowd": records.crowd, "degenerate": degenerate, "duplicate": duplicate}
     if not keep_difficult:
         reasons["difficult"] = records.difficult
     keep = np.ones(len(rows), dtype=bool)
@@ -150,38 +163,38 @@ def from_arrays(
     sizes: Sequence[tuple[int, int]] | None = None,
     name: str = "arrays",
 ) -> Records:
-    """Return records of images and boxes that are in memory.
+    """Return records built from arrays.
 
     Args:
-        files: N paths of images.
-        boxes: of each image [n, 4], xyxy in pixels, exclusive right and bottom edges; n may be 0.
-        labels: of each image [n], 1..K.
+        files: N image paths.
+        boxes: for each image [n, 4], xyxy in pixels, exclusive right and bottom edges; n may be 0.
+        labels: for each image [n], 1..K.
         classes: K names.
-        sizes: (height, width) of each image; None reads them from the files' headers.
-        name: of the set, for messages.
+        sizes: (height, width) of each image; None reads them from the file headers.
+        name: of the dataset, for messages.
 
     Raises:
-        DataError: lists of different lengths, boxes of another shape, or labels outside of 1..K; names the image.
-        FileNotFoundError: a file is not there.
+        DataError: lists of different lengths, boxes of another shape, or labels outside 1..K; names the image.
+        FileNotFoundError: an image file does not exist.
     """
     if not len(files) == len(boxes) == len(labels):
         raise DataError(f"{name}: {len(files)} files, boxes of {len(boxes)} and labels of {len(labels)} images")
-    own_boxes, own_labels = [], []
+    all_boxes, all_labels = [], []
     for i, file in enumerate(files):
         box = np.asarray(boxes[i], dtype=np.float64).reshape(-1, 4) if np.size(boxes[i]) % 4 == 0 else None
         label = np.asarray(labels[i], dtype=np.int64).reshape(-1)
         if box is None or len(box) != len(label):
             raise DataError(
-                f"{name}: {file}: wanted boxes [n, 4] and labels [n], got {np.shape(boxes[i])} and {label.shape}"
+                f"{name}: {file}: expected boxes [n, 4] and labels [n], got {np.shape(boxes[i])} and {label.shape}"
             )
         if len(label) and not (label.min() >= 1 and label.max() <= len(classes)):
-            raise DataError(f"{name}: {file}: labels are 1..{len(classes)}, got {sorted(set(label.tolist()))}")
-        own_boxes.append(box)
-        own_labels.append(label)
+            raise DataError(f"{name}: {file}: labels must be in 1..{len(classes)}, got {sorted(set(label.tolist()))}")
+        all_boxes.append(box)
+        all_labels.append(label)
     if sizes is None:
         sizes = [image_size(file) for file in files]
-    flat = np.concatenate([np.zeros((0, 4)), *own_boxes])
-    side = flat[:, 2:] - flat[:, :2]
+    flat = np.concatenate([np.zeros((0, 4)), *all_boxes])
+    widths_heights = flat[:, 2:] - flat[:, :2]
     count = len(flat)
     return Records(
         name=name,
@@ -190,10 +203,10 @@ def from_arrays(
         image_ids=list(range(1, len(files) + 1)),
         files=Strings([str(file) for file in files]),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
-        offsets=np.cumsum([0, *map(len, own_labels)], dtype=np.int64),
+        offsets=np.cumsum([0, *map(len, all_labels)], dtype=np.int64),
         boxes=flat,
-        labels=np.concatenate([np.zeros(0, dtype=np.int64), *own_labels]),
-        areas=side.prod(axis=1),
+        labels=np.concatenate([np.zeros(0, dtype=np.int64), *all_labels]),
+        areas=widths_heights.prod(axis=1),
         crowd=np.zeros(count, dtype=bool),
         difficult=np.zeros(count, dtype=bool),
     )

@@ -1,5 +1,7 @@
-"""Annotations that took long to read, kept in the user's cache and never in the data's own folder: arrays by name, under
-what they were made from. Reading them runs no code, and a file that is damaged counts as absent."""
+"""Cache of parsed annotations: arrays in the user's cache folder, never in the dataset's folder.
+
+Reading a cache file runs no code, and a corrupt one is treated as missing.
+"""
 
 import contextlib
 import gc
@@ -17,80 +19,83 @@ from numpy.typing import NDArray
 
 _LOG = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
-FORMAT = 1  # of what is kept; a file of another is not looked at
-SLOW = 1.0  # seconds: what is read faster is not kept
+FORMAT_VERSION = 1  # cache files of another version are ignored
+MIN_SECONDS = 1.0  # results that were read faster are not cached
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """What changes when a file does: its size, and when it was written, in nanoseconds."""
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return a file's size in bytes and modification time in nanoseconds."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
-def kept(
-    name: str, made_from: object, read: Callable[[], Arrays], unless: Callable[[Arrays], bool] = lambda arrays: False
+def cached(
+    name: str,
+    cache_key: object,
+    read: Callable[[], Arrays],
+    skip_if: Callable[[Arrays], bool] = lambda arrays: False,
 ) -> Arrays:
-    """What ``read()`` gives, from the cache where it is there.
+    """Return the result of ``read()``, from the cache where possible.
 
     Args:
-        name: of the source; a later version of it takes the place of an earlier.
-        made_from: everything that the result depends on, by its ``repr``.
-        read: makes the arrays: numbers and fixed-width strings, no objects.
-        unless: true of arrays that are not to be kept: what could not be read today may be read tomorrow.
+        name: of the source; a source has one cache file, which a new version overwrites.
+        cache_key: everything that the result depends on, compared by its ``repr``.
+        read: returns the arrays: numbers and fixed-width strings, no objects.
+        skip_if: returns True for arrays that must not be cached, such as those with read errors that may be temporary.
     """
-    place = folder() / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
-    source = f"{FORMAT} {name} {made_from!r}"
+    path = cache_dir() / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.npz"
+    source = f"{FORMAT_VERSION} {name} {cache_key!r}"
     try:
-        with np.load(place, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             if str(file["source"]) == source:
                 return {key: file[key] for key in file.files if key != "source"}
-    except Exception:  # absent, or whatever numpy makes of a damaged file
+    except Exception:  # missing, or any error of numpy on a corrupt file
         pass
-    began = time.perf_counter()
-    collects = gc.isenabled()
-    gc.disable()  # a million dictionaries would be gone through again and again for cycles that are not there
+    start = time.perf_counter()
+    gc_enabled = gc.isenabled()
+    gc.disable()  # the collector would scan millions of dictionaries repeatedly and find no cycles
     try:
         arrays = read()
     finally:
-        if collects:
+        if gc_enabled:
             gc.enable()
-    seconds = time.perf_counter() - began
-    if seconds > SLOW and not unless(arrays):
+    seconds = time.perf_counter() - start
+    if seconds > MIN_SECONDS and not skip_if(arrays):
         try:
-            # its stub takes no mapping
-            replace_with(place, lambda part: np.savez(part, source=np.array(source), **arrays))  # type: ignore[arg-type]
-            _LOG.info("%s: annotations read in %.1f s; kept in %s", name, seconds, place)
-        except OSError as error:  # a full or read-only disk is no reason to stop
-            _LOG.warning("%s: annotations read in %.1f s, which cannot be kept: %s", name, seconds, error)
+            # the stub of savez accepts no mapping
+            write_atomically(path, lambda temp: np.savez(temp, source=np.array(source), **arrays))  # type: ignore[arg-type]
+            _LOG.info("%s: annotations read in %.1f s; cached in %s", name, seconds, path)
+        except OSError as error:  # a full or read-only disk must not stop the run
+            _LOG.warning("%s: annotations read in %.1f s; cannot write the cache: %s", name, seconds, error)
     return arrays
 
 
-def replace_with(place: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file of the cache: whole or not at all, whoever else is at it.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a cache file to a temporary path and rename it, so that concurrent readers see a complete file.
 
     Raises:
-        OSError: it cannot be written; what there was stays.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
-    part = place.with_suffix(f".{os.getpid()}.part{place.suffix}")
+    temp = path.with_suffix(f".{os.getpid()}.part{path.suffix}")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        part.replace(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temp)
+        temp.replace(path)
     finally:
         with contextlib.suppress(OSError):
-            part.unlink()
+            temp.unlink()
 
 
-def folder() -> Path:
-    """``$RESDET_CACHE``/annotations, or ~/.cache/resdet/annotations."""
+def cache_dir() -> Path:
+    """Return ``$RESDET_CACHE``/annotations, or ~/.cache/resdet/annotations."""
     return Path(os.environ.get("RESDET_CACHE", Path.home() / ".cache" / "resdet")) / "annotations"
 
 
-def text_array(value: object) -> NDArray[np.uint8]:
-    """Anything that JSON can say, among arrays."""
+def encode_json(value: object) -> NDArray[np.uint8]:
+    """Encode a JSON value as uint8 [n], to store it among arrays."""
     return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
 
 
-def text_of(array: NDArray[Any]) -> Any:
-    """What :func:`text_array` was given."""
+def decode_json(array: NDArray[Any]) -> Any:
+    """Decode a value that :func:`encode_json` encoded."""
     return json.loads(array.tobytes())

@@ -1,4 +1,4 @@
-"""From an image file to RGB bytes: any mode, turned as its EXIF says, or one clear error."""
+"""Decode image files of any mode to RGB, with their EXIF orientation applied."""
 
 import functools
 import warnings
@@ -12,41 +12,41 @@ from PIL import Image, ImageOps
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _EXIF_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # orientations that swap height and width
+_SWAP_SIDES = (5, 6, 7, 8)  # orientations that swap height and width
 
 
 class UnreadableImage(ValueError):
-    """An image file that cannot be decoded; the message names it."""
+    """Raised for an image file that cannot be decoded; the message names it."""
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Decodes a file to RGB [H, W, 3] uint8.
+    """Decode an image file to uint8 RGB [H, W, 3].
 
-    Palette, grey, RGBA (over black), CMYK and 16-bit pictures are converted; EXIF orientation is applied; the format is
-    told by the content, not by the name.
+    Palette, grey, RGBA (over black), CMYK and 16-bit images are converted, and the EXIF orientation is applied. The
+    format is read from the content, not from the file name.
 
     Raises:
-        FileNotFoundError: no such file.
-        UnreadableImage: not an image, truncated, or larger than Pillow's limit against decompression bombs.
+        FileNotFoundError: the file does not exist.
+        UnreadableImage: not an image, truncated, or larger than Pillow's decompression bomb limit.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 decode = _jpeg_decoder()
-                plain = image.format == "JPEG" and image.mode == "RGB" and not _is_turned(image)
-                if decode is not None and plain:
+                plain_jpeg = image.format == "JPEG" and image.mode == "RGB" and not _is_rotated(image)
+                if decode is not None and plain_jpeg:
                     pixels: NDArray[np.uint8] = decode(path).permute(1, 2, 0).contiguous().numpy()
                     return pixels
                 return as_rgb(image)
     except FileNotFoundError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+    except Exception as error:  # Pillow's decoders raise many types of error on corrupt files
         raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width after turning, from the header alone.
+    """Return (height, width) after EXIF rotation, from the file header alone.
 
     Raises:
         FileNotFoundError, UnreadableImage: as :func:`read_image`.
@@ -54,61 +54,65 @@ def image_size(path: str | Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+            swapped = image.getexif().get(_EXIF_ORIENTATION) in _SWAP_SIDES
     except FileNotFoundError:
         raise
     except Exception as error:
         raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if swapped else (height, width)
 
 
-def find_images(inputs: Sequence[Path], leave_out: Path | None = None) -> list[Path]:
-    """The files among the inputs, and the images in the folders among them, sorted, without those in ``leave_out``.
+def find_images(inputs: Sequence[Path], exclude: Path | None = None) -> list[Path]:
+    """Return the input files, and the sorted image files in the input folders.
+
+    Args:
+        inputs: files and folders; folders are searched recursively.
+        exclude: a folder whose images are skipped.
 
     Raises:
-        FileNotFoundError: an input is not there.
-        ValueError: no image at all.
+        FileNotFoundError: an input does not exist.
+        ValueError: no images found.
     """
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
-            files += [f for f in found if leave_out is None or leave_out.resolve() not in f.resolve().parents]
+            images = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+            files += [f for f in images if exclude is None or exclude.resolve() not in f.resolve().parents]
         elif path.exists():
             files.append(path)
         else:
             raise FileNotFoundError(f"no file or folder {path}")
     if not files:
-        raise ValueError(f"no images ({', '.join(SUFFIXES)}) in {', '.join(map(str, inputs))}")
+        raise ValueError(f"no images ({', '.join(SUFFIXES)}) found in {', '.join(map(str, inputs))}")
     return files
 
 
 @functools.cache
 def _jpeg_decoder() -> Any:
-    """torchcodec's, where it is installed: the same pixels as Pillow's, sooner."""
+    """Return torchcodec's JPEG decoder, faster than Pillow's with the same pixels, or None where it is not installed."""
     try:
-        from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # an extra
-    except Exception:  # absent, or built for another torch
+        from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # optional dependency
+    except Exception:  # not installed, or built for another version of torch
         return None
     return decode_jpeg
 
 
-def _is_turned(image: Image.Image) -> bool:
-    return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)  # not 1, absent, or nonsense such as 65537
+def _is_rotated(image: Image.Image) -> bool:
+    return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)  # not 1, missing, or invalid such as 65537
 
 
 def as_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Return a PIL image's pixels as uint8 RGB [H, W, 3], its EXIF orientation applied, as :func:`read_image` does."""
-    return np.asarray(_to_rgb(_turn(image)))
+    return np.asarray(_to_rgb(_apply_exif(image)))
 
 
-def _turn(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _is_turned(image) else image
+def _apply_exif(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _is_rotated(image) else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
-        # 16-bit grey: Pillow's own conversion would clip at 255
+        # 16-bit grey: Pillow's conversion would clip at 255
         values = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -1,4 +1,4 @@
-"""From records to batches: one sample, the endless order of training, and the loaders."""
+"""Datasets, batch sampler and DataLoaders of the detector."""
 
 import logging
 import signal
@@ -18,20 +18,20 @@ from detection.data.annotations import DataError, Records, train_objects
 from detection.data.image import UnreadableImage
 
 _LOG = logging.getLogger(__name__)
-_GRACE = 30  # seconds that a worker lives on after SIGTERM
-ReadPicture = Callable[[str], NDArray[np.uint8]]
+_GRACE_SECONDS = 30  # from SIGTERM to a worker's exit
+ImageReader = Callable[[str], NDArray[np.uint8]]  # file -> RGB [H, W, 3]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step or an evaluation gets.
+    """A batch of images and targets.
 
     Attributes:
-        images: uint8 [3, H, W] each, at the size at which they are seen.
-        targets: {"boxes", "labels"} each, in those pixels.
-        index: the images' positions in their records.
-        sizes: original (height, width) each, to which detections are scaled back.
-        readable: False for a file that could not be decoded; its image is black and answers nothing.
+        images: uint8 [3, H, W] each, resized.
+        targets: {"boxes", "labels"} each, in pixels of the resized image.
+        index: positions of the images in their records.
+        sizes: original (height, width) each, to which detections are rescaled.
+        readable: False for a file that could not be decoded; its image is black and has no detections.
     """
 
     images: list[Tensor]
@@ -41,7 +41,7 @@ class Batch:
     readable: list[bool]
 
     def pin_memory(self) -> "Batch":
-        """Called by a DataLoader that pins memory."""
+        """Return a copy in pinned memory; the DataLoader calls this."""
         images = [image.pin_memory() for image in self.images]
         return Batch(
             images,
@@ -53,14 +53,14 @@ class Batch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on ``device``."""
+    """Return a copy of the batch with its tensors on ``device``."""
     images = [image.to(device, non_blocking=True) for image in batch.images]
     targets = [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in batch.targets]
     return Batch(images, targets, batch.index, batch.sizes, batch.readable)
 
 
 def float_images(batch: Batch) -> list[Tensor]:
-    """The batch's images as float RGB 0..1."""
+    """Return the batch's images as float32 RGB 0..1."""
     return [image.float().div_(255) for image in batch.images]
 
 
@@ -68,22 +68,25 @@ Sample = tuple[Tensor, dict[str, Tensor], int, tuple[int, int], bool]
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples side by side; nothing is padded here."""
+    """Collate samples into a batch, without padding."""
     images, targets, index, sizes, readable = zip(*samples, strict=True)
     return Batch(list(images), list(targets), list(index), list(sizes), list(readable))
 
 
 class TrainSet(Dataset[Any]):
-    """Augmented samples. The key is (image, position): what happens to a picture depends on the seed and on its position
-    in the run alone, not on processes or on what came before.
+    """Training samples with augmentation.
+
+    The key is (image, position in the run). The random augmentation depends on the seed and the position alone, not on
+    the number of workers or on earlier samples.
 
     Args:
-        records, read: the images and how to read one.
-        config: sizes, mirroring, augmentation, which objects count.
+        records: the annotations.
+        read: reads an image file.
+        config: sizes, flip, augmentation, which objects are used.
         seed: of the run.
     """
 
-    def __init__(self, records: Records, read: ReadPicture, config: DataConfig, seed: int) -> None:
+    def __init__(self, records: Records, read: ImageReader, config: DataConfig, seed: int) -> None:
         self.records, self.read, self.config, self.seed = records, read, config, seed
         self.objects = train_objects(records, config.keep_difficult)
         self.augment = transforms.Augment(config.augment) if config.augment else None
@@ -91,33 +94,40 @@ class TrainSet(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         i, position = key
         rng = np.random.default_rng((self.seed, position))
-        i, picture = self._read(i)
-        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
-        where = self.records.objects(i)
-        keep = self.objects.keep[where]
-        boxes = torch.from_numpy(self.objects.boxes[where][keep])
-        labels = torch.from_numpy(self.records.labels[where][keep])
+        i, pixels = self._read(i)
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        objects = self.records.objects(i)
+        keep = self.objects.keep[objects]
+        boxes = torch.from_numpy(self.objects.boxes[objects][keep])
+        labels = torch.from_numpy(self.records.labels[objects][keep])
         if self.augment is not None:
-            boxes, labels = transforms.valid(boxes, labels, picture.shape[:2])
+            boxes, labels = transforms.clip_boxes(boxes, labels, pixels.shape[:2])
             image, boxes, labels = self.augment(image, boxes, labels, int(rng.integers(2**32)))
         image, boxes = transforms.resize(image, boxes, int(rng.choice(self.config.short_side)), self.config.max_side)
         if rng.random() < self.config.flip:
             image, boxes = transforms.flip(image, boxes)
-        boxes, labels = transforms.valid(boxes, labels, (image.shape[-2], image.shape[-1]))
-        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, picture.shape[:2], True
+        boxes, labels = transforms.clip_boxes(boxes, labels, (image.shape[-2], image.shape[-1]))
+        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, pixels.shape[:2], True
 
     def _read(self, i: int) -> tuple[int, NDArray[np.uint8]]:
-        """The picture of image i, or where that is damaged, of the next one that is not: one bad file must not end a run."""
+        """Decode image i, or the next readable one where it is corrupt: one bad file must not stop a run.
+
+        Returns:
+            The index of the image that was read, and its pixels, uint8 RGB [H, W, 3].
+
+        Raises:
+            DataError: no image can be read.
+        """
         for k in range(len(self.records)):
             substitute = (i + k) % len(self.records)
             try:
                 return substitute, self.read(self.records.files[substitute])
             except (UnreadableImage, OSError) as error:
-                _LOG.warning("left out of training, the next picture takes its place: %s", error)
-        raise DataError(f"{self.records.name}: none of its {len(self.records)} pictures can be read")
+                _LOG.warning("skipped for training, replaced by the next image: %s", error)
+        raise DataError(f"{self.records.name}: none of its {len(self.records)} images can be read")
 
     def usable(self) -> NDArray[np.int64]:
-        """The images that training draws from: all, or those with an object left."""
+        """Return the indices of the training images, int64 [n]: all, or those with at least one object."""
         if self.config.keep_empty:
             return np.arange(len(self.records))
         image_of = np.repeat(np.arange(len(self.records)), np.diff(self.records.offsets))
@@ -125,9 +135,15 @@ class TrainSet(Dataset[Any]):
 
 
 class EvalSet(Dataset[Any]):
-    """Images at their testing size, with their ground truth, which only a validation loss looks at."""
+    """Evaluation samples at the test size; their ground truth is used for the validation loss only.
 
-    def __init__(self, records: Records, read: ReadPicture, config: DataConfig) -> None:
+    Args:
+        records: the annotations.
+        read: reads an image file.
+        config: sizes, which objects are used.
+    """
+
+    def __init__(self, records: Records, read: ImageReader, config: DataConfig) -> None:
         self.records, self.read, self.config = records, read, config
         self.objects = train_objects(records, config.keep_difficult)
 
@@ -136,36 +152,41 @@ class EvalSet(Dataset[Any]):
 
     def __getitem__(self, i: int) -> Sample:
         try:
-            picture, readable = self.read(self.records.files[i]), True
+            pixels, readable = self.read(self.records.files[i]), True
         except (UnreadableImage, OSError) as error:
-            _LOG.warning("counts as without detections: %s", error)
-            picture, readable = np.zeros((*self.records.sizes[i], 3), dtype=np.uint8), False
-        where = self.records.objects(i)
-        keep = self.objects.keep[where]
-        boxes, labels = transforms.valid(
-            torch.from_numpy(self.objects.boxes[where][keep]),
-            torch.from_numpy(self.records.labels[where][keep]),
-            picture.shape[:2],
+            _LOG.warning("evaluated with no detections: %s", error)
+            pixels, readable = np.zeros((*self.records.sizes[i], 3), dtype=np.uint8), False
+        objects = self.records.objects(i)
+        keep = self.objects.keep[objects]
+        boxes, labels = transforms.clip_boxes(
+            torch.from_numpy(self.objects.boxes[objects][keep]),
+            torch.from_numpy(self.records.labels[objects][keep]),
+            pixels.shape[:2],
         )
-        image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         image, boxes = transforms.resize(image, boxes, self.config.short_side[-1], self.config.max_side)
-        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, picture.shape[:2], readable
+        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, pixels.shape[:2], readable
 
 
-class TrainOrder:
-    """The endless order of training, as a batch sampler: shuffled epochs, cut into groups of one step's images that are
-    all wide or all tall; each rank and each accumulated part takes its slice of a group.
+class TrainBatchSampler:
+    """Infinite batch sampler for training, grouped by aspect ratio.
 
-    The order depends on the seed alone, so a resumed run begins at its step and sees what it would have seen.
+    Shuffles each epoch and cuts it into groups of one step's images that are all landscape or all portrait. Each rank and
+    each micro-batch takes its slice of a group. The order depends on the seed alone, so that a resumed run continues
+    with the same batches as an uninterrupted one.
 
     Args:
-        wide: bool [n], of the usable images; all equal where nothing is to be grouped.
-        usable: int [n], their positions in the records.
-        batch_size: images a step, over all ranks and parts.
-        parts: slices of a step in this process (accumulation).
-        rank, world: this process and their number.
-        seed: of the order.
-        start: the step to begin at.
+        usable: int64 [n], indices of the training images in the records.
+        wide: bool [n], True for landscape images; all equal to disable the grouping.
+        batch_size: images per step, over all ranks and micro-batches.
+        micro_batches: batches per step in this process (gradient accumulation).
+        rank: of this process.
+        world: number of processes.
+        seed: of the shuffle.
+        start: the first step.
+
+    Raises:
+        ValueError: batch_size is not a multiple of world * micro_batches.
     """
 
     def __init__(
@@ -174,66 +195,75 @@ class TrainOrder:
         wide: NDArray[np.bool_],
         batch_size: int,
         *,
-        parts: int = 1,
+        micro_batches: int = 1,
         rank: int = 0,
         world: int = 1,
         seed: int = 0,
         start: int = 0,
     ) -> None:
-        if batch_size % (parts * world):
+        if batch_size % (micro_batches * world):
             raise ValueError(
-                f"solver.batch_size={batch_size} must be a multiple of processes x accumulate = {world} x {parts}"
+                f"solver.batch_size={batch_size} must be a multiple of processes x accumulate = {world} x {micro_batches}"
             )
         self.usable, self.wide, self.batch_size = usable, wide, batch_size
-        self.parts, self.rank, self.world, self.seed, self.start = parts, rank, world, seed, start
+        self.micro_batches, self.rank, self.world, self.seed, self.start = micro_batches, rank, world, seed, start
 
     def groups(self) -> Iterator[list[tuple[int, int]]]:
-        """One step's (image, position) after the other."""
-        waiting: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        """Yield the (image, position) keys of one step after the other."""
+        buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         position, epoch = 0, 0
         while True:
             for k in np.random.default_rng((self.seed, epoch)).permutation(len(self.usable)):
-                group = waiting[bool(self.wide[k])]
+                group = buckets[bool(self.wide[k])]
                 group.append((int(self.usable[k]), position))
                 position += 1
                 if len(group) == self.batch_size:
                     yield group
-                    waiting[bool(self.wide[k])] = []
+                    buckets[bool(self.wide[k])] = []
             epoch += 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        size = self.batch_size // (self.world * self.parts)
+        size = self.batch_size // (self.world * self.micro_batches)
         for step, group in enumerate(self.groups()):
             if step < self.start:
                 continue
-            for part in range(self.parts):
-                first = (part * self.world + self.rank) * size
+            for micro_batch in range(self.micro_batches):
+                first = (micro_batch * self.world + self.rank) * size
                 yield group[first : first + size]
 
 
 def train_loader(
-    dataset: TrainSet, batch_size: int, *, parts: int, rank: int, world: int, seed: int, start: int, pin: bool
+    dataset: TrainSet, batch_size: int, *, micro_batches: int, rank: int, world: int, seed: int, start: int, pin: bool
 ) -> DataLoader[Any]:
-    """Endless batches of this process's share of each step, from step ``start`` on."""
+    """Return an infinite loader of this process's batches, from step ``start`` on.
+
+    Args:
+        dataset: the training set.
+        batch_size: images per step, over all ranks and micro-batches.
+        micro_batches, rank, world, seed, start: as for :class:`TrainBatchSampler`.
+        pin: pin the batches' memory.
+    """
     usable = dataset.usable()
     height, width = dataset.records.sizes[usable, 0], dataset.records.sizes[usable, 1]
     wide = (width > height) if dataset.config.group_by_aspect else np.zeros(len(usable), dtype=bool)
-    order = TrainOrder(usable, wide, batch_size, parts=parts, rank=rank, world=world, seed=seed, start=start)
+    sampler = TrainBatchSampler(
+        usable, wide, batch_size, micro_batches=micro_batches, rank=rank, world=world, seed=seed, start=start
+    )
     workers = dataset.config.workers
     return DataLoader(
         dataset,
-        batch_sampler=order,
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,  # type: ignore[arg-type]
         persistent_workers=workers > 0,
-        worker_init_fn=leave_interrupts,
+        worker_init_fn=init_worker,
         timeout=dataset.config.timeout if workers else 0,
     )
 
 
 def eval_loader(dataset: EvalSet, *, rank: int = 0, world: int = 1, pin: bool = False) -> DataLoader[Any]:
-    """This process's share of the images, once each and one at a time: padding would change what the borders see."""
+    """Return a loader of this rank's images, once each, at batch size 1: padding would change the features at borders."""
     indices = range(rank, len(dataset), world)
     workers = dataset.config.workers
     return DataLoader(
@@ -242,13 +272,16 @@ def eval_loader(dataset: EvalSet, *, rank: int = 0, world: int = 1, pin: bool = 
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin,
-        worker_init_fn=leave_interrupts,
+        worker_init_fn=init_worker,
         timeout=dataset.config.timeout if workers else 0,
     )
 
 
-def leave_interrupts(worker: int) -> None:
-    """Ctrl-C, and SIGTERM to a whole group, reach the workers too, who must go on until the step is done and the state
-    saved; one that hangs ends a little later."""
+def init_worker(worker: int) -> None:
+    """Ignore SIGINT and delay SIGTERM in a DataLoader worker.
+
+    Both reach the whole process group. Workers must live until the step is finished and the checkpoint saved; one that
+    hangs exits after ``_GRACE_SECONDS``.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE) and None)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS) and None)

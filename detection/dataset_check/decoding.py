@@ -1,5 +1,7 @@
-"""Every picture of a data set decoded, by as many processes as wanted; what was found is kept in the user's cache, and a
-picture at which a decoder dies is a fault of that picture and not the end."""
+"""Decode all images of a dataset in worker processes, with results cached per file.
+
+An image that kills its decoder is reported as unreadable; the check continues.
+"""
 
 import contextlib
 import dataclasses
@@ -12,97 +14,99 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from detection.data.cache import FORMAT, folder, replace_with, stamp
-from detection.dataset_check.issues import Picture, inspect_picture
+from detection.data.cache import FORMAT_VERSION, cache_dir, file_stamp, write_atomically
+from detection.dataset_check.issues import ImageInfo, decode_image
 
 _LOG = logging.getLogger(__name__)
-_CHUNK = 8  # pictures a process is given at once
-_DIED = "the process that decoded it died: no memory was left, or the file breaks the decoder"
-_Stamped = dict[str, tuple[tuple[int, int], Picture]]
+_CHUNK_SIZE = 8  # images per task
+_WORKER_DIED = "the worker process that decoded it died: out of memory, or the file crashes the decoder"
+_Cache = dict[str, tuple[tuple[int, int], ImageInfo]]  # file -> its stamp and the result
 
 
-def inspect_pictures(
+def decode_images(
     files: Sequence[str],
     name: str,
     workers: int,
-    tick: Callable[[int, int], None] = lambda done, of: None,
-    inspect: Callable[[str], Picture] = inspect_picture,
-) -> dict[str, Picture]:
-    """What decoding each file tells.
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    decode: Callable[[str], ImageInfo] = decode_image,
+) -> dict[str, ImageInfo]:
+    """Decode each file and return the results by file.
 
     Args:
-        files: paths; those that have neither changed in size nor been written since the last time are not decoded again.
-        name: of the set, under which the answers are kept.
-        workers: processes.
-        tick: called with how many of the files to decode are done, and how many there are.
-        inspect: decodes one.
+        files: paths; files with the same size and modification time as in the cache are not decoded again.
+        name: of the dataset, which names the cache file.
+        workers: number of processes.
+        progress: called with the number of files decoded and the number of files to decode.
+        decode: decodes one file.
     """
-    place = folder() / f"pictures-{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
-    known = _read(place)
+    path = cache_dir() / f"pictures-{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
+    cache = _read_cache(path)
     stamps: dict[str, tuple[int, int]] = {}
     for file in files:
-        with contextlib.suppress(OSError):  # decoding says what is wrong with it
-            stamps[file] = stamp(Path(file))
-    found = {f: known[f][1] for f, own in stamps.items() if f in known and known[f][0] == own}
-    rest = [file for file in files if file not in found]
-    if not rest:
-        return found
+        with contextlib.suppress(OSError):  # decoding reports the error
+            stamps[file] = file_stamp(Path(file))
+    results = {f: cache[f][1] for f, stamp in stamps.items() if f in cache and cache[f][0] == stamp}
+    remaining = [file for file in files if file not in results]
+    if not remaining:
+        return results
     try:
-        for done, (file, picture) in enumerate(_decoded(rest, workers, inspect), 1):
-            found[file] = picture
-            tick(done, len(rest))
-    finally:  # one who loses patience has not waited in vain
-        # why a picture could not be read may be no property of its file: a right, a disk, the lack of memory
-        _write(place, known | {f: (stamps[f], p) for f, p in found.items() if f in stamps and not p.error})
-    return found
+        for done, (file, info) in enumerate(_decode_in_processes(remaining, workers, decode), 1):
+            results[file] = info
+            progress(done, len(remaining))
+    finally:  # also on interrupt
+        # errors may be temporary (permissions, disk, memory), so they are not cached
+        _write_cache(path, cache | {f: (stamps[f], r) for f, r in results.items() if f in stamps and not r.error})
+    return results
 
 
-def _decoded(files: Sequence[str], workers: int, inspect: Callable[[str], Picture]) -> Iterator[tuple[str, Picture]]:
-    """In any order."""
-    waiting = deque(files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK))
-    while waiting:
-        broken, suspects = False, list[Sequence[str]]()
-        flying: dict[Future[list[Picture]], Sequence[str]] = {}
+def _decode_in_processes(
+    files: Sequence[str], workers: int, decode: Callable[[str], ImageInfo]
+) -> Iterator[tuple[str, ImageInfo]]:
+    """Yield (file, result) in any order; retry the files in flight one by one where a worker dies."""
+    queue = deque(files[i : i + _CHUNK_SIZE] for i in range(0, len(files), _CHUNK_SIZE))
+    while queue:
+        broken, retries = False, list[Sequence[str]]()
+        in_flight: dict[Future[list[ImageInfo]], Sequence[str]] = {}
         with ProcessPoolExecutor(workers) as pool:
-            while flying or (waiting and not broken):
+            while in_flight or (queue and not broken):
                 try:
-                    while waiting and not broken and len(flying) < 2 * workers:
-                        future = pool.submit(_inspect_all, inspect, waiting[0])
-                        flying[future] = waiting.popleft()
+                    while queue and not broken and len(in_flight) < 2 * workers:
+                        future = pool.submit(_decode_chunk, decode, queue[0])
+                        in_flight[future] = queue.popleft()
                 except BrokenProcessPool:
                     broken = True
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    own = flying.pop(future)
+                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+                    chunk = in_flight.pop(future)
                     try:
-                        yield from zip(own, future.result(), strict=True)
+                        yield from zip(chunk, future.result(), strict=True)
                     except BrokenProcessPool:
                         broken = True
-                        suspects.append(own)
-        for file in (file for own in suspects for file in own):  # one of them it was: each in a process of its own
+                        retries.append(chunk)
+        for file in (file for chunk in retries for file in chunk):  # one process per file, to find the one that crashes
             with ProcessPoolExecutor(1) as pool:
                 try:
-                    yield file, pool.submit(inspect, file).result()
+                    yield file, pool.submit(decode, file).result()
                 except BrokenProcessPool:
-                    yield file, Picture(0, 0, "", False, "", _DIED)
+                    yield file, ImageInfo(0, 0, "", False, "", _WORKER_DIED)
 
 
-def _inspect_all(inspect: Callable[[str], Picture], files: Sequence[str]) -> list[Picture]:
-    return [inspect(file) for file in files]
+def _decode_chunk(decode: Callable[[str], ImageInfo], files: Sequence[str]) -> list[ImageInfo]:
+    return [decode(file) for file in files]
 
 
-def _read(place: Path) -> _Stamped:
+def _read_cache(path: Path) -> _Cache:
     try:
-        content = json.loads(place.read_text())
-        if content["format"] != FORMAT:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT_VERSION:
             return {}
-        return {file: ((size, written), Picture(*own)) for file, ((size, written), own) in content["pictures"].items()}
-    except Exception:  # absent, or whatever is wrong with a damaged file
+        return {file: ((size, mtime), ImageInfo(*row)) for file, ((size, mtime), row) in content["pictures"].items()}
+    except Exception:  # missing or corrupt
         return {}
 
 
-def _write(place: Path, pictures: _Stamped) -> None:
-    rows = {file: (own, dataclasses.astuple(picture)) for file, (own, picture) in pictures.items()}
+def _write_cache(path: Path, cache: _Cache) -> None:
+    rows = {file: (stamp, dataclasses.astuple(info)) for file, (stamp, info) in cache.items()}
     try:
-        replace_with(place, lambda part: part.write_text(json.dumps({"format": FORMAT, "pictures": rows})))
-    except OSError as error:  # a full or read-only disk is no reason to stop
-        _LOG.warning("what was found of the pictures cannot be kept for the next time: %s", error)
+        write_atomically(path, lambda temp: temp.write_text(json.dumps({"format": FORMAT_VERSION, "pictures": rows})))
+    except OSError as error:  # a full or read-only disk must not stop the check
+        _LOG.warning("cannot cache the results of decoding: %s", error)

@@ -1,5 +1,4 @@
-"""What can be wrong with a data set: kinds of faults and what becomes of each, and the checks of boxes and pictures that
-every format shares."""
+"""Kinds of dataset issues and their consequences for training, and the checks of boxes and images for all formats."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,39 +12,45 @@ from PIL import Image
 from detection.data.image import UnreadableImage, read_image
 
 Box = tuple[float, float, float, float]
-DROPS = "drops"  # something is lost to training
-NOTE = "note"  # good to know
+DROPS = "drops"  # training loses data
+NOTE = "note"  # for information
 REFUSES = "training refuses to start"
 
-# kind -> whether something is lost, and what training does about it
+# kind -> severity, and what training does about it
 KINDS: dict[str, tuple[str, str]] = {
     "broken annotations": (DROPS, REFUSES),
     "unknown class": (DROPS, REFUSES),
     "repeated name": (DROPS, REFUSES),
-    "missing picture": (DROPS, "left out"),
-    "missing annotations": (DROPS, "the picture is left out"),
-    "stray annotation": (DROPS, "left out: its picture is not listed"),
-    "unreadable picture": (DROPS, "left out, or replaced by the next one; an evaluation finds nothing on it"),
-    "degenerate box": (DROPS, "left out: no width or no height"),
-    "box outside": (DROPS, "left out: nothing of it lies on the picture"),
-    "repeated box": (DROPS, "used once"),
-    "picture in train and val": (DROPS, "used; numbers on val then flatter"),
+    "missing picture": (DROPS, "skipped"),
+    "missing annotations": (DROPS, "the image is skipped"),
+    "stray annotation": (DROPS, "skipped: its image is not listed"),
+    "unreadable picture": (DROPS, "skipped, or replaced by the next image; evaluated with no detections"),
+    "degenerate box": (DROPS, "dropped: no width or no height"),
+    "box outside": (DROPS, "dropped: does not overlap the image"),
+    "repeated box": (DROPS, "duplicates are dropped"),
+    "picture in train and val": (DROPS, "used; inflates the metrics on val"),
     "same picture twice": (NOTE, "used twice"),
-    "box across the edge": (NOTE, "cut off at the edge"),
-    "another size stated": (NOTE, "the picture's own counts (COCO: boxes are cut off at the stated one)"),
-    "another file name stated": (NOTE, "the annotations' own name counts"),
-    "turned picture": (NOTE, "turned as its EXIF says"),
-    "not RGB": (NOTE, "converted"),
-    "unused file": (NOTE, "not read: in no set that is used"),
-    "class without objects": (NOTE, "the detector has an output for it that never learns"),
-    "class in one set alone": (NOTE, "nothing to learn from, or nothing to measure by"),
+    "box across the edge": (NOTE, "clipped to the image"),
+    "another size stated": (NOTE, "the size of the image file is used (COCO: boxes are clipped to the annotated size)"),
+    "another file name stated": (NOTE, "the image of the annotation file's name is used"),
+    "turned picture": (NOTE, "rotated by its EXIF orientation"),
+    "not RGB": (NOTE, "converted to RGB"),
+    "unused file": (NOTE, "not read: in none of the splits used"),
+    "class without objects": (NOTE, "its output of the detector is never trained"),
+    "class in one set alone": (NOTE, "no training objects, or no ground truth to evaluate on"),
 }
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong: its kind (a key of KINDS), the file, the object within it (its number from 1, or its id), and
-    what was found."""
+class Issue:
+    """One issue of a dataset.
+
+    Attributes:
+        kind: a key of KINDS.
+        file: the file that has it.
+        object: number from 1, or id, of the object in the file.
+        found: the offending value.
+    """
 
     kind: str
     file: str
@@ -54,107 +59,124 @@ class Fault:
 
     @property
     def drops(self) -> bool:
-        """Whether something is lost."""
+        """Return whether training loses data."""
         return KINDS[self.kind][0] == DROPS
 
     def to_json(self) -> dict[str, Any]:
+        """Return the issue as a JSON object, with its severity and consequence."""
         return {**asdict(self), "drops": self.drops, "then": KINDS[self.kind][1]}
 
 
 @dataclass(frozen=True)
-class Annotated:
-    """A picture as its annotations have it: its file, the stated (height, width), and of each object its number or id,
-    class, box (xyxy, exclusive right and bottom edges), and whether it is a crowd or difficult."""
+class AnnotatedImage:
+    """The annotations of an image.
+
+    Attributes:
+        file: the image file.
+        annotations: the annotation file, for messages.
+        annotated_size: (height, width) in the annotations, None where missing.
+        objects: (number or id, class, box xyxy with exclusive right and bottom edges, crowd or difficult) each.
+    """
 
     file: Path
     annotations: str
-    stated: tuple[int, int] | None
+    annotated_size: tuple[int, int] | None
     objects: list[tuple[str, str, Box, bool]]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What decoding a file tells: (height, width) after turning, 0 x 0 where it cannot be read; Pillow's mode; whether EXIF
-    turns it; a digest of its pixels; the error."""
+class ImageInfo:
+    """The result of decoding an image.
+
+    Attributes:
+        height, width: after EXIF rotation; 0 where the file is unreadable.
+        mode: Pillow's mode.
+        rotated: the EXIF orientation is not the default.
+        digest: of the pixels.
+        error: empty where the file is readable.
+    """
 
     height: int
     width: int
     mode: str
-    turned: bool
+    rotated: bool
     digest: str
     error: str
 
 
-def inspect_picture(file: str) -> Picture:
-    """Decodes all of a picture."""
+def decode_image(file: str) -> ImageInfo:
+    """Decode a whole image; a file that cannot be read gives a result with its error."""
     try:
         pixels = read_image(file)
         with Image.open(file) as image:
-            mode, turned = image.mode, image.getexif().get(0x0112, 1) in range(2, 9)
+            mode, rotated = image.mode, image.getexif().get(0x0112, 1) in range(2, 9)
     except (UnreadableImage, OSError) as error:
-        return Picture(0, 0, "", False, "", str(error))
+        return ImageInfo(0, 0, "", False, "", str(error))
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, key=str(pixels.shape).encode()).hexdigest()
-    return Picture(pixels.shape[0], pixels.shape[1], mode, turned, digest, "")
+    return ImageInfo(pixels.shape[0], pixels.shape[1], mode, rotated, digest, "")
 
 
-def picture_faults(image: Annotated, picture: Picture) -> Iterable[Fault]:
-    """Of one file, beside what its annotations say of it."""
+def image_issues(image: AnnotatedImage, info: ImageInfo) -> Iterable[Issue]:
+    """Yield the issues of an image file, and where it disagrees with its annotations."""
     file = str(image.file)
-    if picture.error:
-        yield Fault("unreadable picture", file, None, picture.error)
+    if info.error:
+        yield Issue("unreadable picture", file, None, info.error)
         return
-    if image.stated is not None and image.stated != (picture.height, picture.width):
-        stated = "x".join(map(str, image.stated))
-        yield Fault("another size stated", image.annotations, None, f"{stated}, it is {picture.height}x{picture.width}")
-    if picture.turned:
-        yield Fault("turned picture", file)
-    if picture.mode != "RGB":
-        yield Fault("not RGB", file, None, f"mode {picture.mode}")
+    if image.annotated_size is not None and image.annotated_size != (info.height, info.width):
+        size = "x".join(map(str, image.annotated_size))
+        yield Issue("another size stated", image.annotations, None, f"{size}, the image is {info.height}x{info.width}")
+    if info.rotated:
+        yield Issue("turned picture", file)
+    if info.mode != "RGB":
+        yield Issue("not RGB", file, None, f"mode {info.mode}")
 
 
-def box_faults(image: Annotated, size: tuple[int, int] | None) -> Iterable[Fault]:
-    """Of one picture's boxes; ``size`` is its (height, width), where it is known."""
-    seen: set[tuple[str, Box]] = set()
+def box_issues(image: AnnotatedImage, size: tuple[int, int] | None) -> Iterable[Issue]:
+    """Yield the issues of an image's boxes; ``size`` is its (height, width), None where unknown."""
+    previous: set[tuple[str, Box]] = set()
     for number, label, box, _ in image.objects:
         x1, y1, x2, y2 = box
         text = f"{label} {', '.join(f'{v:g}' for v in box)}"
         if not (np.isfinite(box).all() and x2 > x1 and y2 > y1):
-            yield Fault("degenerate box", image.annotations, number, text)
+            yield Issue("degenerate box", image.annotations, number, text)
             continue
         if size is not None:
             height, width = size
             if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
-                yield Fault("box outside", image.annotations, number, f"{text}, the picture is {height}x{width}")
+                yield Issue("box outside", image.annotations, number, f"{text}, the image is {height}x{width}")
                 continue
             if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
-                yield Fault(
-                    "box across the edge", image.annotations, number, f"{text}, the picture is {height}x{width}"
-                )
-        if (label, box) in seen:
-            yield Fault("repeated box", image.annotations, number, text)
-        seen.add((label, box))
+                yield Issue("box across the edge", image.annotations, number, f"{text}, the image is {height}x{width}")
+        if (label, box) in previous:
+            yield Issue("repeated box", image.annotations, number, text)
+        previous.add((label, box))
 
 
-def same_pictures(sets: Mapping[str, Sequence[tuple[str, str]]]) -> Iterable[Fault]:
-    """Pictures of the same content; ``sets`` has (file, digest) of the training and validation sets."""
+def duplicate_images(splits: Mapping[str, Sequence[tuple[str, str]]]) -> Iterable[Issue]:
+    """Yield an issue for each image with the pixels of an earlier one; ``splits`` has the (file, digest) of each."""
     first: dict[str, tuple[str, str]] = {}
-    for name, pictures in sets.items():
-        for file, digest in pictures:
+    for name, images in splits.items():
+        for file, digest in images:
             if not digest:
                 continue
             if digest in first and first[digest] != (name, file):
-                other_set, other = first[digest]
-                kind = "same picture twice" if other_set == name else "picture in train and val"
-                yield Fault(kind, file, None, f"the same as {other}")
+                other_split, other = first[digest]
+                kind = "same picture twice" if other_split == name else "picture in train and val"
+                yield Issue(kind, file, None, f"the same as {other}")
             first.setdefault(digest, (name, file))
 
 
-def class_faults(sets: dict[str, dict[str, int]], where: dict[str, str]) -> Iterable[Fault]:
-    """Classes that no object has, in any set or in one; ``sets`` has the objects of each class."""
-    for label in sorted({label for counts in sets.values() for label in counts}):
-        counts = {name: own.get(label, 0) for name, own in sets.items()}
+def class_issues(splits: dict[str, dict[str, int]], sources: dict[str, str]) -> Iterable[Issue]:
+    """Yield an issue for each class without objects in one or all splits.
+
+    Args:
+        splits: number of objects by class, for each split.
+        sources: the file that lists the images of each split.
+    """
+    for label in sorted({label for counts in splits.values() for label in counts}):
+        counts = {name: split_counts.get(label, 0) for name, split_counts in splits.items()}
         if not any(counts.values()):
-            yield Fault("class without objects", next(iter(where.values())), None, label)
+            yield Issue("class without objects", next(iter(sources.values())), None, label)
         elif not all(counts.values()):
-            absent = next(name for name, count in counts.items() if not count)
-            yield Fault("class in one set alone", where[absent], None, f"{label}: none in {absent}")
+            empty = next(name for name, count in counts.items() if not count)
+            yield Issue("class in one set alone", sources[empty], None, f"{label}: none in {empty}")

@@ -1,4 +1,4 @@
-"""A VOC or COCO set read for its faults: where training's readers refuse or leave out, these go on and name everything."""
+"""Read a VOC or COCO split for checking: unlike the readers of training, continue after errors and report every issue."""
 
 import json
 import logging
@@ -15,118 +15,119 @@ from defusedxml.ElementTree import ParseError, parse
 
 from detection.config import DataConfig
 from detection.data.annotations import DataError
-from detection.data.cache import stamp
-from detection.data.coco import annotation_file, image_folder, image_folders, read_coco, text
+from detection.data.cache import file_stamp
+from detection.data.coco import annotation_file, file_name, image_folder, image_folders, read_coco
 from detection.data.image import SUFFIXES
-from detection.data.voc import image_sets, listed_names, object_of, pictures_of, read_voc, years
-from detection.dataset_check.issues import KINDS, REFUSES, Annotated, Box, Fault
+from detection.data.voc import image_files, image_names, image_sets, parse_object, read_voc, year_folders
+from detection.dataset_check.issues import KINDS, REFUSES, AnnotatedImage, Box, Issue
 
 
 @dataclass
-class Audit:
-    """A set as its files have it.
+class SplitContents:
+    """The contents of a split.
 
     Attributes:
-        where: the file that lists its pictures.
-        images: those that are there.
-        faults: of the annotations.
-        classes: names of all classes, with how many objects have them.
-        crowd, difficult: objects of these kinds.
+        source: the file that lists the images.
+        images: the images whose files exist.
+        issues: of the annotations.
+        classes: number of objects by class, all classes included.
+        crowd: number of crowd regions.
+        difficult: number of difficult objects.
     """
 
-    where: str
-    images: list[Annotated] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    source: str
+    images: list[AnnotatedImage] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
     classes: Counter[str] = field(default_factory=Counter)
     crowd: int = 0
     difficult: int = 0
 
 
-def audit(config: DataConfig, split: str) -> Audit:
-    """Reads a split.
+def read_split(config: DataConfig, split: str) -> SplitContents:
+    """Read a split and the issues of its annotations.
 
     Raises:
-        DataError: there is no such split at all, or the format is that of the drawn pictures.
+        DataError: the split does not exist, or the format is the synthetic dataset's.
     """
     root = Path(config.root).expanduser()
     if config.format == "shapes":
         raise DataError(
-            "data.format=shapes draws its pictures: there is nothing to check; give data.format=voc or coco"
+            "nothing to check: data.format=shapes is a synthetic dataset; give data.format=voc or data.format=coco"
         )
     if not root.is_dir():
         raise DataError(f"no folder {root}: give data.root=FOLDER")
-    found = (_audit_voc if config.format == "voc" else _audit_coco)(root, split)
+    contents = (_read_voc_split if config.format == "voc" else _read_coco_split)(root, split)
     logger = logging.getLogger("detection.data")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # its warnings are named here one by one
+    logger.setLevel(logging.CRITICAL)  # its warnings are reported here one by one
     try:
         (read_voc if config.format == "voc" else read_coco)(root, split)
     except DataError as error:
-        if not any(KINDS[fault.kind][1] == REFUSES for fault in found.faults):
-            found.faults.append(Fault("broken annotations", found.where, None, str(error)))
+        if not any(KINDS[issue.kind][1] == REFUSES for issue in contents.issues):
+            contents.issues.append(Issue("broken annotations", contents.source, None, str(error)))
     finally:
         logger.setLevel(level)
-    return found
+    return contents
 
 
-def made_from(config: DataConfig, split: str) -> list[tuple[int, int]]:
-    """What changes when something changes that :func:`audit` reads: of its annotations, and of the lists of its folders."""
+def source_stamps(config: DataConfig, split: str) -> list[tuple[int, int]]:
+    """Return the stamps of all annotation files and folders that :func:`read_split` reads, as a cache key."""
     root = Path(config.root).expanduser()
     if config.format == "coco":
         path = annotation_file(root, split)
-        return [stamp(own) for own in (path, *image_folders(root, split, path)) if own.exists()]
+        return [file_stamp(p) for p in (path, *image_folders(root, split, path)) if p.exists()]
     paths = []
     for year, image_set in image_sets(root, split):
-        names = listed_names(image_set, set(pictures_of(year)))
+        names = image_names(image_set, set(image_files(year)))
         xmls = [year / "Annotations" / f"{name}.xml" for name in names]
         paths += [image_set, year / "JPEGImages", *xmls]
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda own: stamp(own) if own.exists() else (-1, -1), paths))
+        return list(pool.map(lambda p: file_stamp(p) if p.exists() else (-1, -1), paths))
 
 
-def _audit_voc(root: Path, split: str) -> Audit:
-    if not years(root):
-        raise DataError(f"{root}: no VOC folder (ImageSets/Main, there or in year folders)")
+def _read_voc_split(root: Path, split: str) -> SplitContents:
+    if not year_folders(root):
+        raise DataError(f"{root}: no VOC folder (ImageSets/Main in it or in its year folders)")
     sets = image_sets(root, split)
-    found = Audit(" + ".join(str(file) for _, file in sets))
-    seen: set[str] = set()
+    contents = SplitContents(" + ".join(str(file) for _, file in sets))
+    names: set[str] = set()
     for year, image_set in sets:
-        pictures = pictures_of(year)
-        for name in listed_names(image_set, set(pictures)):
+        images = image_files(year)
+        for name in image_names(image_set, set(images)):
             xml = year / "Annotations" / f"{name}.xml"
-            if name in seen:
-                found.faults.append(Fault("repeated name", str(image_set), None, name))
+            if name in names:
+                contents.issues.append(Issue("repeated name", str(image_set), None, name))
                 continue
-            seen.add(name)
-            if name not in pictures:
-                found.faults.append(Fault("missing picture", str(image_set), None, name))
+            names.add(name)
+            if name not in images:
+                contents.issues.append(Issue("missing picture", str(image_set), None, name))
             if not xml.is_file():
-                found.faults.append(Fault("missing annotations", str(image_set), None, str(xml)))
-            elif name in pictures:
-                _voc_image(found, xml, year / "JPEGImages" / pictures[name])
-    return found
+                contents.issues.append(Issue("missing annotations", str(image_set), None, str(xml)))
+            elif name in images:
+                _add_voc_image(contents, xml, year / "JPEGImages" / images[name])
+    return contents
 
 
-def _voc_image(found: Audit, xml: Path, picture: Path) -> None:
+def _add_voc_image(contents: SplitContents, xml: Path, image: Path) -> None:
     try:
         tree = parse(xml)
     except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        found.faults.append(Fault("broken annotations", str(xml), None, str(error) or type(error).__name__))
+        contents.issues.append(Issue("broken annotations", str(xml), None, str(error) or type(error).__name__))
         return
     objects: list[tuple[str, str, Box, bool]] = []
     for number, element in enumerate(tree.iter("object"), 1):
         try:
-            read = object_of(element, xml)
+            voc_object = parse_object(element, xml)
         except DataError as error:
-            found.faults.append(Fault("broken annotations", str(xml), str(number), str(error)))
+            contents.issues.append(Issue("broken annotations", str(xml), str(number), str(error)))
             continue
-        objects.append((str(number), read.name, read.box, read.difficult))
-        found.classes[read.name] += 1
-        found.difficult += read.difficult
+        objects.append((str(number), voc_object.name, voc_object.box, voc_object.difficult))
+        contents.classes[voc_object.name] += 1
+        contents.difficult += voc_object.difficult
     name = (tree.findtext("filename") or "").strip()
-    if name and name != picture.name:
-        found.faults.append(Fault("another file name stated", str(xml), None, f"{name}, it is {picture.name}"))
-    found.images.append(Annotated(picture, str(xml), _voc_size(tree), objects))
+    if name and name != image.name:
+        contents.issues.append(Issue("another file name stated", str(xml), None, f"{name}, the image is {image.name}"))
+    contents.images.append(AnnotatedImage(image, str(xml), _voc_size(tree), objects))
 
 
 def _voc_size(tree: Any) -> tuple[int, int] | None:
@@ -136,9 +137,9 @@ def _voc_size(tree: Any) -> tuple[int, int] | None:
         return None
 
 
-def _audit_coco(root: Path, split: str) -> Audit:
+def _read_coco_split(root: Path, split: str) -> SplitContents:
     path = annotation_file(root, split)
-    found = Audit(str(path))
+    contents = SplitContents(str(path))
     try:
         content = json.loads(path.read_bytes())
         tables = [content[key] for key in ("images", "annotations", "categories")]
@@ -148,59 +149,60 @@ def _audit_coco(root: Path, split: str) -> Audit:
         raise DataError(f"{path}: not COCO annotations: {error!r}") from error
     images, annotations, categories = tables
 
-    def entry(table: str, number: int, row: Any, read: Callable[[Any], Any]) -> Any:
+    def parsed(table: str, number: int, row: Any, read: Callable[[Any], Any]) -> Any:
+        """Return read(row), or None where the row is invalid, which is reported."""
         try:
             return read(row)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-            found.faults.append(Fault("broken annotations", str(path), f"{table}[{number}]", f"{error!r}"))
+            contents.issues.append(Issue("broken annotations", str(path), f"{table}[{number}]", f"{error!r}"))
             return None
 
-    names = {}
+    class_names = {}
     for i, row in enumerate(categories):
-        if (own := entry("categories", i, row, lambda c: (_key(c["id"]), str(c["name"])))) is not None:
-            names[own[0]] = own[1]
-            found.classes[own[1]] += 0
+        if (entry := parsed("categories", i, row, lambda c: (_key(c["id"]), str(c["name"])))) is not None:
+            class_names[entry[0]] = entry[1]
+            contents.classes[entry[1]] += 0
     listed: dict[Any, tuple[str, tuple[int, int] | None]] = {}
     for i, row in enumerate(images):
-        own = entry("images", i, row, lambda m: (_key(m["id"]), text(m["file_name"]), _coco_size(m)))
-        if own is None:
+        entry = parsed("images", i, row, lambda m: (_key(m["id"]), file_name(m["file_name"]), _coco_size(m)))
+        if entry is None:
             continue
-        if own[0] in listed:
-            found.faults.append(Fault("repeated name", str(path), f"images[{i}]", f"id {own[0]!r} stands twice"))
-        listed[own[0]] = own[1:]
+        if entry[0] in listed:
+            contents.issues.append(Issue("repeated name", str(path), f"images[{i}]", f"duplicate id {entry[0]!r}"))
+        listed[entry[0]] = entry[1:]
     objects: dict[Any, list[tuple[str, str, Box, bool]]] = {key: [] for key in listed}
     for i, row in enumerate(annotations):
-        own = entry("annotations", i, row, lambda a: (_key(a["image_id"]), _key(a["category_id"]), _xyxy(a["bbox"])))
-        if own is None:
+        entry = parsed("annotations", i, row, lambda a: (_key(a["image_id"]), _key(a["category_id"]), _xyxy(a["bbox"])))
+        if entry is None:
             continue
-        image, category, box = own
+        image, category, box = entry
         number = str(row.get("id", f"annotations[{i}]"))
-        if category not in names:
-            found.faults.append(Fault("unknown class", str(path), number, f"category_id {category!r}"))
+        if category not in class_names:
+            contents.issues.append(Issue("unknown class", str(path), number, f"category_id {category!r}"))
         elif image not in listed:
-            found.faults.append(Fault("stray annotation", str(path), number, f"image_id {image!r}"))
+            contents.issues.append(Issue("stray annotation", str(path), number, f"image_id {image!r}"))
         else:
             crowd = bool(row.get("iscrowd", row.get("is_crowd", 0)))
-            objects[image].append((number, names[category], box, crowd))
-            found.classes[names[category]] += 1
-            found.crowd += crowd
+            objects[image].append((number, class_names[category], box, crowd))
+            contents.classes[class_names[category]] += 1
+            contents.crowd += crowd
     files = [name for name, _ in listed.values()]
     folder = image_folder(root, split, path, files[:50]) if files else root
     present = set(os.listdir(folder))
-    for key, (name, stated) in listed.items():
+    for key, (name, annotated_size) in listed.items():
         file = folder / name
         if name in present or file.is_file():
-            found.images.append(Annotated(file, f"{path}: {name}", stated, objects[key]))
+            contents.images.append(AnnotatedImage(file, f"{path}: {name}", annotated_size, objects[key]))
         else:
-            found.faults.append(Fault("missing picture", str(path), None, name))
+            contents.issues.append(Issue("missing picture", str(path), None, name))
     if folder != root:
-        spare = sorted(name for name in present - set(files) if name.lower().endswith(SUFFIXES))
-        found.faults += [Fault("unused file", str(folder / name)) for name in spare]
-    return found
+        unused = sorted(name for name in present - set(files) if name.lower().endswith(SUFFIXES))
+        contents.issues += [Issue("unused file", str(folder / name)) for name in unused]
+    return contents
 
 
 def _key(value: Any) -> Any:
-    """An id as it is; raises TypeError for a list or an object."""
+    """Return an id unchanged; raise TypeError for a list or an object, which cannot be one."""
     hash(value)
     return value
 

@@ -1,5 +1,5 @@
-"""`resdet check-dataset`: every fault of a VOC or COCO folder and what training does about it, what is in it, and which of
-its boxes the configuration's anchors can match."""
+"""Dataset check (`resdet check-dataset`): all issues of a VOC or COCO folder and what training does about them, statistics,
+and anchor coverage."""
 
 import hashlib
 import json
@@ -16,207 +16,219 @@ from numpy.typing import NDArray
 
 from detection.config import Config
 from detection.data.annotations import Records
-from detection.data.cache import kept, stamp, text_array, text_of
-from detection.dataset_check.anchor_coverage import anchor_fit, seen_boxes
-from detection.dataset_check.decoding import inspect_pictures
+from detection.data.cache import cached, decode_json, encode_json, file_stamp
+from detection.dataset_check.anchor_coverage import anchor_coverage, resized_boxes
+from detection.dataset_check.decoding import decode_images
 from detection.dataset_check.issues import (
     KINDS,
-    Annotated,
-    Fault,
-    Picture,
-    box_faults,
-    class_faults,
-    picture_faults,
-    same_pictures,
+    AnnotatedImage,
+    ImageInfo,
+    Issue,
+    box_issues,
+    class_issues,
+    duplicate_images,
+    image_issues,
 )
-from detection.dataset_check.reading import Audit, audit, made_from
+from detection.dataset_check.reading import SplitContents, read_split, source_stamps
 from detection.utils.atomic_io import replacing
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
-_SHOWN = 3  # examples of each kind
-_MATCHED, _MATCHED_QUICKLY = 2000, 500  # pictures whose boxes are held against the anchors
-_SMALL, _LARGE = 32.0**2, 96.0**2  # COCO's
+_EXAMPLES = 3  # shown per kind
+_MAX_IMAGES, _MAX_IMAGES_QUICK = 2000, 500  # for the anchor coverage
+_SMALL, _LARGE = 32.0**2, 96.0**2  # COCO's area limits in square pixels
 
 
 def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str, Any]:
-    """All faults and statistics of the training and validation sets, as plain types.
+    """Return all issues and statistics of the training and validation sets as JSON types.
+
+    Args:
+        config: names the dataset; its sizes and anchors are used for the anchor coverage.
+        workers: processes that decode the images.
+        quick: check the annotations only, decode no image.
 
     Raises:
-        DataError: a set is not there at all.
+        DataError: a split does not exist.
     """
-    splits = {"train": config.data.train} | ({"val": config.data.val} if config.data.val else {})
-    audits = {name: audit(config.data, str(split)) for name, split in splits.items()}
-    files = sorted({str(image.file) for own in audits.values() for image in own.images})
-    pictures = {} if quick else _decoded(files, str(Path(config.data.root).expanduser().resolve()), workers)
-    faults: list[Fault] = []
-    for own in audits.values():
-        faults += own.faults
-        for image in own.images:
-            picture = pictures.get(str(image.file))
-            if picture is not None:
-                faults += picture_faults(image, picture)
-            # COCO's boxes are cut off at the stated size, VOC's at the picture's: an XML's alone is wrong too often
+    split_names = {"train": config.data.train} | ({"val": config.data.val} if config.data.val else {})
+    splits = {name: read_split(config.data, str(split)) for name, split in split_names.items()}
+    files = sorted({str(image.file) for split in splits.values() for image in split.images})
+    infos = {} if quick else _decode(files, str(Path(config.data.root).expanduser().resolve()), workers)
+    issues: list[Issue] = []
+    for split in splits.values():
+        issues += split.issues
+        for image in split.images:
+            info = infos.get(str(image.file))
+            if info is not None:
+                issues += image_issues(image, info)
+            # COCO boxes are clipped to the annotated size, VOC boxes to the image's: the size in an XML is often wrong
             if config.data.format == "coco":
-                size = image.stated or _size(image, picture)
+                size = image.annotated_size or _size(image, info)
             else:
-                size = _size(image, picture) if picture is not None else None
-            faults += box_faults(image, size)
-    used = {str(image.file) for own in audits.values() for image in own.images}
-    faults = [fault for fault in faults if fault.kind != "unused file" or fault.file not in used]
-    faults += class_faults({n: dict(a.classes) for n, a in audits.items()}, {n: a.where for n, a in audits.items()})
+                size = _size(image, info) if info is not None else None
+            issues += box_issues(image, size)
+    used = {str(image.file) for split in splits.values() for image in split.images}
+    issues = [issue for issue in issues if issue.kind != "unused file" or issue.file not in used]
+    issues += class_issues({n: dict(s.classes) for n, s in splits.items()}, {n: s.source for n, s in splits.items()})
     if not quick:
-        digests = {n: [(str(i.file), pictures[str(i.file)].digest) for i in a.images] for n, a in audits.items()}
-        faults += same_pictures(digests)
+        digests = {n: [(str(i.file), infos[str(i.file)].digest) for i in s.images] for n, s in splits.items()}
+        issues += duplicate_images(digests)
     return {
-        "sets": {name: _statistics(own, pictures) for name, own in audits.items()},
-        "anchors": _anchors(config, [i for own in audits.values() for i in own.images], pictures, quick),
-        "faults": [fault.to_json() for fault in faults],
+        "sets": {name: _statistics(split, infos) for name, split in splits.items()},
+        "anchors": _anchor_coverage(config, [i for split in splits.values() for i in split.images], infos, quick),
+        "faults": [issue.to_json() for issue in issues],
         "quick": quick,
     }
 
 
-def first_look(config: Config, sets: Sequence[Records], place: Path) -> None:
-    """What a run says of its data before its first step: the quick check, in short in the log and whole in ``place``. For a
-    set that has not changed since the last time it comes from the user's cache; drawn pictures have no faults.
+def quick_check(config: Config, datasets: Sequence[Records], path: Path) -> None:
+    """Check a run's annotations before its first step: log a summary, and write the report to ``path``.
+
+    For an unchanged dataset the report comes from the cache. The synthetic dataset is not checked.
 
     Args:
         config: of the run.
-        sets: its training and validation sets as they were read.
-        place: a JSON file.
+        datasets: its training and validation sets.
+        path: of the JSON report.
     """
     if config.data.format == "shapes":
         return
-    _LOG.info("looking through the annotations under %s", config.data.root)
+    _LOG.info("checking the annotations under %s", config.data.root)
     splits = [split for split in (config.data.train, config.data.val) if split]
-    folders = sorted({os.path.dirname(file) for records in sets for file in records.files})
-    stamps = [[made_from(config.data, split) for split in splits], [stamp(Path(folder)) for folder in folders]]
-    arrays = kept(
+    folders = sorted({os.path.dirname(file) for records in datasets for file in records.files})
+    stamps = [[source_stamps(config.data, split) for split in splits], [file_stamp(Path(folder)) for folder in folders]]
+    arrays = cached(
         f"check of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
         hashlib.sha256(
             repr((stamps, config.data, config.model.anchors, config.model.architecture)).encode()
         ).hexdigest(),
-        lambda: {"report": text_array(check(config, quick=True))},
+        lambda: {"report": encode_json(check(config, quick=True))},
     )
-    report = text_of(arrays["report"])
-    with replacing(place) as part:
-        part.write_text(json.dumps(report, indent=2) + "\n")
-    lines = [*_faults(report, shown=1), *_anchors_text(report["anchors"])]
-    _LOG.info("%s\n(%s has all; tools/check_dataset.py also decodes the pictures)", "\n".join(lines), place)
+    report = decode_json(arrays["report"])
+    with replacing(path) as temp:
+        temp.write_text(json.dumps(report, indent=2) + "\n")
+    lines = [*_issue_lines(report, examples=1), *_anchor_lines(report["anchors"])]
+    _LOG.info("%s\n(full report in %s; tools/check_dataset.py also decodes the images)", "\n".join(lines), path)
 
 
-def text(report: dict[str, Any]) -> str:
-    """The report to read: faults by kind, worst first, then what the sets hold."""
-    lines = _faults(report, _SHOWN, " (--json FILE has all)")
-    for name, own in report["sets"].items():
+def format_report(report: dict[str, Any]) -> str:
+    """Return the report as text: issues by kind, most severe first, then statistics of the splits and anchor coverage."""
+    lines = _issue_lines(report, _EXAMPLES, " (all with --json FILE)")
+    for name, split in report["sets"].items():
         lines.append(
-            f"\n{name} ({own['where']})\n  {own['pictures']} pictures, {own['without_objects']} of them without objects; "
-            f"{own['objects']} objects of {sum(map(bool, own['classes'].values()))} classes; {own['crowd']} crowd regions, "
-            f"{own['difficult']} difficult"
+            f"\n{name} ({split['where']})\n  {split['pictures']} images, {split['without_objects']} without objects; "
+            f"{split['objects']} objects of {sum(map(bool, split['classes'].values()))} classes; "
+            f"{split['crowd']} crowd regions, {split['difficult']} difficult"
         )
         lines.append(
-            "  objects under 32² pixels {small}, to 96² {medium}, over it {large}; {right} end at the right edge, {bottom} "
-            "at the bottom".format(**own["sizes"], **own["edges"])
+            "  object area: {small} small (< 32²), {medium} medium (to 96²), {large} large; {right} boxes touch the right "
+            "edge, {bottom} the bottom edge".format(**split["sizes"], **split["edges"])
         )
-        if own["aspect_ratios"]:
-            low, middle, high = own["aspect_ratios"]
+        if split["aspect_ratios"]:
+            low, median, high = split["aspect_ratios"]
             lines.append(
-                f"  height / width: a tenth below {low:.2f}, half below {middle:.2f}, a tenth above {high:.2f}"
+                f"  aspect ratio (height / width): 10% below {low:.2f}, median {median:.2f}, 10% above {high:.2f}"
             )
-        classes = ", ".join(f"{label} {count}" for label, count in own["classes"].items())
+        classes = ", ".join(f"{label} {count}" for label, count in split["classes"].items())
         lines += textwrap.wrap(classes, 118, initial_indent="  ", subsequent_indent="  ")
-    return "\n".join([*lines, "", *_anchors_text(report["anchors"])])
+    return "\n".join([*lines, "", *_anchor_lines(report["anchors"])])
 
 
-def _faults(report: dict[str, Any], shown: int, rest: str = "") -> list[str]:
-    counts = Counter(fault["kind"] for fault in report["faults"])
-    lost = sum(fault["drops"] for fault in report["faults"])
-    lines = [f"faults by which something is lost: {lost}; notes: {len(report['faults']) - lost}"]
-    for kind in KINDS:  # in their order: the worst first
+def _issue_lines(report: dict[str, Any], examples: int, hint: str = "") -> list[str]:
+    counts = Counter(issue["kind"] for issue in report["faults"])
+    dropping = sum(issue["drops"] for issue in report["faults"])
+    lines = [f"issues that lose training data: {dropping}; notes: {len(report['faults']) - dropping}"]
+    for kind in KINDS:  # most severe first
         if not counts[kind]:
             continue
         lines.append(f"{counts[kind]:7}  {kind}: {KINDS[kind][1]}")
-        own = [fault for fault in report["faults"] if fault["kind"] == kind]
-        for fault in own[:shown]:
-            place = fault["file"] + (f" object {fault['object']}" if fault["object"] else "")
-            lines.append(f"           {place}{': ' + fault['found'] if fault['found'] else ''}")
-        if len(own) > shown:
-            lines.append(f"           … and {len(own) - shown} more{rest}")
+        issues = [issue for issue in report["faults"] if issue["kind"] == kind]
+        for issue in issues[:examples]:
+            location = issue["file"] + (f" object {issue['object']}" if issue["object"] else "")
+            lines.append(f"           {location}{': ' + issue['found'] if issue['found'] else ''}")
+        if len(issues) > examples:
+            lines.append(f"           … and {len(issues) - examples} more{hint}")
     return lines
 
 
-def _anchors_text(anchors: dict[str, Any]) -> list[str]:
+def _anchor_lines(anchors: dict[str, Any]) -> list[str]:
     if not anchors["boxes"]:
         return []
-    low, middle, high = anchors["sides"]
+    low, median, high = anchors["sides"]
     lines = [
-        f"as training sees them: a tenth of the objects is smaller than {low:.0f} px (the square root of the area), half "
-        f"than {middle:.0f}, a tenth larger than {high:.0f}",
-        f"anchors of {_numbers(anchors['sizes'])} px match {_shares(anchors['matched'])} (best anchor of each of "
-        f"{anchors['boxes']} boxes)",
+        f"object size after resizing (square root of the area): 10% below {low:.0f} px, median {median:.0f} px, "
+        f"10% above {high:.0f} px",
+        f"anchor sizes {_numbers(anchors['sizes'])} px match {_fractions(anchors['matched'])} of {anchors['boxes']} boxes "
+        "(best anchor of each box)",
     ]
     if anchors["suggestion"]:
-        better = anchors["suggestion"]
-        lines.append(f"  model.anchors.sizes=[{_numbers(better['sizes'])}] would match {_shares(better['matched'])}")
+        suggestion = anchors["suggestion"]
+        lines.append(
+            f"  model.anchors.sizes=[{_numbers(suggestion['sizes'])}] would match {_fractions(suggestion['matched'])}"
+        )
     return lines
 
 
-def _shares(matched: dict[str, float]) -> str:
-    return ", ".join(f"{share:.1%} at IoU {threshold}" for threshold, share in matched.items())
+def _fractions(matched: dict[str, float]) -> str:
+    return ", ".join(f"{fraction:.1%} at IoU {threshold}" for threshold, fraction in matched.items())
 
 
 def _numbers(values: Iterable[float]) -> str:
     return ",".join(f"{v:g}" for v in values)
 
 
-def _size(image: Annotated, picture: Picture | None) -> tuple[int, int] | None:
-    if picture is not None and not picture.error:
-        return picture.height, picture.width
-    return image.stated if image.stated and min(image.stated) > 0 else None
+def _size(image: AnnotatedImage, info: ImageInfo | None) -> tuple[int, int] | None:
+    """Return an image's (height, width), decoded or else annotated, None where unknown."""
+    if info is not None and not info.error:
+        return info.height, info.width
+    return image.annotated_size if image.annotated_size and min(image.annotated_size) > 0 else None
 
 
-def _decoded(files: list[str], root: str, workers: int) -> dict[str, Picture]:
+def _decode(files: list[str], root: str, workers: int) -> dict[str, ImageInfo]:
     with progress_bar() as bar:
         task = bar.add_task("decoding", total=None)
-        return inspect_pictures(files, root, workers, lambda done, of: bar.update(task, completed=done, total=of))
+        return decode_images(files, root, workers, lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def _anchors(config: Config, images: list[Annotated], pictures: dict[str, Picture], quick: bool) -> dict[str, Any]:
-    some = images[:: max(1, -(-len(images) // (_MATCHED_QUICKLY if quick else _MATCHED)))]
-    sizes = [_size(image, pictures.get(str(image.file))) for image in some]
-    boxes = [[box for _, _, box, crowd in image.objects if not crowd] for image in some]
-    known = [(size, own) for size, own in zip(sizes, boxes, strict=True) if size is not None]
-    return anchor_fit(config.model, seen_boxes(config, known))
+def _anchor_coverage(
+    config: Config, images: list[AnnotatedImage], infos: dict[str, ImageInfo], quick: bool
+) -> dict[str, Any]:
+    """Return the anchor coverage on an evenly spaced sample of the images."""
+    sample = images[:: max(1, -(-len(images) // (_MAX_IMAGES_QUICK if quick else _MAX_IMAGES)))]
+    sizes = [_size(image, infos.get(str(image.file))) for image in sample]
+    boxes = [[box for _, _, box, crowd in image.objects if not crowd] for image in sample]
+    known = [(size, image_boxes) for size, image_boxes in zip(sizes, boxes, strict=True) if size is not None]
+    return anchor_coverage(config.model, resized_boxes(config, known))
 
 
-def _statistics(own: Audit, pictures: dict[str, Picture]) -> dict[str, Any]:
-    boxes = np.array([box for image in own.images for _, _, box, _ in image.objects], dtype=np.float64).reshape(-1, 4)
+def _statistics(split: SplitContents, infos: dict[str, ImageInfo]) -> dict[str, Any]:
+    boxes = np.array([box for image in split.images for _, _, box, _ in image.objects], dtype=np.float64).reshape(-1, 4)
     size = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    area, whole = size.prod(axis=1), (size > 0).all(axis=1)
-    sides = [
-        (s[0], s[1]) if (s := _size(i, pictures.get(str(i.file)))) else (0, 0) for i in own.images for _ in i.objects
+    area, nondegenerate = size.prod(axis=1), (size > 0).all(axis=1)
+    image_sizes = [
+        (s[0], s[1]) if (s := _size(i, infos.get(str(i.file)))) else (0, 0) for i in split.images for _ in i.objects
     ]
-    height, width = np.array(sides, dtype=np.float64).reshape(-1, 2).T
-    ratios = size[whole, 1] / size[whole, 0]
+    height, width = np.array(image_sizes, dtype=np.float64).reshape(-1, 2).T
+    ratios = size[nondegenerate, 1] / size[nondegenerate, 0]
     return {
-        "where": own.where,
-        "pictures": len(own.images),
-        "without_objects": sum(not image.objects for image in own.images),
+        "where": split.source,
+        "pictures": len(split.images),
+        "without_objects": sum(not image.objects for image in split.images),
         "objects": len(boxes),
-        "crowd": own.crowd,
-        "difficult": own.difficult,
-        "classes": dict(sorted(own.classes.items())),
+        "crowd": split.crowd,
+        "difficult": split.difficult,
+        "classes": dict(sorted(split.classes.items())),
         "sizes": {
             "small": int((area < _SMALL).sum()),
             "medium": int(((area >= _SMALL) & (area <= _LARGE)).sum()),
             "large": int((area > _LARGE).sum()),
         },
         "edges": {"right": int((boxes[:, 2] == width).sum()), "bottom": int((boxes[:, 3] == height).sum())},
-        "modes": dict(Counter(p.mode for i in own.images if (p := pictures.get(str(i.file))) and not p.error)),
-        "aspect_ratios": _tenths(ratios),
+        "modes": dict(Counter(p.mode for i in split.images if (p := infos.get(str(i.file))) and not p.error)),
+        "aspect_ratios": _quantiles(ratios),
     }
 
 
-def _tenths(values: NDArray[np.float64]) -> list[float]:
-    """The values that a tenth, half and nine tenths are below."""
+def _quantiles(values: NDArray[np.float64]) -> list[float]:
+    """Return the 10%, 50% and 90% quantiles, or an empty list where there are no values."""
     return np.quantile(values, (0.1, 0.5, 0.9)).tolist() if len(values) else []

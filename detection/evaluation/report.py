@@ -1,4 +1,4 @@
-"""From detections to every number, a table, and files. Knows COCO's forms alone, neither model nor data sets."""
+"""Evaluate detections: COCO and VOC metrics, a table and files. Uses COCO format alone, neither models nor datasets."""
 
 import csv
 import io
@@ -19,12 +19,12 @@ VOC_IOU = 0.5
 
 @dataclass(frozen=True)
 class Report:
-    """All numbers of an evaluation, fractions 0..1 or None.
+    """The metrics of an evaluation, fractions 0..1 or None.
 
     Attributes:
-        metrics: COCO's twelve, VOC07_mAP and VOC_mAP (at IoU 0.5), and those at further IoUs as VOC07_mAP@0.3.
+        metrics: COCO's twelve, VOC07_mAP and VOC_mAP (at IoU 0.5), and those at other IoUs such as VOC07_mAP@0.3.
         per_class: class -> {"AP", "VOC07_AP", "VOC_AP"}.
-        reasons: metric -> why it has no value.
+        reasons: metric -> why it is None.
     """
 
     metrics: dict[str, float | None]
@@ -32,25 +32,25 @@ class Report:
     reasons: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """The one object of metrics.json."""
+        """Return the contents of metrics.json."""
         out: dict[str, Any] = {**self.metrics, "per_class": self.per_class}
         return out | ({"undefined": self.reasons} if self.reasons else {})
 
 
-def evaluate(truth: dict[str, Any], detections: list[dict[str, Any]], voc_ious: Sequence[float] = ()) -> Report:
-    """Judges COCO results against COCO-form annotations by COCO's and VOC's rules.
+def evaluate(ground_truth: dict[str, Any], detections: list[dict[str, Any]], voc_ious: Sequence[float] = ()) -> Report:
+    """Evaluate detections by the COCO and VOC protocols.
 
     Args:
-        truth: annotations, as ``coco_metrics`` and ``voc_ap`` take them.
-        detections: results.
-        voc_ious: further IoUs for VOC's AP.
+        ground_truth: COCO annotations, as for ``coco_metrics`` and ``voc_ap``.
+        detections: COCO results.
+        voc_ious: further IoU thresholds for VOC's AP, besides 0.5.
     """
-    metrics, per_class_ap = coco_metrics(truth, detections)
+    metrics, per_class_ap = coco_metrics(ground_truth, detections)
     reasons = undefined_reasons(metrics)
     per_class: dict[str, dict[str, float | None]] = {name: {"AP": ap} for name, ap in per_class_ap.items()}
     for iou in (VOC_IOU, *(i for i in voc_ious if i != VOC_IOU)):
         suffix = "" if iou == VOC_IOU else f"@{iou:g}"
-        aps = voc_ap(truth, detections, iou)
+        aps = voc_ap(ground_truth, detections, iou)
         for column, name in enumerate(("VOC07", "VOC")):
             values = {c: pair[column] for c, pair in aps.items()}
             metrics[f"{name}_mAP{suffix}"] = _mean(list(values.values()))
@@ -62,16 +62,16 @@ def evaluate(truth: dict[str, Any], detections: list[dict[str, Any]], voc_ious: 
 
 
 def table(report: Report) -> str:
-    """The report to read: all numbers, then the classes; "-" with its reason where there is none."""
+    """Return the metrics and then the classes as a text table; undefined values are "-", with the reason."""
     console = Console(width=100, record=True, file=io.StringIO())
-    numbers = Table("metric")
-    numbers.add_column("value", justify="right")
+    metrics = Table("metric")
+    metrics.add_column("value", justify="right")
     if report.reasons:
-        numbers.add_column("why none")
+        metrics.add_column("why undefined")
     for name, value in report.metrics.items():
-        numbers.add_row(name, _text(value), *([report.reasons.get(name, "")] if report.reasons else []))
-    # a title of the table would be broken into lines of its width
-    console.print("evaluation (fractions of 1)", numbers, sep="\n")
+        metrics.add_row(name, _text(value), *([report.reasons.get(name, "")] if report.reasons else []))
+    # not a table title, which would wrap at the table's width
+    console.print("evaluation (fractions 0..1)", metrics, sep="\n")
     if report.per_class:
         columns = list(next(iter(report.per_class.values())))
         classes = Table("class")
@@ -84,7 +84,7 @@ def table(report: Report) -> str:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """metrics.json and per_class.csv in ``folder``."""
+    """Write metrics.json and per_class.csv to ``folder``."""
     (folder / "metrics.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
     with (folder / "per_class.csv").open("w", newline="") as file:
         columns = list(next(iter(report.per_class.values()), {}))
@@ -99,5 +99,5 @@ def _text(value: float | None) -> str:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
+    defined = [v for v in values if v is not None]
+    return sum(defined) / len(defined) if defined else None

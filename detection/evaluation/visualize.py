@@ -1,4 +1,4 @@
-"""Boxes drawn on pictures. Knows arrays alone."""
+"""Draw boxes on images. Depends on arrays alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,65 +7,65 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Picture = NDArray[np.uint8]
-# told apart on most pictures and by most eyes (Okabe and Ito, 2008, without black)
+RGBImage = NDArray[np.uint8]  # [H, W, 3]
+# distinguishable with colour vision deficiencies (Okabe and Ito, 2008, without black)
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Boxes to draw: xyxy [n, 4], labels 1..K [n], and scores [n] or None for the truth."""
+class BoxAnnotations:
+    """Boxes to draw: xyxy [n, 4], labels 1..K [n], and scores [n] or None for ground truth."""
 
     boxes: Sequence[Sequence[float]]
     labels: Sequence[int]
     scores: Sequence[float] | None = None
 
 
-def draw(picture: Picture, drawn: Drawn, classes: Sequence[str]) -> Picture:
-    """A copy of RGB [H, W, 3] with boxes and their class names (and scores), worst first, so that the best is on top."""
-    image = Image.fromarray(picture)
-    canvas = ImageDraw.Draw(image)
-    width = max(1, round(max(picture.shape[:2]) / 300))
-    font = ImageFont.load_default(size=max(10, round(max(picture.shape[:2]) / 40)))
-    for k in reversed(range(len(drawn.boxes))):
-        box, label = [float(v) for v in drawn.boxes[k]], drawn.labels[k]
+def draw(image: RGBImage, annotations: BoxAnnotations, classes: Sequence[str]) -> RGBImage:
+    """Return a copy of an image with boxes and their class names (and scores), in reverse order: the first is on top."""
+    canvas = Image.fromarray(image)
+    drawing = ImageDraw.Draw(canvas)
+    width = max(1, round(max(image.shape[:2]) / 300))
+    font = ImageFont.load_default(size=max(10, round(max(image.shape[:2]) / 40)))
+    for k in reversed(range(len(annotations.boxes))):
+        box, label = [float(v) for v in annotations.boxes[k]], annotations.labels[k]
         if not (box[0] <= box[2] and box[1] <= box[3]):
-            continue  # turned inside out, or not a number: there is nothing to draw
+            continue  # degenerate or non-finite
         colour = _COLOURS[(label - 1) % len(_COLOURS)]
-        canvas.rectangle(box, outline=colour, width=width)
-        text = classes[label - 1] + (f" {drawn.scores[k]:.2f}" if drawn.scores is not None else "")
-        *_, right, bottom = canvas.textbbox((0, 0), text, font=font)
-        x = min(max(box[0], 0), max(picture.shape[1] - right, 0))
+        drawing.rectangle(box, outline=colour, width=width)
+        text = classes[label - 1] + (f" {annotations.scores[k]:.2f}" if annotations.scores is not None else "")
+        *_, right, bottom = drawing.textbbox((0, 0), text, font=font)
+        x = min(max(box[0], 0), max(image.shape[1] - right, 0))
         y = box[1] - bottom - 1 if box[1] > bottom + 1 else box[1] + width
-        canvas.rectangle((x, y, x + right + 2, y + bottom + 1), fill=colour)
-        canvas.text((x + 1, y), text, fill="black", font=font)
-    return np.asarray(image)
+        drawing.rectangle((x, y, x + right + 2, y + bottom + 1), fill=colour)
+        drawing.text((x + 1, y), text, fill="black", font=font)
+    return np.asarray(canvas)
 
 
-def beside(left: Picture, right: Picture, titles: tuple[str, str], gap: int = 8) -> Picture:
-    """Two pictures of one size side by side under their titles."""
+def side_by_side(left: RGBImage, right: RGBImage, titles: tuple[str, str], gap: int = 8) -> RGBImage:
+    """Return two images of equal size next to each other, with titles above; ``gap`` is in pixels."""
     height, width = left.shape[:2]
-    head = 20
-    sheet = Image.new("RGB", (2 * width + gap, height + head), "white")
-    canvas = ImageDraw.Draw(sheet)
-    for i, (picture, title) in enumerate(zip((left, right), titles, strict=True)):
+    header = 20
+    canvas = Image.new("RGB", (2 * width + gap, height + header), "white")
+    drawing = ImageDraw.Draw(canvas)
+    for i, (image, title) in enumerate(zip((left, right), titles, strict=True)):
         x = i * (width + gap)
-        sheet.paste(Image.fromarray(picture), (x, head))
-        canvas.text((x + 4, 2), title, fill="black", font=ImageFont.load_default(size=13))
-    return np.asarray(sheet)
+        canvas.paste(Image.fromarray(image), (x, header))
+        drawing.text((x + 4, 2), title, fill="black", font=ImageFont.load_default(size=13))
+    return np.asarray(canvas)
 
 
-def contact_sheet(pictures: Sequence[Picture], columns: int, gap: int = 8) -> Picture:
-    """Pictures of any size in rows on white."""
-    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
-    width = max(sum(p.shape[1] + gap for p in row) for row in rows) - gap
-    height = sum(max(p.shape[0] for p in row) + gap for row in rows) - gap
+def contact_sheet(images: Sequence[RGBImage], columns: int, gap: int = 8) -> RGBImage:
+    """Return images of any size in rows of ``columns`` on a white sheet; ``gap`` is in pixels."""
+    rows = [images[i : i + columns] for i in range(0, len(images), columns)]
+    width = max(sum(image.shape[1] + gap for image in row) for row in rows) - gap
+    height = sum(max(image.shape[0] for image in row) + gap for row in rows) - gap
     sheet = np.full((height, width, 3), 255, dtype=np.uint8)
     y = 0
     for row in rows:
         x = 0
-        for p in row:
-            sheet[y : y + p.shape[0], x : x + p.shape[1]] = p
-            x += p.shape[1] + gap
-        y += max(p.shape[0] for p in row) + gap
+        for image in row:
+            sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+            x += image.shape[1] + gap
+        y += max(image.shape[0] for image in row) + gap
     return sheet

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detection.evaluation.visualize import Drawn, draw
+from detection.evaluation.visualize import BoxAnnotations, draw
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Detections:
 
     def draw(self, image: "NDArray[np.uint8] | Image.Image") -> NDArray[np.uint8]:
         """Return the RGB image [H, W, 3] with boxes, names and scores on it; the one given stays as it is."""
-        drawn = Drawn(self.boxes.tolist(), self.labels.tolist(), self.scores.tolist())
+        drawn = BoxAnnotations(self.boxes.tolist(), self.labels.tolist(), self.scores.tolist())
         return draw(np.asarray(image), drawn, self.classes)
 
 

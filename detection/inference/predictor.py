@@ -13,7 +13,7 @@ from torch import Tensor
 from detection.checkpoint.detector import local_file, read_detector
 from detection.data import transforms
 from detection.data.image import as_rgb, read_image
-from detection.evaluation.visualize import Picture
+from detection.evaluation.visualize import RGBImage
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
 from detection.inference.over_dataset import scale_back
@@ -102,7 +102,7 @@ class Predictor:
             for detections in self._detect([as_array(image) for image in chunk])
         ]
 
-    def _detect(self, images: Sequence[Picture]) -> list[Detections]:
+    def _detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         data = self.config.data
         with autocast(self.device, self._bf16):
             outputs = detect_images(self._detector, images, data.short_side[-1], data.max_side)
@@ -117,7 +117,7 @@ class Predictor:
         return detections if self._labels is None else detections[np.isin(labels, list(self._labels))]
 
 
-def as_array(image: Any) -> Picture:
+def as_array(image: Any) -> RGBImage:
     """Return a path's, a PIL image's or an array's pixels as uint8 RGB [H, W, 3].
 
     Raises:
@@ -135,7 +135,7 @@ def as_array(image: Any) -> Picture:
 
 
 def detect_images(
-    model: FasterRCNN | RecordedDetector, images: Sequence[Picture], short_side: int, max_side: int
+    model: FasterRCNN | RecordedDetector, images: Sequence[RGBImage], short_side: int, max_side: int
 ) -> list[Any]:
     """Detect on RGB images [H, W, 3] resized to the given sides, and return detections in the original pixels."""
     if not images:
@@ -167,6 +167,6 @@ def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
     return folder / f"{name}.jpg"
 
 
-def write_annotated(image: Picture, detections: Detections, threshold: float, path: Path) -> None:
+def write_annotated(image: RGBImage, detections: Detections, threshold: float, path: Path) -> None:
     """Write the image with the detections of at least ``threshold`` drawn on it."""
     Image.fromarray(detections[detections.scores >= threshold].draw(image)).save(path, quality=92)

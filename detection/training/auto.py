@@ -9,7 +9,7 @@ import torch
 
 from detection.config import Config
 from detection.data.loader import TrainSet
-from detection.dataset_check.anchor_coverage import best_sizes, seen_boxes
+from detection.dataset_check.anchor_coverage import best_anchor_sizes, resized_boxes
 from detection.modeling.faster_rcnn import FasterRCNN
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def resolve(config: Config, dataset: TrainSet) -> Config:
         records, objects = dataset.records, dataset.objects
         boxes = [objects.boxes[records.objects(i)][objects.keep[records.objects(i)]].tolist() for i in some]
         sizes = [(int(h), int(w)) for h, w in records.sizes[some]]
-        chosen, matched, usual = best_sizes(model, seen_boxes(config, list(zip(sizes, boxes, strict=True))))
+        chosen, matched, usual = best_anchor_sizes(model, resized_boxes(config, list(zip(sizes, boxes, strict=True))))
         _LOG.info(
             "model.anchors.sizes=auto: [%s], of which %.1f%% of the boxes find one at IoU 0.5 (%.1f%% with the usual sizes)",
             ", ".join(f"{size:g}" for size in chosen),

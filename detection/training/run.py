@@ -22,7 +22,7 @@ from detection.config import Config, SolverConfig, config_to_dict, dump_config
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
 from detection.data.voc import read_voc
-from detection.dataset_check.report import first_look
+from detection.dataset_check.report import quick_check
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.training.auto import resolve, start_classes_at_frequencies
@@ -110,7 +110,7 @@ def train_config(
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, resumed.step if resumed else 0)
         if checkpoint is None and given.source is None:
-            first_look(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
+            quick_check(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
     _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))
@@ -215,7 +215,7 @@ def _fit(
     loader = train_loader(
         dataset,
         solver.batch_size,
-        parts=solver.accumulate,
+        micro_batches=solver.accumulate,
         rank=rank(),
         world=world_size(),
         seed=config.seed,

@@ -43,7 +43,7 @@ def gpu(monkeypatch):
 
 
 def test_the_fake_checks_arguments_as_torch_does(gpu):
-    with pytest.raises(ValueError, match="Expected a torch.device with a specified index"):
+    with pytest.raises(ValueError, match=r"Expected a torch.device with a specified index"):
         torch.cuda.set_device(torch.device("cuda"))
     with pytest.raises(ValueError):
         torch.cuda.set_device("cuda")

@@ -125,14 +125,14 @@ def test_a_loading_process_that_dies_is_named(undisturbed, tmp_path):
 
 def test_a_loading_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
     """As on a disk that no longer answers."""
-    read = source.read_picture
+    read = source.draw_image
 
     def hang(name):
         if name == "shapes-0-000004.png":
             time.sleep(60)
         return read(name)
 
-    monkeypatch.setattr(source, "read_picture", hang)
+    monkeypatch.setattr(source, "draw_image", hang)
     began = time.monotonic()
     assert go(tmp_path, keys=["data.workers=1", "data.timeout=2"]) == 2
     assert time.monotonic() - began < 40
@@ -142,13 +142,13 @@ def test_a_loading_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
     assert "data.timeout is too short" in said
 
 
-def test_a_truncated_state_is_move_earlier_run(undisturbed, tmp_path, caplog):
+def test_a_truncated_checkpoint_is_renamed(undisturbed, tmp_path, caplog):
     assert go(tmp_path, keys=[*LONG, "solver.max_iter=6", "solver.steps=[11]"]) == 0
     assert state(tmp_path / "previous.pth")["global_step"] in (4, 6)
     last = tmp_path / "last.pth"
     last.write_bytes(last.read_bytes()[:-1000])
     assert go(tmp_path, "--resume", keys=[*LONG, "solver.max_iter=6", "solver.steps=[11]"]) == 0
-    assert "is damaged and is set aside" in caplog.text
+    assert "is damaged and is renamed to last.pth.damaged" in caplog.text
     assert "the newest state that is whole" in caplog.text
     assert (tmp_path / "last.pth.damaged").exists()
     (tmp_path / "last.pth").write_bytes(b"")
@@ -204,12 +204,12 @@ def poison(monkeypatch, call):
     monkeypatch.setattr(DetectionModule, "compute_losses", compute)
 
 
-def test_losses_that_are_no_numbers_stop_the_run(tmp_path, monkeypatch, capsys):
+def test_a_non_finite_loss_stops_the_run(tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 3)
     assert go(tmp_path) == 2
     said = capsys.readouterr().err
-    assert "step 3: loss_box nan; pictures " in said
-    assert f"tools/replay.py {tmp_path / 'not_finite.pth'}" in said
+    assert "step 3: non-finite loss (loss_box=nan) on images " in said
+    assert f"resdet replay {tmp_path / 'not_finite.pth'}" in said
     assert state(tmp_path / "last.pth")["global_step"] == 2
     kept = state(tmp_path / "not_finite.pth")
     assert len(kept["images"]) == len(kept["files"]) == 2
@@ -230,12 +230,12 @@ def test_replay_names_what_went_wrong(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_such_steps_can_be_left_out(tmp_path, monkeypatch, caplog, parts):
+def test_such_steps_can_be_skipped(tmp_path, monkeypatch, caplog, parts):
     keys = ["solver.not_finite=skip", "solver.steps=[9]", f"solver.accumulate={parts}"]
     assert go(tmp_path / "one", keys=[*keys, "solver.max_iter=1"]) == 0
     poison(monkeypatch, 2 * parts)
     assert go(tmp_path / "two", keys=[*keys, "solver.max_iter=2"]) == 0
-    assert "step 2: loss_box nan; it changes nothing (1 such so far)" in caplog.text
+    assert "step 2: non-finite loss (loss_box=nan); the step is skipped (1 so far)" in caplog.text
     assert not (tmp_path / "two" / "not_finite.pth").exists()
     one, two = (state(tmp_path / name / "last.pth")["state_dict"] for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)

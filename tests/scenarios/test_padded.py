@@ -37,7 +37,18 @@ def test_training_evaluation_and_prediction(architecture, tmp_path):
     found = []
     for form in ([], ["--padded"]):
         output = tmp_path / f"predict{len(form)}"
-        arguments = ["--weights", weights, "--device", "cpu", "--precision", "float32", "--output", str(output), *form, image]
+        arguments = [
+            "--weights",
+            weights,
+            "--device",
+            "cpu",
+            "--precision",
+            "float32",
+            "--output",
+            str(output),
+            *form,
+            image,
+        ]
         assert run("predict", arguments) == 0
         found.append(json.loads((output / "detections.json").read_text())["annotations"])
     assert len(found[0]) == len(found[1]) > 0

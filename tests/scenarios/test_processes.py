@@ -145,6 +145,6 @@ def test_two_nodes_over_their_own_addresses(tmp_path, two_machines):
         )
     said = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    assert "2 processes x 1 parts" in (tmp_path / "log.txt").read_text()
+    assert "2 processes x 1 micro-batches" in (tmp_path / "log.txt").read_text()
     assert state(tmp_path / "last.pth")["global_step"] == 2
     assert json.loads((tmp_path / "run.json").read_text())[0]["processes"] == 2

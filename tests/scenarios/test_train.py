@@ -114,7 +114,7 @@ def test_resume_with_another_model_is_refused(finished, capsys):
     assert "another model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("keys", [["solver.base_lr=1.0"], ["solver.max_iter=9"]])
+@pytest.mark.parametrize("keys", [["solver.base_lr=1.0"], ["solver.momentum=0.5"]])
 def test_resume_with_another_solver_is_refused(finished, capsys, keys):
     before = (finished / "config.yaml").read_text()
     assert go(finished, "--resume", keys=keys) == 2
@@ -215,7 +215,7 @@ def test_two_processes_train_and_evaluate(tmp_path):
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     out = subprocess.run(command, capture_output=True, text=True, env=env)
     assert out.returncode == 0, out.stderr
-    assert "2 processes x 1 parts" in (tmp_path / "log.txt").read_text()
+    assert "2 processes x 1 micro-batches" in (tmp_path / "log.txt").read_text()
     images = json.loads((tmp_path / "ground_truth.json").read_text())["images"]
     found = json.loads((tmp_path / "detections.json").read_text())
     assert {d["image_id"] for d in found} <= {im["id"] for im in images}

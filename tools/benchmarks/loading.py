@@ -124,7 +124,8 @@ def ours(root: Path, workers: int) -> Iterator[Any]:
     records = read_coco(root, "train")
     config = DataConfig(short_side=(SHORT,), max_side=LONG, workers=workers)
     dataset = TrainSet(records, read_image, config, seed=0)
-    return iter(train_loader(dataset, BATCH, parts=1, rank=0, world=1, seed=0, start=0, pin=torch.cuda.is_available()))
+    pin = torch.cuda.is_available()
+    return iter(train_loader(dataset, BATCH, micro_batches=1, rank=0, world=1, seed=0, start=0, pin=pin))
 
 
 def detectron2(root: Path, workers: int) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detection.data.annotations import Records
-from detection.evaluation.visualize import Drawn, beside, contact_sheet, draw
+from detection.evaluation.visualize import BoxAnnotations, contact_sheet, draw, side_by_side
 
 _LOG = logging.getLogger(__name__)
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "detections.json", "ground_truth.json", "pictures")
@@ -82,13 +82,13 @@ def write_pictures(
     for i in range(min(_PICTURES, len(records))):
         picture, scale = _shown(read(records.files[i]))
         where = records.objects(i)
-        truth = Drawn((records.boxes[where] * scale).tolist(), records.labels[where].tolist())
+        truth = BoxAnnotations((records.boxes[where] * scale).tolist(), records.labels[where].tolist())
         mine = [d for d in results if d["image_id"] == records.image_ids[i] and d["score"] >= _DRAWN_SCORE]
         mine.sort(key=lambda d: -d["score"])
         boxes = [[scale * v for v in (x, y, x + w, y + h)] for x, y, w, h in (d["bbox"] for d in mine)]
-        found = Drawn(boxes, [label_of[d["category_id"]] for d in mine], [d["score"] for d in mine])
+        found = BoxAnnotations(boxes, [label_of[d["category_id"]] for d in mine], [d["score"] for d in mine])
         left, right = draw(picture, truth, records.classes), draw(picture, found, records.classes)
-        sheets.append(beside(left, right, ("truth", f"detections (score at least {_DRAWN_SCORE})")))
+        sheets.append(side_by_side(left, right, ("truth", f"detections (score at least {_DRAWN_SCORE})")))
         Image.fromarray(sheets[-1]).save(folder / f"{i:02d}.png")
     Image.fromarray(contact_sheet(sheets, columns=2)).save(folder / "all.png")
     _LOG.info("pictures of the truth beside the detections are in %s (all.png has them together)", folder)

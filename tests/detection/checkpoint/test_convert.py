@@ -10,9 +10,9 @@ from backbone import resnet18, resnet50
 from backbone.weights import read_weights
 from detection import build_model, load_config, load_detector, load_weights
 from detection.checkpoint.detector import save_detector
-from detection.checkpoint.metadata import Classes
 from detection.checkpoint.keys import from_detectron2, to_detectron2
 from detection.checkpoint.label_maps import class_names
+from detection.checkpoint.metadata import Classes
 from detection.cli import run
 
 CONFIGS = {"c4": "faster_rcnn_r50_c4_1x", "dc5": "faster_rcnn_r50_dc5_1x", "fpn": "faster_rcnn_r50_fpn_1x"}

@@ -52,7 +52,9 @@ def test_rows_follow_their_class(saved, caplog):
         assert torch.equal(new[deltas][:4], fresh[deltas][:4])
         assert torch.equal(new[deltas][4:8], old[deltas][4:8])  # dog
         assert torch.equal(new[deltas][8:], old[deltas][:4])  # cat
-    assert all(torch.equal(v, old[k]) for k, v in new.items() if not k.startswith(("roi_head.classes", "roi_head.deltas")))
+    assert all(
+        torch.equal(v, old[k]) for k, v in new.items() if not k.startswith(("roi_head.classes", "roi_head.deltas"))
+    )
 
 
 def test_no_class_in_common_leaves_the_background(saved, caplog):
@@ -74,7 +76,7 @@ def test_another_detector_is_refused(saved):
 
 def test_timm_weights_are_for_timm_backbones():
     config = ModelConfig(**MODEL, weights="timm://resnet18")
-    with pytest.raises(ValueError, match="is for model.backbone=timm://NAME, and the backbone is resnet18"):
+    with pytest.raises(ValueError, match=r"is for model.backbone=timm://NAME, and the backbone is resnet18"):
         start_weights(build_model(config, 2), config, CAT_DOG)
 
 

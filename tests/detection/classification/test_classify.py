@@ -10,7 +10,7 @@ from torchvision.models import ResNet50_Weights
 
 from backbone import cifar_resnet, resnet18
 from detection.classification.classify import class_names
-from detection.classification.images import middle
+from detection.classification.images import resize_center_crop
 from detection.cli import run
 
 
@@ -21,36 +21,36 @@ def weights(tmp_path):
     return path
 
 
-def picture(path, height=40, width=60):
+def write_image(path, height=40, width=60):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
     return path
 
 
-def test_the_middle_equals_torchvisions_recipe():
+def test_resize_center_crop_equals_torchvision():
     pixels = np.random.default_rng(0).integers(0, 256, (300, 411, 3), dtype=np.uint8)
     recipe = ResNet50_Weights.IMAGENET1K_V1.transforms()
-    theirs = recipe(torch.from_numpy(pixels).permute(2, 0, 1))
+    expected = recipe(torch.from_numpy(pixels).permute(2, 0, 1))
     mean, std = (torch.tensor(v)[:, None, None] for v in (recipe.mean, recipe.std))
-    ours = (middle(pixels, 256, 224).float() / 255 - mean) / std
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+    actual = (resize_center_crop(pixels, 256, 224).float() / 255 - mean) / std
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-6)
 
 
 def test_names_scores_and_json(weights, tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    file = picture(tmp_path / "in" / "a.png")
+    file = write_image(tmp_path / "in" / "a.png")
     out = tmp_path / "answers.json"
     argv = ["--weights", str(weights), "--network", "resnet18", str(file.parent), "--top", "9", "--json", str(out)]
     assert run("classify", argv) == 0
     (answers,) = json.loads(out.read_text()).values()
-    assert sorted(a["class"] for a in answers) == list("0123456")  # no more than there are
+    assert sorted(a["class"] for a in answers) == list("0123456")  # capped at the number of classes
     assert sum(a["score"] for a in answers) == pytest.approx(1, abs=1e-5)
     assert [a["score"] for a in answers] == sorted((a["score"] for a in answers), reverse=True)
     assert f"{file}  {answers[0]['class']} {answers[0]['score']:.3f}" in capsys.readouterr().out
 
 
-def test_an_unreadable_file_is_skipped(weights, tmp_path, capsys):
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    good = picture(tmp_path / "good.png")
+def test_unreadable_file_is_skipped(weights, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    good = write_image(tmp_path / "good.png")
     argv = ["--weights", str(weights), "--network", "resnet18", str(tmp_path / "bad.jpg"), str(good)]
     assert run("classify", argv) == 1
     out = capsys.readouterr().out
@@ -58,8 +58,8 @@ def test_an_unreadable_file_is_skipped(weights, tmp_path, capsys):
     assert "good.png  " in out
 
 
-def test_weights_that_do_not_fit_are_refused(weights, tmp_path, capsys):
-    file = str(picture(tmp_path / "a.png"))
+def test_weights_of_another_network_are_rejected(weights, tmp_path, capsys):
+    file = str(write_image(tmp_path / "a.png"))
     assert run("classify", ["--weights", str(weights), "--network", "resnet34", file]) == 2
     assert "do not fill this network" in capsys.readouterr().err
     assert run("classify", ["--weights", str(weights), "--network", "resnet-18", file]) == 2
@@ -67,18 +67,18 @@ def test_weights_that_do_not_fit_are_refused(weights, tmp_path, capsys):
     state = torch.load(weights, weights_only=True)
     torch.save({k: v for k, v in state.items() if not k.startswith("fc")}, weights)
     assert run("classify", ["--weights", str(weights), "--network", "resnet18", file]) == 2
-    assert "it is a trunk" in capsys.readouterr().err
+    assert "it is a backbone" in capsys.readouterr().err
 
 
-def test_a_file_that_was_trained_here_says_what_it_is(tmp_path, capsys):
+def test_checkpoint_metadata_defines_the_network(tmp_path, capsys):
     config = {"network": {"name": "cifar_resnet20", "shortcut": "C"}}
     net = cifar_resnet(20, shortcut="C", num_classes=2)
-    card = {"format": 1, "config": config, "classes": ["ant", "bee"]}
-    torch.save({"classifier": card, "recipe": "torchvision", "model": net.state_dict()}, tmp_path / "best.pth")
+    metadata = {"format": 1, "config": config, "classes": ["ant", "bee"]}
+    torch.save({"classifier": metadata, "recipe": "torchvision", "model": net.state_dict()}, tmp_path / "best.pth")
     argv = [
         "--weights",
         str(tmp_path / "best.pth"),
-        str(picture(tmp_path / "a.png")),
+        str(write_image(tmp_path / "a.png")),
         "--short-side",
         "32",
         "--crop",
@@ -90,13 +90,13 @@ def test_a_file_that_was_trained_here_says_what_it_is(tmp_path, capsys):
     assert "bee" in out
 
 
-def test_imagenet_s_names():
+def test_class_names():
     assert class_names(1000)[207] == "golden retriever"
     assert class_names(3) == ["0", "1", "2"]
 
 
 @pytest.mark.data
-def test_real_weights_on_real_photographs(tmp_path):
+def test_real_weights_on_real_photos(tmp_path):
     shared = Path(os.environ["RESDET_SHARED"])
     weights = shared / "weights" / "resnet50_abm_pruned8bit_folded_full.pth"
     out = tmp_path / "answers.json"
@@ -108,5 +108,5 @@ def test_real_weights_on_real_photographs(tmp_path):
         == 0
     )
     best = {Path(file).stem: answers[0]["class"] for file, answers in json.loads(out.read_text()).items()}
-    known = {"000456": "trolleybus", "000542": "Egyptian cat", "001150": "Shih-Tzu", "004545": "sorrel"}
-    assert known.items() <= best.items()
+    expected = {"000456": "trolleybus", "000542": "Egyptian cat", "001150": "Shih-Tzu", "004545": "sorrel"}
+    assert expected.items() <= best.items()

@@ -31,49 +31,49 @@ def finished(tmp_path_factory):
     return folder
 
 
-def test_every_network_is_trained_and_drawn(finished):
+def test_every_network_is_trained_and_plotted(finished):
     summary = json.loads((finished / "degradation.json").read_text())
     assert list(summary) == ["cifar_plain20", "cifar_resnet20"]
     for name, entry in summary.items():
         metrics = json.loads((finished / f"{name}-seed0" / "metrics.json").read_text())
         assert entry["test_error"] == [1 - metrics["top1"]]
         rows = map(json.loads, (finished / f"{name}-seed0" / "metrics.jsonl").read_text().splitlines())
-        shares = {row["step"]: row["train_top1"] for row in rows if "train_top1" in row}
-        assert set(shares) == {2, 4}
-        assert entry["train_error"] == [1 - shares[4]]
-        assert shares[4] in [i / 8 for i in range(9)]  # of two steps of four pictures
-    with Image.open(finished / "degradation.png") as picture:
-        assert picture.size > (1000, 400)
+        accuracies = {row["step"]: row["train_top1"] for row in rows if "train_top1" in row}
+        assert set(accuracies) == {2, 4}
+        assert entry["train_error"] == [1 - accuracies[4]]
+        assert accuracies[4] in [i / 8 for i in range(9)]  # two steps of four images
+    with Image.open(finished / "degradation.png") as image:
+        assert image.size > (1000, 400)
 
 
 def test_finished_runs_are_kept(finished, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*.pth")}
     assert go(finished) == 0
-    assert "2 of 2 runs are finished already" in capsys.readouterr().err
+    assert "2 of 2 runs are already finished" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*.pth")} == before
 
 
-def test_another_configuration_is_refused(finished, capsys):
+def test_another_configuration_is_rejected(finished, capsys):
     assert go(finished, "solver.base_lr=0.3") == 2
-    assert "holds a run of another configuration" in capsys.readouterr().err
+    assert "has a run with another configuration" in capsys.readouterr().err
 
 
-def test_a_stopped_run_goes_on(finished, tmp_path):
-    """A run of which only the state at step 4 of 8 is there; it need not begin again."""
+def test_stopped_run_is_resumed(finished, tmp_path):
+    """A run with a log up to step 4 of 8 resumes from its checkpoint."""
     assert go(tmp_path, "solver.max_iter=8", "solver.checkpoint_every=4", networks=["cifar_plain20"]) == 0
     folder = tmp_path / "cifar_plain20-seed0"
     log = folder / "metrics.jsonl"
-    whole = log.read_text().splitlines()
-    log.write_text("".join(line + "\n" for line in whole if json.loads(line)["step"] <= 4))
+    lines = log.read_text().splitlines()
+    log.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= 4))
     assert go(tmp_path, "solver.max_iter=8", "solver.checkpoint_every=4", networks=["cifar_plain20"]) == 0
     assert "resuming from" in (folder / "log.txt").read_text()
 
 
-def test_a_run_that_fails_says_why(tmp_path, capsys):
+def test_failed_run_reports_its_output(tmp_path, capsys):
     assert go(tmp_path, "data.format=folders", f"data.root={tmp_path}") == 2
-    said = capsys.readouterr().err
-    assert "ended with code 2" in said
-    assert "CLASS/picture.jpg" in said
+    err = capsys.readouterr().err
+    assert "exited with code 2" in err
+    assert "CLASS/image.jpg" in err
 
 
 def test_unknown_networks_and_jobs(tmp_path, capsys):
@@ -86,25 +86,25 @@ def test_unknown_networks_and_jobs(tmp_path, capsys):
     assert "no test error" in capsys.readouterr().err
 
 
-def test_a_run_is_finished_when_it_was_judged_at_its_end(finished):
+def test_finished_needs_the_final_evaluation(finished):
     from detection.classification.config import ClassifierConfig
     from detection.config import load
 
     config = load(ClassifierConfig, "degradation_shapes", KEYS, "classifiers")
     done = Run("cifar_plain20", 0, finished / "cifar_plain20-seed0", config)
     assert (done.step(), done.finished()) == (4, True)
-    none = Run("cifar_plain20", 1, finished / "cifar_plain20-seed1", config)
-    assert (none.step(), none.finished()) == (0, False)
+    unstarted = Run("cifar_plain20", 1, finished / "cifar_plain20-seed1", config)
+    assert (unstarted.step(), unstarted.finished()) == (0, False)
 
 
-def test_pictures_of_any_selection(tmp_path):
+def test_plots_of_single_networks(tmp_path):
     one = Curve("resnet18", 0, [(1, 0.5), (2, 0.25)], [(2, 0.5)])
     draw_errors([one], tmp_path / "a.png")
     draw_responses([Responses("plain20", [1.0, 2.0])], tmp_path / "b.png")
     assert Image.open(tmp_path / "a.png").width < Image.open(tmp_path / "b.png").width
 
 
-def test_what_gives_no_curve_or_no_end(tmp_path, capsys):
+def test_incompatible_settings_are_rejected(tmp_path, capsys):
     for key in ("mixup=0.2", "solver.early_stop=2"):
         assert go(tmp_path, key) == 2
         assert "set mixup=0 cutmix=0 solver.early_stop=null" in capsys.readouterr().err
@@ -114,7 +114,7 @@ def test_what_gives_no_curve_or_no_end(tmp_path, capsys):
     assert "cifar_plain20 has no shortcuts" in capsys.readouterr().err
 
 
-def test_a_log_that_was_cut_off(tmp_path):
+def test_truncated_log(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert read_rows(path) == []
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')

@@ -5,16 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.classification.config import PicturesConfig
-from detection.classification.images import EvalPictures, TrainPictures, open_pictures, shift_colours
+from detection.classification.config import ImageDataConfig
+from detection.classification.images import EvalDataset, TrainDataset, open_datasets, pca_lighting
 from detection.data.annotations import DataError
 
-CIFAR = PicturesConfig(format="cifar10", crop=32, short_side=None, eval_short_side=None, pad=4, workers=0)
+CIFAR = ImageDataConfig(format="cifar10", crop=32, short_side=None, eval_short_side=None, pad=4, workers=0)
 
 
 @pytest.fixture
 def cifar(tmp_path):
-    """CIFAR-10's binary files with three records each, their pixels counting up."""
+    """CIFAR-10 binary files with three records each, with increasing pixel values."""
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
     for k, name in enumerate(names):
         records = np.zeros((3, 3073), dtype=np.uint8)
@@ -24,48 +24,48 @@ def cifar(tmp_path):
     return dataclasses.replace(CIFAR, root=str(tmp_path))
 
 
-def test_cifar10_s_records_are_planes_row_by_row(cifar):
-    train, val = open_pictures(cifar)
+def test_cifar10_records(cifar):
+    train, val = open_datasets(cifar)
     assert len(train) == 15
     assert train.labels.tolist()[:4] == [0, 1, 2, 1]
     assert val.labels.tolist() == [5, 6, 7]
-    picture = val.read(0)
-    assert picture.shape == (32, 32, 3)
-    assert picture[0, 1].tolist() == [1, (1024 + 1) % 251, (2048 + 1) % 251]
-    assert picture[1, 0].tolist() == [32, (1024 + 32) % 251, (2048 + 32) % 251]
+    image = val.read(0)
+    assert image.shape == (32, 32, 3)
+    assert image[0, 1].tolist() == [1, (1024 + 1) % 251, (2048 + 1) % 251]
+    assert image[1, 0].tolist() == [32, (1024 + 32) % 251, (2048 + 32) % 251]
     assert train.classes == tuple("0123456789")
 
 
-def test_cifar10_s_names(cifar, tmp_path):
+def test_cifar10_class_names(cifar, tmp_path):
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     (tmp_path / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
-    assert open_pictures(cifar)[0].classes == tuple(names)
+    assert open_datasets(cifar)[0].classes == tuple(names)
 
 
-def test_damaged_or_missing_files_are_named(cifar, tmp_path):
+def test_corrupt_or_missing_files_are_reported(cifar, tmp_path):
     (tmp_path / "data_batch_3.bin").write_bytes(b"short")
-    with pytest.raises(DataError, match=r"data_batch_3.bin of records of 3073 bytes, and it has 5 bytes"):
-        open_pictures(cifar)
+    with pytest.raises(DataError, match=r"data_batch_3.bin of records of 3073 bytes, but it has 5 bytes"):
+        open_datasets(cifar)
     (tmp_path / "data_batch_3.bin").unlink()
-    with pytest.raises(DataError, match=r"data_batch_3.bin .* is not there; unpack cifar-10-binary.tar.gz"):
-        open_pictures(cifar)
+    with pytest.raises(DataError, match=r"data_batch_3.bin .* does not exist; unpack cifar-10-binary.tar.gz"):
+        open_datasets(cifar)
 
 
 def test_pad_crop_and_flip(cifar):
-    """Every view is a window of the padded picture, mirrored or not, and all windows come up."""
-    train, _ = open_pictures(cifar)
-    views = TrainPictures(train, cifar, seed=0)
+    """Every sample is a window of the padded image, flipped or not, and almost all windows occur."""
+    train, _ = open_datasets(cifar)
+    dataset = TrainDataset(train, cifar, seed=0)
     padded = np.pad(train.read(0), ((4, 4), (4, 4), (0, 0)))
     windows = {}
     for top in range(9):
         for left in range(9):
             window = padded[top : top + 32, left : left + 32]
             windows[window.tobytes()] = windows[window[:, ::-1].tobytes()] = (top, left)
-    seen = {windows[views[0, position][0].permute(1, 2, 0).numpy().tobytes()] for position in range(600)}
-    assert len(seen) > 70  # of 81
-    image, label = views[4, 17]
+    crops = {windows[dataset[0, position][0].permute(1, 2, 0).numpy().tobytes()] for position in range(600)}
+    assert len(crops) > 70  # of 81
+    image, label = dataset[4, 17]
     assert label == train.labels[4]
-    assert torch.equal(image, TrainPictures(train, cifar, seed=0)[4, 17][0])  # of its position alone
+    assert torch.equal(image, TrainDataset(train, cifar, seed=0)[4, 17][0])  # depends on the position alone
 
 
 @pytest.fixture
@@ -77,74 +77,74 @@ def folders(tmp_path):
             for i in range(k + 1):
                 pixels = rng.integers(0, 256, (40, 60 + i, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
-    return PicturesConfig(root=str(tmp_path), crop=16, short_side=(20, 30), eval_short_side=24, workers=0)
+    return ImageDataConfig(root=str(tmp_path), crop=16, short_side=(20, 30), eval_short_side=24, workers=0)
 
 
 def test_folders(folders):
-    train, val = open_pictures(folders)
+    train, val = open_datasets(folders)
     assert train.classes == ("cat", "dog")
     assert train.labels.tolist() == [0, 1, 1]
-    image, label = TrainPictures(train, folders, 0)[2, 5]
+    image, label = TrainDataset(train, folders, 0)[2, 5]
     assert image.shape == (3, 16, 16)
     assert image.dtype == torch.uint8
     assert label == 1
-    assert EvalPictures(val, folders)[0][0].shape == (3, 16, 16)
+    assert EvalDataset(val, folders)[0][0].shape == (3, 16, 16)
 
 
-def test_folders_that_are_not_there(folders, tmp_path):
-    with pytest.raises(DataError, match=r"wanted .*/training/CLASS/picture.jpg, .* no such folder"):
-        open_pictures(dataclasses.replace(folders, train="training"))
+def test_missing_folders(folders, tmp_path):
+    with pytest.raises(DataError, match=r"expected .*/training/CLASS/image.jpg, .* no such folder"):
+        open_datasets(dataclasses.replace(folders, train="training"))
     (tmp_path / "train" / "bird").mkdir()
-    with pytest.raises(DataError, match="1 classes have no picture: bird"):
-        open_pictures(folders)
+    with pytest.raises(DataError, match="1 classes have no images: bird"):
+        open_datasets(folders)
     Image.new("RGB", (50, 50)).save(tmp_path / "train" / "bird" / "a.png")
     with pytest.raises(DataError, match="different classes"):
-        open_pictures(folders)
+        open_datasets(folders)
 
 
-def test_a_damaged_picture_ends_nothing(folders, tmp_path):
+def test_corrupt_images(folders, tmp_path):
     for split in ("train", "val"):
-        (tmp_path / split / "cat" / "0.png").write_bytes(b"no picture")
-    train, val = open_pictures(folders)
-    _, label = TrainPictures(train, folders, 0)[0, 0]
-    assert label == 1  # that of the picture that took its place
-    assert EvalPictures(val, folders)[0][1] == -1
+        (tmp_path / split / "cat" / "0.png").write_bytes(b"not an image")
+    train, val = open_datasets(folders)
+    _, label = TrainDataset(train, folders, 0)[0, 0]
+    assert label == 1  # of the substitute image
+    assert EvalDataset(val, folders)[0][1] == -1
 
 
-def test_sizes_that_cannot_be_are_refused(folders):
-    train, _ = open_pictures(folders)
-    with pytest.raises(ValueError, match=r"begins at data\.crop=16 or above"):
-        TrainPictures(train, dataclasses.replace(folders, short_side=(10, 20)), 0)
-    small = TrainPictures(train, dataclasses.replace(folders, short_side=None, crop=50), 0)
-    with pytest.raises(ValueError, match=r"a picture of 40x60 is smaller than data\.crop=50"):
+def test_invalid_sizes_are_rejected(folders):
+    train, _ = open_datasets(folders)
+    with pytest.raises(ValueError, match=r"low >= data\.crop=16"):
+        TrainDataset(train, dataclasses.replace(folders, short_side=(10, 20)), 0)
+    small = TrainDataset(train, dataclasses.replace(folders, short_side=None, crop=50), 0)
+    with pytest.raises(ValueError, match=r"an image of 40x60 is smaller than data\.crop=50"):
         small[0, 0]
 
 
-def test_drawn_pictures():
-    config = PicturesConfig(format="shapes", train="12", val="6", crop=32, short_side=None, eval_short_side=None)
-    train, val = open_pictures(config)
+def test_synthetic_images():
+    config = ImageDataConfig(format="shapes", train="12", val="6", crop=32, short_side=None, eval_short_side=None)
+    train, val = open_datasets(config)
     assert (np.bincount(train.labels) == 2).all()
     assert not np.array_equal(train.read(0), val.read(0))
-    assert np.array_equal(train.some(np.array([5, 3])).read(1), train.read(3))
-    with pytest.raises(DataError, match="must be a number of pictures"):
-        open_pictures(dataclasses.replace(config, val="some"))
+    assert np.array_equal(train.subset(np.array([5, 3])).read(1), train.read(3))
+    with pytest.raises(DataError, match="must be a number of images"):
+        open_datasets(dataclasses.replace(config, val="some"))
 
 
-def test_colours_shift_along_their_axes():
+def test_pca_lighting_adds_the_principal_components():
     grey = torch.full((3, 2, 2), 100, dtype=torch.uint8)
     # the first axis is brightness: -0.5675 x 0.2175 x 255 = -31.5, -32.2, -32.4
-    assert shift_colours(grey, np.array([1.0, 0, 0]))[:, 0, 0].tolist() == [69, 68, 68]
-    assert shift_colours(grey, np.array([0, 1.0, 0]))[:, 1, 1].tolist() == [103, 100, 97]
-    assert shift_colours(grey, np.array([-9.0, 0, 0])).unique().tolist() == [255]
+    assert pca_lighting(grey, np.array([1.0, 0, 0]))[:, 0, 0].tolist() == [69, 68, 68]
+    assert pca_lighting(grey, np.array([0, 1.0, 0]))[:, 1, 1].tolist() == [103, 100, 97]
+    assert pca_lighting(grey, np.array([-9.0, 0, 0])).unique().tolist() == [255]
 
 
-def test_lighting_moves_all_pixels_of_a_picture_alike(cifar):
-    train, _ = open_pictures(cifar)
-    plain = TrainPictures(train, cifar, seed=0)[0, 5][0].int()
-    lit = TrainPictures(train, dataclasses.replace(cifar, lighting=0.1), seed=0)[0, 5][0].int()
+def test_lighting_is_constant_over_an_image(cifar):
+    train, _ = open_datasets(cifar)
+    plain = TrainDataset(train, cifar, seed=0)[0, 5][0].int()
+    augmented = TrainDataset(train, dataclasses.replace(cifar, lighting=0.1), seed=0)[0, 5][0].int()
     inside = (plain > 60) & (plain < 190)
-    moved = (lit - plain).masked_fill(~inside, -1000)
-    for channel in moved:
+    shift = (augmented - plain).masked_fill(~inside, -1000)
+    for channel in shift:
         values = channel[channel > -1000].unique()
         assert len(values) == 1
-    assert (lit != plain).any()
+    assert (augmented != plain).any()

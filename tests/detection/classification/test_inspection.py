@@ -5,7 +5,7 @@ import pytest
 from detection.cli import run
 
 
-def test_the_table_and_its_sums(capsys):
+def test_table_and_totals(capsys):
     assert run("inspect", ["resnet50"]) == 0
     out = capsys.readouterr().out
     assert "resnet50 on 224x224" in out
@@ -18,16 +18,16 @@ def test_json_and_options(capsys):
     assert (
         run("inspect", ["resnet18", "--json", "--size", "97", "130", "--shortcut", "A", "--output-stride", "16"]) == 0
     )
-    found = json.loads(capsys.readouterr().out)
-    assert found["size"] == [97, 130]
-    rows = {row["name"]: row for row in found["stages"]}
+    table = json.loads(capsys.readouterr().out)
+    assert table["size"] == [97, 130]
+    rows = {row["name"]: row for row in table["stages"]}
     assert list(rows) == ["conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "fc"]
     assert rows["conv5_x"]["size"] == [7, 9]
     assert rows["conv5_x"]["stride"] == 16
     assert rows["conv2_x"]["parameters"] == 4 * 64 * 64 * 9 + 8 * 64
 
 
-def test_cifar_nets_see_32_pixels(capsys):
+def test_cifar_networks_default_to_32_pixels(capsys):
     assert run("inspect", ["cifar_plain20"]) == 0
     assert "cifar_plain20 on 32x32" in capsys.readouterr().out
 

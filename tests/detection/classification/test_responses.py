@@ -22,15 +22,15 @@ def test_layers_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_deviations_by_hand(plain):
-    """Two blocks in a row, written out: behind the norm, before the sum and the rectifier."""
+def test_deviations_equal_manual_forward(plain):
+    """Two blocks computed step by step: responses are after the norm, before addition and ReLU."""
     net = cifar_resnet(8, plain).eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 2)
             module.bias.data.normal_()
     batches = torch.randn(2, 3, 3, 8, 8)
-    found = response_deviations(net, batches)
+    deviations = response_deviations(net, batches)
     x = torch.cat(list(batches)).double()
     net.double()
     with torch.no_grad():
@@ -43,26 +43,26 @@ def test_deviations_by_hand(plain):
         fourth = block.bn1(block.conv1(out))
     names = ("bn1", "layer1.0.bn1", "layer1.0.bn2", "layer2.0.bn1")
     for name, response in zip(names, (first, second, third, fourth), strict=True):
-        assert found[name] == pytest.approx(float(response.std(correction=0)), rel=1e-5)
+        assert deviations[name] == pytest.approx(float(response.std(correction=0)), rel=1e-5)
 
 
-def test_what_has_no_responses():
+def test_frozen_norms_and_no_images_are_rejected():
     with pytest.raises(ValueError, match="bn1 is frozen"):
         response_deviations(cifar_resnet(8, norm="frozen_bn"), [torch.zeros(1, 3, 8, 8)])
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         response_deviations(cifar_resnet(8), [])
 
 
-def test_the_command(tmp_path, capsys):
+def test_command(tmp_path, capsys):
     Image.new("RGB", (300, 300), (9, 99, 200)).save(tmp_path / "a.png")
     torch.save(resnet50(num_classes=5).state_dict(), tmp_path / "net.pth")
     argv = ["resnet50", "--responses", str(tmp_path / "net.pth"), "--output", str(tmp_path / "out.png")]
     assert run("inspect", argv) == 2
-    assert "name some with --pictures" in capsys.readouterr().err
+    assert "give images with --pictures" in capsys.readouterr().err
     assert run("inspect", [*argv, "--pictures", str(tmp_path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["net.pth"]
-    assert len(found["net.pth"]) == 49
+    deviations = json.loads(capsys.readouterr().out)
+    assert list(deviations) == ["net.pth"]
+    assert len(deviations["net.pth"]) == 49
     assert Image.open(tmp_path / "out.png").size > (500, 500)
     with pytest.raises(SystemExit):
         run("inspect", [])

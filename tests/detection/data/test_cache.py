@@ -13,9 +13,9 @@ from detection.data.voc import read_voc
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def cache_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "SLOW", -1.0)
+    monkeypatch.setattr(cache, "MIN_SECONDS", -1.0)
     return tmp_path / "cache" / "annotations"
 
 
@@ -24,59 +24,59 @@ def count_reads():
 
     def read():
         calls.append(1)
-        return {"a": np.arange(3), "text": cache.text_array({"x": ["ä", 1]})}
+        return {"a": np.arange(3), "text": cache.encode_json({"x": ["ä", 1]})}
 
     return calls, read
 
 
-def test_read_once_until_the_source_changes(own_cache):
+def test_read_once_until_the_source_changes(cache_dir):
     calls, read = count_reads()
     for _ in range(2):
-        found = cache.kept("name", (1, 2), read)
-        assert found["a"].tolist() == [0, 1, 2]
-        assert cache.text_of(found["text"]) == {"x": ["ä", 1]}
+        arrays = cache.cached("name", (1, 2), read)
+        assert arrays["a"].tolist() == [0, 1, 2]
+        assert cache.decode_json(arrays["text"]) == {"x": ["ä", 1]}
     assert len(calls) == 1
-    cache.kept("name", (1, 3), read)
-    cache.kept("other", (1, 3), read)
+    cache.cached("name", (1, 3), read)
+    cache.cached("other", (1, 3), read)
     assert len(calls) == 3
-    assert len(list(own_cache.iterdir())) == 2  # a later version takes the place of an earlier
+    assert len(list(cache_dir.iterdir())) == 2  # a new version overwrites the old one
 
 
-def test_what_is_read_fast_is_not_kept(own_cache, monkeypatch):
-    monkeypatch.setattr(cache, "SLOW", 60.0)
+def test_fast_reads_are_not_cached(cache_dir, monkeypatch):
+    monkeypatch.setattr(cache, "MIN_SECONDS", 60.0)
     calls, read = count_reads()
-    cache.kept("name", 1, read)
-    cache.kept("name", 1, read)
+    cache.cached("name", 1, read)
+    cache.cached("name", 1, read)
     assert len(calls) == 2
-    assert not own_cache.exists()
+    assert not cache_dir.exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", None])
-def test_a_damaged_file_counts_as_absent(own_cache, damage):
+def test_corrupt_cache_file_is_ignored(cache_dir, damage):
     calls, read = count_reads()
-    cache.kept("name", 1, read)
-    (file,) = own_cache.iterdir()
+    cache.cached("name", 1, read)
+    (file,) = cache_dir.iterdir()
     file.write_bytes(file.read_bytes()[:-40] if damage is None else damage)
-    assert cache.kept("name", 1, read)["a"].tolist() == [0, 1, 2]
+    assert cache.cached("name", 1, read)["a"].tolist() == [0, 1, 2]
     assert len(calls) == 2
 
 
-def test_objects_are_not_unpickled(own_cache):
+def test_objects_are_not_unpickled(cache_dir):
     calls, read = count_reads()
-    cache.kept("name", 1, read)
-    (file,) = own_cache.iterdir()
+    cache.cached("name", 1, read)
+    (file,) = cache_dir.iterdir()
     np.savez(file, source=np.array([{"code": "would run"}], dtype=object))
-    cache.kept("name", 1, read)
+    cache.cached("name", 1, read)
     assert len(calls) == 2
 
 
-def test_a_place_that_cannot_be_written_is_said_and_survived(own_cache, caplog):
-    own_cache.parent.mkdir()
-    own_cache.write_text("a file where the folder should be")
+def test_unwritable_cache_only_warns(cache_dir, caplog):
+    cache_dir.parent.mkdir()
+    cache_dir.write_text("a file where the folder should be")
     _, read = count_reads()
     with caplog.at_level(logging.WARNING):
-        assert cache.kept("name", 1, read)["a"].tolist() == [0, 1, 2]
-    assert "cannot be kept" in caplog.text
+        assert cache.cached("name", 1, read)["a"].tolist() == [0, 1, 2]
+    assert "cannot write the cache" in caplog.text
 
 
 def coco(root, boxes):
@@ -98,12 +98,12 @@ def voc(root, box):
         Image.new("RGB", (50, 40)).save(root / "JPEGImages" / f"{name}.jpg")
         xml = f"<annotation><object><name>thing</name><bndbox>{tags}</bndbox></object></annotation>"
         (root / "Annotations" / f"{name}.xml").write_text(xml)
-    (root / "JPEGImages" / "c.jpg").write_text("no picture")
+    (root / "JPEGImages" / "c.jpg").write_text("not an image")
     (root / "Annotations" / "c.xml").write_text("<annotation/>")
     (root / "ImageSets" / "Main" / "val.txt").write_text("a\nb\nc\n")
 
 
-def same(a, b):
+def assert_equal(a, b):
     for field in dataclasses.fields(a):
         x, y = getattr(a, field.name), getattr(b, field.name)
         if isinstance(x, np.ndarray):
@@ -115,27 +115,27 @@ def same(a, b):
             assert x == y, field.name
 
 
-@pytest.mark.parametrize("form", ["coco", "voc"])
-def test_kept_annotations_are_those_of_the_files(tmp_path, monkeypatch, own_cache, caplog, form):
+@pytest.mark.parametrize("data_format", ["coco", "voc"])
+def test_cached_annotations_equal_the_files(tmp_path, monkeypatch, cache_dir, caplog, data_format):
     root = tmp_path / "data"
-    read = read_coco if form == "coco" else read_voc
-    write = (lambda box: coco(root, [box, [0, 0, 5, 5]])) if form == "coco" else (lambda box: voc(root, box))
+    read = read_coco if data_format == "coco" else read_voc
+    write = (lambda box: coco(root, [box, [0, 0, 5, 5]])) if data_format == "coco" else (lambda box: voc(root, box))
     write([1, 2, 30, 20])
-    monkeypatch.setattr(cache, "SLOW", 60.0)
-    plain = read(root, "val")
-    monkeypatch.setattr(cache, "SLOW", -1.0)
-    same(read(root, "val"), plain)
-    if form == "voc":  # a picture that cannot be read today may be read tomorrow
-        assert not own_cache.exists()
+    monkeypatch.setattr(cache, "MIN_SECONDS", 60.0)
+    uncached = read(root, "val")
+    monkeypatch.setattr(cache, "MIN_SECONDS", -1.0)
+    assert_equal(read(root, "val"), uncached)
+    if data_format == "voc":  # read errors may be temporary, so nothing is cached
+        assert not cache_dir.exists()
         assert "c.jpg cannot be read as an image" in caplog.text
         (root / "ImageSets/Main/val.txt").write_text("a\nb\n")
-        same(read(root, "val"), plain)
-    assert len(list(own_cache.iterdir())) == 1
-    same(read(root, "val"), plain)
-    # a picture that goes away is missed at once, whatever is kept
-    gone = "val/2.jpg" if form == "coco" else "JPEGImages/b.jpg"
-    (root / gone).unlink()
+        assert_equal(read(root, "val"), uncached)
+    assert len(list(cache_dir.iterdir())) == 1
+    assert_equal(read(root, "val"), uncached)
+    # a deleted image is noticed despite the cache
+    deleted = "val/2.jpg" if data_format == "coco" else "JPEGImages/b.jpg"
+    (root / deleted).unlink()
     assert len(read(root, "val")) == 1
     write([1, 2, 31, 20])
-    assert read(root, "val").boxes[0, 2] == plain.boxes[0, 2] + 1
-    assert not any(name.endswith(".part.npz") for name in os.listdir(own_cache))
+    assert read(root, "val").boxes[0, 2] == uncached.boxes[0, 2] + 1
+    assert not any(name.endswith(".part.npz") for name in os.listdir(cache_dir))

@@ -32,9 +32,9 @@ def write(root, tree, images=("a.jpg", "b.jpg")):
         Image.new("RGB", (60, 50)).save(root / "val" / name)
 
 
-def test_a_picture_whose_size_is_nowhere_is_left_out(tmp_path, caplog):
+def test_image_without_size_is_skipped(tmp_path, caplog):
     (tmp_path / "val").mkdir()
-    (tmp_path / "val" / "a.png").write_text("no picture")
+    (tmp_path / "val" / "a.png").write_text("not an image")
     Image.new("RGB", (50, 40)).save(tmp_path / "val" / "b.png")
     images = [{"id": i, "file_name": name} for i, name in enumerate(("a.png", "b.png"))]
     boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1 + i, 2, 3, 4]} for i in range(2)]
@@ -42,9 +42,9 @@ def test_a_picture_whose_size_is_nowhere_is_left_out(tmp_path, caplog):
     (tmp_path / "val.json").write_text(json.dumps(content))
     records = read_coco(tmp_path, "val")
     assert (records.image_ids, records.sizes.tolist(), records.boxes[:, 0].tolist()) == ([1], [[40, 50]], [2.0])
-    assert "left out: its size is not in" in caplog.text
-    (tmp_path / "val" / "b.png").write_text("none either")
-    with pytest.raises(DataError, match="none of its images has a size"):
+    assert "has no size for it either" in caplog.text
+    (tmp_path / "val" / "b.png").write_text("not an image")
+    with pytest.raises(DataError, match="no image has a size"):
         read_coco(tmp_path, "val")
 
 
@@ -63,7 +63,7 @@ def test_ids_boxes_and_flags(tmp_path):
     assert objects.boxes[objects.keep].tolist() == [[0, 40, 15, 50], [5, 6, 25, 16]]
 
 
-def test_there_and_back(tmp_path):
+def test_to_coco_round_trip(tmp_path):
     write(tmp_path, content())
     tree = read_coco(tmp_path, "val").to_coco()
     assert {c["id"]: c["name"] for c in tree["categories"]} == {0: "person", 90: "tooth brush"}
@@ -96,38 +96,44 @@ def test_missing_images_are_counted(tmp_path, caplog):
     records = read_coco(tmp_path, "val")
     assert list(records.image_ids) == [3]
     assert len(records.labels) == 2
-    assert "1 of 2 images are not in" in caplog.text
+    assert "1 of 2 images not found in" in caplog.text
     assert "b.jpg" in caplog.text
 
 
 @pytest.mark.parametrize("size", [{}, {"height": 0, "width": 0}, {"height": None, "width": None}])
-def test_a_size_that_is_not_stated_is_the_pictures(tmp_path, size):
+def test_missing_size_is_read_from_the_image(tmp_path, size):
     tree = content()
     tree["images"][0] = {"id": 7, "file_name": "b.jpg", **size}
     write(tmp_path, tree)
     assert read_coco(tmp_path, "val").sizes.tolist() == [[50, 50], [50, 60]]
 
 
-def test_without_any_image(tmp_path):
+def test_no_image_files(tmp_path):
     write(tmp_path, content(), images=[])
-    with pytest.raises(DataError, match=r"its pictures \(the first is a.jpg\) are in none of"):
+    with pytest.raises(DataError, match=r"none of its images \(the first is a.jpg\) found in"):
         read_coco(tmp_path, "val")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("categories"), "lacks the lists categories"),
+        (lambda t: t.pop("categories"), "missing the lists categories"),
         (lambda t: t.update(categories=[]), "no classes"),
         (lambda t: t.update(images=[]), "no images"),
-        (lambda t: t["annotations"][0].pop("bbox"), "lacks or garbles 'bbox'"),
+        (lambda t: t["annotations"][0].pop("bbox"), "missing or invalid field: 'bbox'"),
         (lambda t: t["annotations"][0].update(category_id=5), "category_id 5, the categories are"),
-        (lambda t: t["images"][0].pop("file_name"), "lacks or garbles 'file_name'"),
-        (lambda t: t["annotations"][0].update(bbox=[1, 2]), "instances_val.json: an entry lacks or garbles"),
-        (lambda t: t["annotations"][0].update(bbox=None), "instances_val.json: an entry lacks or garbles"),
+        (lambda t: t["images"][0].pop("file_name"), "missing or invalid field: 'file_name'"),
+        (
+            lambda t: t["annotations"][0].update(bbox=[1, 2]),
+            "instances_val.json: an entry has a missing or invalid field",
+        ),
+        (
+            lambda t: t["annotations"][0].update(bbox=None),
+            "instances_val.json: an entry has a missing or invalid field",
+        ),
     ],
 )
-def test_bad_json_is_named(tmp_path, change, message):
+def test_invalid_json_content_is_reported(tmp_path, change, message):
     tree = content()
     change(tree)
     write(tmp_path, tree)
@@ -135,10 +141,10 @@ def test_bad_json_is_named(tmp_path, change, message):
         read_coco(tmp_path, "val")
 
 
-def test_not_json_and_no_such_split(tmp_path):
+def test_invalid_json_and_missing_split(tmp_path):
     write(tmp_path, content())
     with pytest.raises(
-        DataError, match=r"no COCO annotations for 'test'.*JSON files there: annotations/instances_val.json"
+        DataError, match=r"no COCO annotations for 'test'.*JSON files found: annotations/instances_val.json"
     ):
         read_coco(tmp_path, "test")
     (tmp_path / "annotations/instances_val.json").write_text("{")
@@ -146,7 +152,7 @@ def test_not_json_and_no_such_split(tmp_path):
         read_coco(tmp_path, "val")
 
 
-def test_strings_share_one_block():
+def test_strings_sequence():
     strings = Strings(["a", "", "größer", "b"])
     assert list(strings) == ["a", "", "größer", "b"]
     assert strings[-1] == "b"

@@ -1,5 +1,5 @@
-"""Annotations and configurations from strangers: whatever stands in them, they are read or refused with a message; no other
-error, no code run, nothing fetched."""
+"""Property tests of untrusted annotations and configurations: they are read, or rejected with an error message; no other
+exception, no code execution, no network access."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from detection.config import DataConfig
 from detection.data.annotations import DataError, Records, train_objects
 from detection.data.coco import read_coco
 from detection.data.voc import read_voc, read_xml
-from detection.dataset_check.reading import audit
+from detection.dataset_check.reading import read_split
 
 MANY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -27,7 +27,7 @@ number = st.one_of(st.integers(-10, 100), st.floats(), st.integers(), st.text(ma
 
 
 def entries(**keys):
-    """Dictionaries that mostly have their keys, with what belongs there or anything."""
+    """Return a strategy for dictionaries that mostly have the expected keys, with expected or arbitrary values."""
     return st.fixed_dictionaries({}, optional=keys) | anything
 
 
@@ -64,32 +64,34 @@ def coco(tmp_path_factory):
     return root
 
 
-def refused_or_read(read):
+def reads_or_raises_data_error(read):
     try:
-        found = read()
+        records = read()
     except DataError:
         return
-    if isinstance(found, Records):
-        objects = train_objects(found, keep_difficult=False)
-        kept = objects.boxes[objects.keep]
-        assert (kept[:, 2:] >= kept[:, :2]).all()
+    if isinstance(records, Records):
+        objects = train_objects(records, keep_difficult=False)
+        boxes = objects.boxes[objects.keep]
+        assert (boxes[:, 2:] >= boxes[:, :2]).all()
 
 
 @MANY
 @given(content=trees | anything)
 def test_coco_files(coco, content):
     (coco / "annotations/instances_val.json").write_text(json.dumps(content))
-    refused_or_read(lambda: read_coco(coco, "val"))
-    refused_or_read(lambda: audit(DataConfig(format="coco", root=str(coco), train="val", val=None), "val"))
+    reads_or_raises_data_error(lambda: read_coco(coco, "val"))
+    reads_or_raises_data_error(
+        lambda: read_split(DataConfig(format="coco", root=str(coco), train="val", val=None), "val")
+    )
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' * 3000, "", "\xff", "[1,", "1e999", "NaN"])
-def test_coco_files_that_are_none(coco, text):
+def test_files_that_are_not_coco(coco, text):
     (coco / "annotations/instances_val.json").write_text(text, encoding="latin-1")
     with pytest.raises(DataError):
         read_coco(coco, "val")
     with pytest.raises(DataError):
-        audit(DataConfig(format="coco", root=str(coco), train="val", val=None), "val")
+        read_split(DataConfig(format="coco", root=str(coco), train="val", val=None), "val")
 
 
 TAGS = (
@@ -137,19 +139,21 @@ def voc(tmp_path_factory):
 @given(content=xml | objects | st.text())
 def test_voc_files(voc, content):
     (voc / "Annotations/a.xml").write_text(content, encoding="utf-8", errors="replace")
-    refused_or_read(lambda: read_voc(voc, "val"))
-    refused_or_read(lambda: audit(DataConfig(format="voc", root=str(voc), train="val", val=None), "val"))
+    reads_or_raises_data_error(lambda: read_voc(voc, "val"))
+    reads_or_raises_data_error(
+        lambda: read_split(DataConfig(format="voc", root=str(voc), train="val", val=None), "val")
+    )
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        '<!DOCTYPE a [<!ENTITY x "boom"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]>',  # grows with every level
+        '<!DOCTYPE a [<!ENTITY x "boom"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]>',  # exponential expansion
         '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
         '<!DOCTYPE a SYSTEM "http://localhost:9/a.dtd">',
     ],
 )
-def test_entities_are_refused(tmp_path, head):
+def test_xml_entities_are_rejected(tmp_path, head):
     file = tmp_path / "a.xml"
     file.write_text(f"{head}<annotation><object><name>&x;</name></object></annotation>")
     with pytest.raises(DataError, match=r"a\.xml"):
@@ -157,7 +161,7 @@ def test_entities_are_refused(tmp_path, head):
 
 
 @pytest.mark.parametrize("names", ["../../secret", "/etc/passwd", "a\0b", "..", "a/../../../b"])
-def test_image_sets_do_not_lead_out(voc, names):
+def test_image_sets_cannot_escape_the_folder(voc, names):
     (voc / "ImageSets/Main/odd.txt").write_text(f"a\n{names}\n")
     (voc / "Annotations/a.xml").write_text(
         "<annotation><object><name>c</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
@@ -219,7 +223,7 @@ def test_configurations_of_any_text(tmp_path_factory, text):
         "_base_: ../../../../etc/passwd",
     ],
 )
-def test_configurations_that_want_more(tmp_path, text):
+def test_malicious_configurations_are_rejected(tmp_path, text):
     marker = tmp_path / "ran"
     file = tmp_path / "config.yaml"
     file.write_text(text.replace("{}", str(marker)))

@@ -13,7 +13,7 @@ def write(tmp_path, image, name="a.png", **options):
     return tmp_path / name
 
 
-def test_rgb_is_kept(tmp_path):
+def test_rgb_is_unchanged(tmp_path):
     assert np.array_equal(read_image(write(tmp_path, Image.fromarray(PIXELS))), PIXELS)
 
 
@@ -30,7 +30,7 @@ def test_16_bit_keeps_its_high_byte(tmp_path):
     assert read_image(write(tmp_path, Image.fromarray(values)))[:, :, 0].tolist() == [[0, 0, 1], [128, 255, 255]]
 
 
-def test_alpha_lies_over_black(tmp_path):
+def test_alpha_is_composited_over_black(tmp_path):
     rgba = np.dstack((np.full((1, 3, 3), 200, np.uint8), np.array([[0, 128, 255]], np.uint8)))
     assert read_image(write(tmp_path, Image.fromarray(rgba)))[0, :, 0].tolist() == [0, 100, 200]
 
@@ -43,18 +43,18 @@ def test_cmyk(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_is_applied(tmp_path, orientation):
-    turned = Image.fromarray(PIXELS)
-    exif = turned.getexif()
+    rotated = Image.fromarray(PIXELS)
+    exif = rotated.getexif()
     exif[0x0112] = orientation
-    path = write(tmp_path, turned, exif=exif)
+    path = write(tmp_path, rotated, exif=exif)
     out = read_image(path)
     assert out.shape[:2] == image_size(path) == ((4, 6) if orientation < 5 else (6, 4))
     corner = {1: (0, 0), 2: (0, 5), 3: (3, 5), 4: (3, 0), 5: (0, 0), 6: (3, 0), 7: (3, 5), 8: (0, 5)}[orientation]
     assert np.array_equal(out[0, 0], PIXELS[corner])
 
 
-def test_nonsense_orientation_is_ignored(tmp_path):
-    # one entry, the orientation as a LONG of 65537, as a camera was seen to write it
+def test_invalid_orientation_is_ignored(tmp_path):
+    # one entry, the orientation as a LONG of 65537, as some cameras write it
     entry = b"\x01\x12\x00\x04\x00\x00\x00\x01" + (65537).to_bytes(4, "big")
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
     path = write(tmp_path, Image.fromarray(PIXELS), "e.jpg", exif=exif)
@@ -63,24 +63,24 @@ def test_nonsense_orientation_is_ignored(tmp_path):
     assert image_size(path) == (4, 6)
 
 
-def test_the_content_tells_the_format(tmp_path):
+def test_format_is_read_from_the_content(tmp_path):
     path = write(tmp_path, Image.fromarray(PIXELS))
     assert np.array_equal(read_image(path.rename(tmp_path / "b.jpg")), PIXELS)
 
 
-def test_unreadable_files_are_named(tmp_path):
+def test_unreadable_files_are_reported(tmp_path):
     path = write(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), "t.jpg")
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(UnreadableImage, match=r"t.jpg cannot be read as an image: .*truncated"):
         read_image(path)
-    (tmp_path / "n.jpg").write_text("no image")
+    (tmp_path / "n.jpg").write_text("not an image")
     with pytest.raises(UnreadableImage, match=r"n\.jpg"):
         read_image(tmp_path / "n.jpg")
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "absent.jpg")
 
 
-def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
+def test_decompression_bombs_raise(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(UnreadableImage, match="exceeds limit"):
         read_image(write(tmp_path, Image.fromarray(PIXELS)))
@@ -88,22 +88,22 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (75, 1), (40, 2)])
 @pytest.mark.parametrize("size", [(64, 48), (61, 47), (1, 1), (7, 300)])
-def test_torchcodec_gives_pillow_s_pixels(tmp_path, monkeypatch, quality, subsampling, size):
+def test_torchcodec_equals_pillow(tmp_path, monkeypatch, quality, subsampling, size):
     if image._jpeg_decoder() is None:
         pytest.skip("torchcodec is not installed")
     file = tmp_path / "a.jpg"
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, quality=quality, subsampling=subsampling)
-    ours = read_image(file)
+    torchcodec_pixels = read_image(file)
     monkeypatch.setattr(image, "_jpeg_decoder", lambda: None)
-    theirs = read_image(file)
-    assert np.array_equal(ours, theirs)
-    assert ours.strides == theirs.strides
-    assert ours.dtype == theirs.dtype == np.uint8
+    pillow_pixels = read_image(file)
+    assert np.array_equal(torchcodec_pixels, pillow_pixels)
+    assert torchcodec_pixels.strides == pillow_pixels.strides
+    assert torchcodec_pixels.dtype == pillow_pixels.dtype == np.uint8
 
 
 @pytest.mark.parametrize("decoder", ["torchcodec", "Pillow"])
-def test_truncated_jpegs_are_refused_by_either(tmp_path, monkeypatch, decoder):
+def test_truncated_jpegs_raise(tmp_path, monkeypatch, decoder):
     if decoder == "Pillow":
         monkeypatch.setattr(image, "_jpeg_decoder", lambda: None)
     elif image._jpeg_decoder() is None:
@@ -111,7 +111,7 @@ def test_truncated_jpegs_are_refused_by_either(tmp_path, monkeypatch, decoder):
     file = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)).save(file)
     whole = file.read_bytes()
-    for share in (0.3, 0.6, 0.9):
-        file.write_bytes(whole[: int(share * len(whole))])
+    for fraction in (0.3, 0.6, 0.9):
+        file.write_bytes(whole[: int(fraction * len(whole))])
         with pytest.raises(UnreadableImage, match=r"a\.jpg"):
             read_image(file)

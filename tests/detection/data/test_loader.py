@@ -7,49 +7,49 @@ import torch
 from detection.config import DataConfig
 from detection.data.annotations import DataError
 from detection.data.image import UnreadableImage
-from detection.data.loader import EvalSet, TrainOrder, TrainSet, eval_loader, train_loader
-from detection.data.synthetic import read_picture, shapes_records
+from detection.data.loader import EvalSet, TrainBatchSampler, TrainSet, eval_loader, train_loader
+from detection.data.synthetic import draw_image, shapes_records
 
 CONFIG = DataConfig(format="shapes", train="12", val="6", short_side=(64, 96), max_side=200, workers=0)
 WIDE = np.array([True, False] * 5 + [True] * 3)
 
 
-def order(**options):
-    return TrainOrder(np.arange(13) * 10, WIDE, 4, **{"seed": 3} | options)
+def sampler(**options):
+    return TrainBatchSampler(np.arange(13) * 10, WIDE, 4, **{"seed": 3} | options)
 
 
-def test_groups_are_all_wide_or_all_tall_and_epochs_are_whole():
-    seen = []
-    for batch in islice(order(), 13):
+def test_batches_group_by_aspect_and_epochs_are_complete():
+    keys = []
+    for batch in islice(sampler(), 13):
         assert len({bool(WIDE[i // 10]) for i, _ in batch}) == 1
-        seen += batch
-    positions = [p for _, p in seen]
+        keys += batch
+    positions = [p for _, p in keys]
     assert len(set(positions)) == len(positions)
-    epoch = [i for i, p in sorted(seen, key=lambda key: key[1]) if p < 13]
+    epoch = [i for i, p in sorted(keys, key=lambda key: key[1]) if p < 13]
     assert len(epoch) == len(set(epoch))
 
 
-def test_a_resumed_order_goes_on_where_it_stopped():
-    whole = list(islice(order(parts=2), 20))
-    assert list(islice(order(parts=2, start=7), 6)) == whole[14:20]
+def test_resumed_sampler_continues():
+    full = list(islice(sampler(micro_batches=2), 20))
+    assert list(islice(sampler(micro_batches=2, start=7), 6)) == full[14:20]
 
 
-def test_ranks_and_parts_share_a_step():
-    single = list(islice(order(), 5))
-    ranks = [list(islice(order(rank=r, world=2), 5)) for r in range(2)]
+def test_ranks_and_micro_batches_split_a_step():
+    single = list(islice(sampler(), 5))
+    ranks = [list(islice(sampler(rank=r, world=2), 5)) for r in range(2)]
     for step in range(5):
         assert ranks[0][step] + ranks[1][step] == single[step]
-    parts = list(islice(order(parts=2), 10))
-    assert [parts[2 * s] + parts[2 * s + 1] for s in range(5)] == single
+    micro_batches = list(islice(sampler(micro_batches=2), 10))
+    assert [micro_batches[2 * s] + micro_batches[2 * s + 1] for s in range(5)] == single
 
 
-def test_indivisible_batches_are_refused():
+def test_indivisible_batch_size_raises():
     with pytest.raises(ValueError, match="must be a multiple of processes x accumulate = 3 x 1"):
-        order(world=3)
+        sampler(world=3)
 
 
-def test_a_sample_depends_on_seed_and_position_alone():
-    dataset = TrainSet(shapes_records(12, 0), read_picture, CONFIG, seed=1)
+def test_samples_depend_on_seed_and_position_only():
+    dataset = TrainSet(shapes_records(12, 0), draw_image, CONFIG, seed=1)
     first, again = dataset[3, 17], dataset[3, 17]
     assert torch.equal(first[0], again[0])
     different = [dataset[3, p] for p in range(12)]
@@ -65,8 +65,8 @@ def test_a_sample_depends_on_seed_and_position_alone():
 def test_workers_give_the_same_batches():
     def batches(workers):
         config = DataConfig(**{**CONFIG.__dict__, "workers": workers})
-        dataset = TrainSet(shapes_records(12, 0), read_picture, config, seed=1)
-        loader = train_loader(dataset, 2, parts=1, rank=0, world=1, seed=1, start=2, pin=False)
+        dataset = TrainSet(shapes_records(12, 0), draw_image, config, seed=1)
+        loader = train_loader(dataset, 2, micro_batches=1, rank=0, world=1, seed=1, start=2, pin=False)
         return list(islice(loader, 4))
 
     for a, b in zip(batches(0), batches(2), strict=True):
@@ -74,47 +74,47 @@ def test_workers_give_the_same_batches():
         assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
 
 
-def test_empty_images_by_setting():
+def test_keep_empty():
     records = shapes_records(60, 0)
     empty = int((np.diff(records.offsets) == 0).sum())
     assert empty > 0
-    assert len(TrainSet(records, read_picture, CONFIG, 0).usable()) == 60 - empty
+    assert len(TrainSet(records, draw_image, CONFIG, 0).usable()) == 60 - empty
     keep = DataConfig(**{**CONFIG.__dict__, "keep_empty": True})
-    assert len(TrainSet(records, read_picture, keep, 0).usable()) == 60
+    assert len(TrainSet(records, draw_image, keep, 0).usable()) == 60
 
 
-def test_evaluation_sees_each_image_once_over_all_ranks():
-    dataset = EvalSet(shapes_records(7, 0), read_picture, CONFIG)
-    seen = [batch.index for rank in range(2) for batch in eval_loader(dataset, rank=rank, world=2)]
-    assert sorted(i for index in seen for i in index) == list(range(7))
+def test_eval_loader_covers_each_image_once_over_all_ranks():
+    dataset = EvalSet(shapes_records(7, 0), draw_image, CONFIG)
+    keys = [batch.index for rank in range(2) for batch in eval_loader(dataset, rank=rank, world=2)]
+    assert sorted(i for index in keys for i in index) == list(range(7))
 
 
-def test_evaluation_uses_the_last_size():
-    image, _, _, size, _ = EvalSet(shapes_records(3, 0), read_picture, CONFIG)[0]
+def test_evaluation_uses_the_last_short_side():
+    image, _, _, size, _ = EvalSet(shapes_records(3, 0), draw_image, CONFIG)[0]
     assert min(image.shape[-2:]) == 96
     assert min(size) > 96
 
 
-def broken(names):
+def unreadable(names):
     def read(name):
         if name in names:
             raise UnreadableImage(f"{name} cannot be read as an image: truncated")
-        return read_picture(name)
+        return draw_image(name)
 
     return read
 
 
-def test_a_damaged_picture_is_replaced_in_training_and_named(caplog):
+def test_corrupt_training_image_is_replaced_and_reported(caplog):
     records = shapes_records(6, 0)
-    dataset = TrainSet(records, broken({records.files[2]}), CONFIG, 0)
+    dataset = TrainSet(records, unreadable({records.files[2]}), CONFIG, 0)
     assert dataset[2, 0][2] == 3
     assert f"{records.files[2]} cannot be read" in caplog.text
-    with pytest.raises(DataError, match="none of its 6 pictures"):
-        _ = TrainSet(records, broken(set(records.files)), CONFIG, 0)[0, 0]
+    with pytest.raises(DataError, match="none of its 6 images"):
+        _ = TrainSet(records, unreadable(set(records.files)), CONFIG, 0)[0, 0]
 
 
-def test_a_damaged_picture_has_no_detections(caplog):
+def test_corrupt_evaluation_image_has_no_detections(caplog):
     records = shapes_records(3, 0)
-    dataset = EvalSet(records, broken({records.files[1]}), CONFIG)
+    dataset = EvalSet(records, unreadable({records.files[1]}), CONFIG)
     assert [batch.readable for batch in eval_loader(dataset)] == [[True], [False], [True]]
-    assert "counts as without detections" in caplog.text
+    assert "evaluated with no detections" in caplog.text

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from detection.data.synthetic import CLASSES, OUTLINES, SIZE_RANGE, draw_crop, make_scene, read_picture, shapes_records
+from detection.data.synthetic import CLASSES, OUTLINES, SIZE_RANGE, draw_crop, draw_image, make_scene, shapes_records
 
 
 @pytest.fixture(scope="module")
@@ -10,13 +10,13 @@ def records():
     return shapes_records(400, seed=0)
 
 
-def test_the_set_is_as_promised(records):
+def test_statistics(records):
     assert len(CLASSES) >= 6
     longer = (records.boxes[:, 2:] - records.boxes[:, :2]).max(axis=1)
     assert SIZE_RANGE == (16, 200)
     assert longer.min() >= 16 - 1e-6
     assert longer.max() <= 200 + 1e-6
-    # log-uniform: a quarter of the octaves each, as far as large ones find room
+    # log-uniform: about a quarter each, fewer large ones since they fit less often
     quarters = np.histogram(np.log(longer), bins=np.linspace(np.log(16), np.log(200), 5))[0] / len(longer)
     assert quarters.min() > 0.12
     assert (np.diff(records.offsets) == 0).any()
@@ -27,56 +27,58 @@ def test_the_set_is_as_promised(records):
     assert counts.min() > 0.7 * counts.mean()
 
 
-def test_the_seed_decides(records):
-    assert np.array_equal(read_picture(records.files[3]), read_picture(records.files[3]))
+def test_images_depend_on_the_seed(records):
+    assert np.array_equal(draw_image(records.files[3]), draw_image(records.files[3]))
     assert not np.array_equal(shapes_records(5, 1).boxes[:3], records.boxes[:3])
     assert shapes_records(5, 0).boxes.tolist() == records.boxes[: len(shapes_records(5, 0).boxes)].tolist()
 
 
 def test_boxes_are_tight():
-    """The box of an outline against the pixels that Pillow fills for it."""
+    """Compare the boxes of outlines with the pixels that Pillow fills."""
     for index in range(8):
         for shape in make_scene(3, index).shapes:
             canvas = Image.new("L", (400 * 4, 400 * 4))
             ImageDraw.Draw(canvas).polygon((shape.outline * 4).ravel().tolist(), fill=1)
             ys, xs = np.nonzero(np.asarray(canvas))
-            drawn = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / 4
-            assert np.abs(drawn - shape.box).max() <= 0.5
+            rendered = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / 4
+            assert np.abs(rendered - shape.box).max() <= 0.5
 
 
-def test_outlines_are_centred_and_differ():
+def test_outlines_are_centred_and_distinct():
     assert set(OUTLINES) == set(CLASSES)
-    filled = {}
+    areas = {}
     for name, outline in OUTLINES.items():
         assert np.abs(outline).max() <= 1.5
         x, y = outline.T
-        filled[name] = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
-    assert len({round(v, 2) for v in filled.values()}) == len(CLASSES)
+        areas[name] = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    assert len({round(v, 2) for v in areas.values()}) == len(CLASSES)
 
 
-def histogram(picture, box):
+def histogram(image, box):
     x1, y1, x2, y2 = np.clip(np.round(box).astype(int), 0, None)
-    pixels = picture[y1:y2, x1:x2].reshape(-1, 3) // 64
+    pixels = image[y1:y2, x1:x2].reshape(-1, 3) // 64
     counts = np.bincount(pixels[:, 0] * 16 + pixels[:, 1] * 4 + pixels[:, 2], minlength=64)
     return np.sqrt(counts / counts.sum())
 
 
-def test_colours_do_not_tell_the_class():
-    """A classifier on the colour histograms of the true boxes gets no more than chance and a tenth.
+def test_colours_do_not_reveal_the_class():
+    """Classifiers on the colour histograms of the ground truth boxes are at most 10 percentage points above chance.
 
-    Histograms with their bins sorted, which tell how much of a box one colour fills and not which, are another matter: a
-    square fills more of its box than a star, and that is outline.
+    The histogram bins are not sorted: sorted bins measure how much of a box one colour fills, which depends on the outline.
     """
     records = shapes_records(700, seed=5)
     features, labels = [], []
     for i in range(len(records)):
-        picture = read_picture(records.files[i])
-        where = records.objects(i)
-        features += [histogram(picture, box) for box in records.boxes[where]]
-        labels += (records.labels[where] - 1).tolist()
+        image = draw_image(records.files[i])
+        objects = records.objects(i)
+        features += [histogram(image, box) for box in records.boxes[objects]]
+        labels += (records.labels[objects] - 1).tolist()
     x, y = np.array(features), np.array(labels)
     half = len(x) // 2
-    accuracies = [ridge(x[:half], y[:half], x[half:], y[half:]), neighbours(x[:half], y[:half], x[half:], y[half:])]
+    accuracies = [
+        ridge(x[:half], y[:half], x[half:], y[half:]),
+        nearest_neighbours(x[:half], y[:half], x[half:], y[half:]),
+    ]
     assert max(accuracies) <= 1 / len(CLASSES) + 0.10, accuracies
 
 
@@ -86,9 +88,9 @@ def ridge(x, y, test_x, test_y):
     return float(((test_x @ weights).argmax(1) == test_y).mean())
 
 
-def neighbours(x, y, test_x, test_y, k=15):
-    near = np.argsort(-(test_x @ x.T), axis=1)[:, :k]
-    votes = np.stack([(y[near] == c).sum(1) for c in range(len(CLASSES))], axis=1)
+def nearest_neighbours(x, y, test_x, test_y, k=15):
+    nearest = np.argsort(-(test_x @ x.T), axis=1)[:, :k]
+    votes = np.stack([(y[nearest] == c).sum(1) for c in range(len(CLASSES))], axis=1)
     return float((votes.argmax(1) == test_y).mean())
 
 

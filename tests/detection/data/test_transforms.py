@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detection.data.transforms import Augment, flip, resize, resized, valid
+from detection.data.transforms import Augment, clip_boxes, flip, output_size, resize
 
 
 @pytest.mark.parametrize(
@@ -18,38 +18,38 @@ from detection.data.transforms import Augment, flip, resize, resized, valid
         ((427, 640), (800, 1199)),
     ],
 )
-def test_resized_rounds_as_detectron2(size, expected):
-    assert resized(*size, 800, 1333) == expected
+def test_output_size_rounds_as_detectron2(size, expected):
+    assert output_size(*size, 800, 1333) == expected
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
-def test_resized_keeps_its_promises(height, width):
-    h, w = resized(height, width, 800, 1333)
+def test_output_size_respects_the_limits(height, width):
+    h, w = output_size(height, width, 800, 1333)
     assert max(h, w) <= 1333
     assert min(h, w) <= 800
     assert min(h, w) == 800 or max(h, w) == 1333
 
 
-def test_resize_is_pillows():
-    picture = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
-    image, boxes = resize(torch.from_numpy(picture).permute(2, 0, 1), torch.tensor([[9.0, 6, 45, 60]]), 40, 1000)
-    theirs = np.asarray(Image.fromarray(picture).resize((60, 40), Image.Resampling.BILINEAR)).astype(int)
+def test_resize_equals_pillow():
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+    image, boxes = resize(torch.from_numpy(pixels).permute(2, 0, 1), torch.tensor([[9.0, 6, 45, 60]]), 40, 1000)
+    expected = np.asarray(Image.fromarray(pixels).resize((60, 40), Image.Resampling.BILINEAR)).astype(int)
     assert image.shape == (3, 40, 60)
-    assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - theirs).max() <= 1
+    assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
     torch.testing.assert_close(boxes, torch.tensor([[6.0, 4, 30, 40]]))
 
 
-def test_flip_twice_is_nothing():
+def test_flip_twice_is_identity():
     image, boxes = torch.rand(3, 5, 8), torch.tensor([[1.0, 2, 4, 5]])
-    once = flip(image, boxes)
-    assert once[1].tolist() == [[4, 2, 7, 5]]
-    assert torch.equal(once[0][:, :, 0], image[:, :, -1])
-    twice = flip(*once)
-    assert torch.equal(twice[0], image)
-    assert torch.equal(twice[1], boxes)
+    flipped = flip(image, boxes)
+    assert flipped[1].tolist() == [[4, 2, 7, 5]]
+    assert torch.equal(flipped[0][:, :, 0], image[:, :, -1])
+    restored = flip(*flipped)
+    assert torch.equal(restored[0], image)
+    assert torch.equal(restored[1], boxes)
 
 
-def test_flip_moves_boxes_with_what_they_frame():
+def test_flip_moves_boxes_with_their_objects():
     image = torch.zeros(3, 10, 20)
     image[:, 2:6, 3:9] = 1
     flipped, boxes = flip(image, torch.tensor([[3.0, 2, 9, 6]]))
@@ -58,15 +58,15 @@ def test_flip_moves_boxes_with_what_they_frame():
     assert flipped.sum() == image.sum()
 
 
-def test_valid_clips_and_drops():
-    boxes, labels = valid(
+def test_clip_boxes_clips_and_drops():
+    boxes, labels = clip_boxes(
         torch.tensor([[-5.0, 0, 5, 5], [30, 0, 40, 5], [1, 1, 1, 9]]), torch.tensor([1, 2, 3]), (10, 20)
     )
     assert boxes.tolist() == [[0, 0, 5, 5]]
     assert labels.tolist() == [1]
 
 
-def test_albumentations_changes_boxes_too_and_repeats_by_seed():
+def test_albumentations_transforms_boxes_and_is_reproducible():
     augment = Augment([{"HorizontalFlip": {"p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}])
     image, boxes, labels = (
         torch.full((3, 10, 20), 100, dtype=torch.uint8),
@@ -80,7 +80,7 @@ def test_albumentations_changes_boxes_too_and_repeats_by_seed():
     assert not torch.equal(a[0], augment(image, boxes, labels, 2)[0])
 
 
-def test_albumentations_that_cut_everything_away():
+def test_albumentations_crop_without_boxes():
     augment = Augment([{"Crop": {"x_min": 10, "y_min": 0, "x_max": 20, "y_max": 10}}])
     image, boxes, labels = augment(
         torch.zeros(3, 10, 20, dtype=torch.uint8), torch.tensor([[1.0, 2, 4, 5]]), torch.tensor([3]), 0
@@ -91,6 +91,6 @@ def test_albumentations_that_cut_everything_away():
 
 
 @pytest.mark.parametrize("wrong", [{"NoSuch": {}}, {"Crop": {"x_min": "a"}}, {"Compose": {}}])
-def test_wrong_transforms_are_named(wrong):
+def test_invalid_transforms_are_reported(wrong):
     with pytest.raises(ValueError, match=r"data.augment: .*" + next(iter(wrong))):
         Augment([wrong])

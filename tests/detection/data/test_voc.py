@@ -1,11 +1,11 @@
-"""VOC folders, and each oddity of real ones: made here, with what is then said and kept."""
+"""VOC folders with the irregularities of real ones."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from detection.data.annotations import DataError, train_objects
-from detection.data.voc import read_voc, read_xml, voc_truth, years
+from detection.data.voc import read_voc, read_voc_ground_truth, read_xml, year_folders
 
 BOX = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
 
@@ -15,7 +15,7 @@ def obj(name="cat", box=(11, 21, 30, 40), extra=""):
 
 
 class Folder:
-    """A VOC folder to be filled."""
+    """Builder of a VOC folder."""
 
     def __init__(self, root):
         self.root = root
@@ -59,7 +59,7 @@ def test_corners_labels_and_difficult(folder):
     assert train_objects(records, keep_difficult=True).dropped == {}
 
 
-def test_tags_in_any_order_and_missing_ones(folder):
+def test_tags_in_any_order_and_optional_tags(folder):
     folder.add(
         "a",
         "<object><bndbox><xmin>11</xmin><xmax>30</xmax><ymin>21</ymin><ymax>40</ymax></bndbox><name> cat </name></object>",
@@ -72,12 +72,12 @@ def test_tags_in_any_order_and_missing_ones(folder):
 @pytest.mark.parametrize(
     "size", ["<size><width>0</width><height>0</height></size>", "<size><width>9</width><height>9</height></size>", ""]
 )
-def test_the_pictures_own_size_counts(folder, size):
+def test_size_is_read_from_the_image(folder, size):
     folder.add("a", obj(), size=size)
     assert read_voc(folder.root, "train").sizes.tolist() == [[80, 100]]
 
 
-def test_boxes_beyond_the_picture_are_clipped_and_empty_ones_counted(folder):
+def test_boxes_are_clipped_and_degenerate_ones_counted(folder):
     folder.add(
         "a",
         obj(box=(-5, -5, 200, 90)),
@@ -93,9 +93,9 @@ def test_boxes_beyond_the_picture_are_clipped_and_empty_ones_counted(folder):
     assert objects.clipped == 1
 
 
-def test_the_same_box_twice_teaches_once(folder):
+def test_duplicate_boxes_are_dropped(folder):
     folder.add("a", obj(), obj(), obj("dog"))
-    assert train_objects(read_voc(folder.root, "train"), keep_difficult=False).dropped == {"repeated": 1}
+    assert train_objects(read_voc(folder.root, "train"), keep_difficult=False).dropped == {"duplicate": 1}
 
 
 def test_png_and_a_wrong_filename_tag(folder):
@@ -110,17 +110,17 @@ def test_png_named_jpg(folder):
     assert read_voc(folder.root, "train").sizes.tolist() == [[80, 100]]
 
 
-def test_absent_and_unreadable_files_are_counted(folder, caplog):
+def test_missing_and_unreadable_files_are_reported(folder, caplog):
     folder.add("a", obj()).add("b", obj(), image=False).add("c", obj()).add("d", obj())
     (folder.root / "Annotations/c.xml").unlink()
-    (folder.root / "JPEGImages/d.jpg").write_text("no image")
+    (folder.root / "JPEGImages/d.jpg").write_text("not an image")
     assert read_voc(folder.root, "train").image_ids == ["a"]
-    assert "1 of 4 names have no image and are left out: b" in caplog.text
-    assert "1 of 4 names have no XML and are left out: c" in caplog.text
+    assert "1 of 4 names have no image, skipped: b" in caplog.text
+    assert "1 of 4 names have no XML, skipped: c" in caplog.text
     assert "d.jpg cannot be read as an image" in caplog.text
 
 
-def test_images_without_objects_are_first_class(folder):
+def test_images_without_objects_are_kept(folder):
     folder.add("a").add("b", obj())
     records = read_voc(folder.root, "train")
     assert records.offsets.tolist() == [0, 0, 1]
@@ -129,7 +129,7 @@ def test_images_without_objects_are_first_class(folder):
 def test_years_are_joined(tmp_path):
     Folder(tmp_path / "VOC2007").add("a", obj(), split="trainval").add("t", obj("dog"), split="test")
     Folder(tmp_path / "VOC2012").add("b", obj("bird"), split="trainval")
-    assert [y.name for y in years(tmp_path)] == ["VOC2007", "VOC2012"]
+    assert [y.name for y in year_folders(tmp_path)] == ["VOC2007", "VOC2012"]
     joined = read_voc(tmp_path, "VOC2007/trainval+VOC2012/trainval")
     assert joined.image_ids == ["a", "b"]
     assert joined.classes == ("bird", "cat")
@@ -141,21 +141,21 @@ def test_years_are_joined(tmp_path):
     ("xml", "message"),
     [
         ("<annotation><object>", "not valid XML"),
-        ("<annotation><object><bndbox/></object></annotation>", "lacks <bndbox><xmin>"),
+        ("<annotation><object><bndbox/></object></annotation>", "has no <bndbox><xmin>"),
         (f"<annotation><object><bndbox>{BOX.format(1, 2, 3, 'x')}</bndbox></object></annotation>", "not a number"),
-        (f"<annotation><object><bndbox>{BOX.format(1, 2, 3, 4)}</bndbox></object></annotation>", "lacks <name>"),
+        (f"<annotation><object><bndbox>{BOX.format(1, 2, 3, 4)}</bndbox></object></annotation>", "has no <name>"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "not allowed"),
     ],
 )
-def test_bad_xml_is_named(tmp_path, xml, message):
+def test_invalid_xml_is_reported(tmp_path, xml, message):
     (tmp_path / "bad.xml").write_text(xml)
     with pytest.raises(DataError, match=rf"bad.xml.*{message}"):
         read_xml(tmp_path / "bad.xml")
 
 
-def test_no_such_set_and_no_classes(folder):
+def test_missing_image_set_and_no_classes(folder):
     folder.add("a")
-    with pytest.raises(DataError, match=r"no VOC image set 'val'.*sets there: VOC/train"):
+    with pytest.raises(DataError, match=r"no VOC image set 'val'.*image sets found: VOC/train"):
         read_voc(folder.root, "val")
     with pytest.raises(DataError, match="no classes"):
         read_voc(folder.root, "train")
@@ -164,12 +164,12 @@ def test_no_such_set_and_no_classes(folder):
         read_voc(folder.root, "train", ("cat", "dog"))
 
 
-def test_truth_for_anyones_detections(folder):
+def test_ground_truth_for_external_detections(folder):
     folder.add("a", obj(), obj("dog", extra="<difficult>1</difficult>"), image=False)
-    truth = voc_truth(folder.root)
-    assert truth["images"][0]["id"] == "a"
-    assert truth["annotations"][1]["difficult"] == 1
-    assert voc_truth(folder.root, "train") == truth
+    ground_truth = read_voc_ground_truth(folder.root)
+    assert ground_truth["images"][0]["id"] == "a"
+    assert ground_truth["annotations"][1]["difficult"] == 1
+    assert read_voc_ground_truth(folder.root, "train") == ground_truth
 
 
 @pytest.mark.data
@@ -187,7 +187,7 @@ def test_real_folders(shared):
 
 
 @pytest.mark.data
-def test_boxes_that_touch_the_edge_stay_whole(shared):
+def test_boxes_at_the_image_border_are_unchanged(shared):
     records = [read_voc(shared / "data/bccd", split) for split in ("train", "val", "test")]
     boxes = np.concatenate([r.boxes for r in records])
     assert (boxes[:, 3] == 480).sum() == 318

@@ -1,4 +1,4 @@
-"""A folder with one fault of each kind, and what is said of it; the counts of the real sets."""
+"""Folders with one issue of each kind and the reports on them, and the counts of real datasets."""
 
 import json
 from collections import Counter
@@ -13,16 +13,16 @@ from detection.data import cache
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def separate_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
 
 
-def picture(path, seed, size=(60, 40), mode="RGB", **options):
+def write_image(path, seed, size=(60, 40), mode="RGB", **options):
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **options)
 
 
-def checked(tmp_path, *keys, code):
+def check_report(tmp_path, *keys, code):
     file = tmp_path / "report.json"
     extra = () if any(k.startswith("--workers") for k in keys) else ("--workers", "1")
     assert run("check-dataset", ["--json", str(file), *extra, *keys]) == code
@@ -30,7 +30,7 @@ def checked(tmp_path, *keys, code):
 
 
 def kinds(report):
-    return Counter(fault["kind"] for fault in report["faults"])
+    return Counter(issue["kind"] for issue in report["faults"])
 
 
 def box(name, *corners):
@@ -58,15 +58,15 @@ def voc_folder(root):
     for seed, (name, (objects, options)) in enumerate(content.items()):
         size = "<filename>x.jpg</filename><size><width>0</width><height>0</height></size>" if name == "good" else ""
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-        picture(root / "JPEGImages" / f"{name}.jpg", seed, **options)
+        write_image(root / "JPEGImages" / f"{name}.jpg", seed, **options)
     (root / "Annotations/broken.xml").write_text("<annotation><object>")
-    picture(root / "JPEGImages/broken.jpg", 50)
+    write_image(root / "JPEGImages/broken.jpg", 50)
     (root / "Annotations/cut.xml").write_text(f"<annotation>{good}</annotation>")
-    picture(root / "JPEGImages/cut.jpg", 51)
+    write_image(root / "JPEGImages/cut.jpg", 51)
     data = (root / "JPEGImages/cut.jpg").read_bytes()
     (root / "JPEGImages/cut.jpg").write_bytes(data[: len(data) // 2])
     (root / "Annotations/nopicture.xml").write_text("<annotation/>")
-    picture(root / "JPEGImages/noxml.jpg", 52)
+    write_image(root / "JPEGImages/noxml.jpg", 52)
     (root / "Annotations/copy.xml").write_text(f"<annotation>{good}</annotation>")
     (root / "JPEGImages/copy.jpg").write_bytes((root / "JPEGImages/good.jpg").read_bytes())
     train = [*content, "broken", "cut", "nopicture", "noxml", "good"]
@@ -93,30 +93,30 @@ VOC = {
 }
 
 
-def test_every_fault_of_a_voc_folder_is_named(tmp_path, capsys):
+def test_voc_issues(tmp_path, capsys):
     voc_folder(tmp_path / "voc")
     keys = ["data.format=voc", f"data.root={tmp_path / 'voc'}", "data.train=train", "data.val=val"]
-    report = checked(tmp_path, *keys, code=1)
+    report = check_report(tmp_path, *keys, code=1)
     assert kinds(report) == VOC
-    where = {fault["kind"]: fault for fault in report["faults"]}
-    assert where["degenerate box"]["file"].endswith("degenerate.xml")
-    assert where["degenerate box"]["object"] == "1"
-    assert where["repeated box"]["object"] == "2"
-    assert where["picture in train and val"]["file"].endswith("copy.jpg")
-    assert where["unreadable picture"]["drops"]
-    assert not where["not RGB"]["drops"]
+    by_kind = {issue["kind"]: issue for issue in report["faults"]}
+    assert by_kind["degenerate box"]["file"].endswith("degenerate.xml")
+    assert by_kind["degenerate box"]["object"] == "1"
+    assert by_kind["repeated box"]["object"] == "2"
+    assert by_kind["picture in train and val"]["file"].endswith("copy.jpg")
+    assert by_kind["unreadable picture"]["drops"]
+    assert not by_kind["not RGB"]["drops"]
     train = report["sets"]["train"]
     assert (train["without_objects"], train["classes"]) == (2, {"cat": 8, "dog": 1})
     assert train["modes"] == {"RGB": 8, "L": 1}
     out = capsys.readouterr().out
-    assert "degenerate box: left out: no width or no height" in out
+    assert "degenerate box: dropped: no width or no height" in out
     assert "good.xml" in out
-    # nothing is decoded twice
-    again = checked(tmp_path, *keys, code=1)
+    # the second check uses the cache
+    again = check_report(tmp_path, *keys, code=1)
     assert again == report
-    quick = checked(tmp_path, *keys, "--quick", code=1)
-    pictures_alone = {"unreadable picture", "picture in train and val", "not RGB", "turned picture"}
-    assert not pictures_alone & set(kinds(quick))
+    quick = check_report(tmp_path, *keys, "--quick", code=1)
+    image_kinds = {"unreadable picture", "picture in train and val", "not RGB", "turned picture"}
+    assert not image_kinds & set(kinds(quick))
 
 
 def coco_folder(root, split, images, annotations, categories):
@@ -126,7 +126,7 @@ def coco_folder(root, split, images, annotations, categories):
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
-def test_every_fault_of_a_coco_folder_is_named(tmp_path):
+def test_coco_issues(tmp_path):
     root = tmp_path / "coco"
     categories = [{"id": 0, "name": "cat"}, {"id": 9, "name": "dog"}, {"id": 11, "name": "emu"}, {"name": "no id"}]
     images = [
@@ -145,10 +145,12 @@ def test_every_fault_of_a_coco_folder_is_named(tmp_path):
         {"id": 7, "image_id": 1, "category_id": 0, "bbox": [5, 5, 10]},
     ]
     coco_folder(root, "train", images, annotations, categories)
-    picture(root / "train/a.png", 1)
-    picture(root / "train/b.png", 2)
-    picture(root / "train/spare.png", 3)
-    report = checked(tmp_path, "data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", code=1)
+    write_image(root / "train/a.png", 1)
+    write_image(root / "train/b.png", 2)
+    write_image(root / "train/spare.png", 3)
+    report = check_report(
+        tmp_path, "data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", code=1
+    )
     assert kinds(report) == {
         "broken annotations": 2,
         "unknown class": 1,
@@ -163,23 +165,23 @@ def test_every_fault_of_a_coco_folder_is_named(tmp_path):
         "class without objects": 1,
     }
     assert {f["object"] for f in report["faults"] if f["kind"] == "unknown class"} == {"5"}
-    own = report["sets"]["train"]
-    assert (own["crowd"], own["edges"]) == (1, {"right": 2, "bottom": 2})
+    train = report["sets"]["train"]
+    assert (train["crowd"], train["edges"]) == (1, {"right": 2, "bottom": 2})
 
 
-def test_a_sound_folder_passes_and_anchors_are_suggested(tmp_path, capsys):
+def test_valid_folder_and_anchor_suggestion(tmp_path, capsys):
     root = tmp_path / "coco"
     images = [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in (1, 2)]
-    # as seen at 800 x 1200: 60 px and 120 px, under the smallest anchors
+    # resized to 800 x 1200: 60 px and 120 px, under the smallest anchors
     annotations = [
         {"id": i, "image_id": 1 + i % 2, "category_id": 1, "bbox": [3 * i, 2 * i, 3 + 3 * (i % 2), 3 + 3 * (i % 2)]}
         for i in range(10)
     ]
     coco_folder(root, "train", images, annotations, [{"id": 1, "name": "mite"}])
     for i in (1, 2):
-        picture(root / f"train/{i}.png", i)
+        write_image(root / f"train/{i}.png", i)
     keys = ["data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", "data.short_side=[800]"]
-    report = checked(tmp_path, *keys, "model.anchors.sizes=[256,512]", code=0)
+    report = check_report(tmp_path, *keys, "model.anchors.sizes=[256,512]", code=0)
     assert report["faults"] == []
     anchors = report["anchors"]
     assert anchors["boxes"] == 10
@@ -188,34 +190,34 @@ def test_a_sound_folder_passes_and_anchors_are_suggested(tmp_path, capsys):
     assert "model.anchors.sizes=[60,120] would match" in capsys.readouterr().out
 
 
-def test_training_looks_through_the_annotations_first(tmp_path, monkeypatch):
-    """Each kind in the log with one example, and everything in dataset.json; the next run has it from the cache."""
-    monkeypatch.setattr(cache, "SLOW", 0.0)
+def test_training_checks_the_annotations_first(tmp_path, monkeypatch):
+    """The log has one example of each kind, dataset.json has all issues, and the next run uses the cache."""
+    monkeypatch.setattr(cache, "MIN_SECONDS", 0.0)
     root = tmp_path / "coco"
     images = [{"id": i, "file_name": f"{i}.png", "width": 60, "height": 40} for i in (1, 2, 3)]
     boxes = [[5, 5, 30, 30], [5, 5, 0, 9], [70, 5, 9, 9], [50, 5, 20, 9], [9, 5, 0, 9]]
     annotations = [{"id": i, "image_id": 1 + i % 2, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
     coco_folder(root, "train", images, annotations, [{"id": 1, "name": "mite"}])
     for i in (1, 2):
-        picture(root / f"train/{i}.png", i)
+        write_image(root / f"train/{i}.png", i)
     keys = ["data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", "solver.max_iter=1"]
     assert go(tmp_path / "first", keys=keys) == 0
     log = (tmp_path / "first/log.txt").read_text()
-    assert "faults by which something is lost: 4; notes: 1" in log
-    assert "2  degenerate box: left out: no width or no height" in log
+    assert "issues that lose training data: 4; notes: 1" in log
+    assert "2  degenerate box: dropped: no width or no height" in log
     assert "object 4: mite 9, 5, 9, 14" in log
     assert "… and 1 more" in log
     assert "1  box outside" in log
-    assert log.index("faults by which") < log.index("training on 2 images")
+    assert log.index("issues that lose") < log.index("training on 2 images")
     report = json.loads((tmp_path / "first/dataset.json").read_text())
     assert kinds(report) == {"degenerate box": 2, "missing picture": 1, "box outside": 1, "box across the edge": 1}
     assert report["quick"]
-    monkeypatch.setattr("detection.dataset_check.report.check", None)  # would raise if it were called
+    monkeypatch.setattr("detection.dataset_check.report.check", None)  # raises if it is called
     assert go(tmp_path / "second", keys=keys) == 0
     assert json.loads((tmp_path / "second/dataset.json").read_text()) == report
 
 
-def test_what_cannot_be_checked_is_said(tmp_path, capsys):
+def test_missing_data_is_reported(tmp_path, capsys):
     assert run("check-dataset", ["data.format=voc", f"data.root={tmp_path}/none", "data.train=a"]) == 2
     assert "no folder" in capsys.readouterr().err
     assert run("check-dataset", ["data.format=shapes", "data.train=3", "data.val=3"]) == 2
@@ -227,8 +229,8 @@ def test_what_cannot_be_checked_is_said(tmp_path, capsys):
 
 
 @pytest.mark.data
-def test_the_counts_of_real_sets(tmp_path, shared):
-    bccd = checked(
+def test_real_datasets(tmp_path, shared):
+    bccd = check_report(
         tmp_path,
         "data.format=voc",
         f"data.root={shared}/data/bccd",
@@ -236,13 +238,13 @@ def test_the_counts_of_real_sets(tmp_path, shared):
         "data.val=null",
         code=1,
     )
-    own = bccd["sets"]["train"]
-    assert (own["pictures"], own["objects"], len(own["classes"])) == (364, 4888, 3)
-    assert (own["edges"]["bottom"], own["edges"]["right"]) == (318, 237)
-    degenerate = [fault["file"] for fault in bccd["faults"] if fault["kind"] == "degenerate box"]
+    train = bccd["sets"]["train"]
+    assert (train["pictures"], train["objects"], len(train["classes"])) == (364, 4888, 3)
+    assert (train["edges"]["bottom"], train["edges"]["right"]) == (318, 237)
+    degenerate = [issue["file"] for issue in bccd["faults"] if issue["kind"] == "degenerate box"]
     assert sorted(file[-9:-4] for file in degenerate) == ["00338", "00343"]
 
-    coco = checked(
+    coco = check_report(
         tmp_path,
         "data.format=coco",
         f"data.root={shared}/data/coco549",
@@ -257,7 +259,7 @@ def test_the_counts_of_real_sets(tmp_path, shared):
     ]
     assert train["modes"].get("L", 0) + val["modes"].get("L", 0) == 1
 
-    voc = checked(
+    voc = check_report(
         tmp_path,
         "data.format=voc",
         f"data.root={shared}/data/voc100",

@@ -11,21 +11,25 @@ from pycocotools.cocoeval import COCOeval
 from detection.evaluation.coco import NAMES, coco_metrics, undefined_reasons
 
 
-def scene(seed, images=30, classes=4, string_ids=False):
-    """Objects, and detections that are moved, doubled, missed, of a wrong class or of nothing; scores tie often."""
+def random_case(seed, images=30, classes=4, string_ids=False):
+    """Return random ground truth and detections: shifted, duplicate, missing and misclassified boxes, with many score ties."""
     rng = np.random.default_rng(seed)
-    truth = {"images": [], "annotations": [], "categories": [{"id": 3 * c, "name": f"c{c}"} for c in range(classes)]}
-    found = []
+    ground_truth = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3 * c, "name": f"c{c}"} for c in range(classes)],
+    }
+    detections = []
     for i in range(images):
         image = f"im{i:03d}" if string_ids else 17 * i
-        truth["images"].append({"id": image, "width": 500, "height": 500})
+        ground_truth["images"].append({"id": image, "width": 500, "height": 500})
         for _ in range(rng.integers(0, 8)):
             x, y = rng.uniform(0, 300, 2)
             w, h = np.exp(rng.uniform(np.log(8), np.log(200), 2))
             c = int(3 * rng.integers(classes))
-            truth["annotations"].append(
+            ground_truth["annotations"].append(
                 {
-                    "id": len(truth["annotations"]) + 1,
+                    "id": len(ground_truth["annotations"]) + 1,
                     "image_id": image,
                     "category_id": c,
                     "bbox": [x, y, w, h],
@@ -35,7 +39,7 @@ def scene(seed, images=30, classes=4, string_ids=False):
             )
             for _ in range(rng.integers(0, 3)):
                 shift = rng.normal(0, 0.1, 4) * [w, h, w, h]
-                found.append(
+                detections.append(
                     {
                         "image_id": image,
                         "category_id": c if rng.random() < 0.9 else 0,
@@ -43,16 +47,16 @@ def scene(seed, images=30, classes=4, string_ids=False):
                         "score": round(float(rng.random()), 1),
                     }
                 )
-    rng.shuffle(found)
-    return truth, found
+    rng.shuffle(detections)
+    return ground_truth, detections
 
 
-def pycocotools(truth, found):
+def pycocotools(ground_truth, detections):
     with contextlib.redirect_stdout(io.StringIO()):
         gt = COCO()
-        gt.dataset = copy.deepcopy(truth)
+        gt.dataset = copy.deepcopy(ground_truth)
         gt.createIndex()
-        run = COCOeval(gt, gt.loadRes(copy.deepcopy(found)), "bbox")
+        run = COCOeval(gt, gt.loadRes(copy.deepcopy(detections)), "bbox")
         run.evaluate()
         run.accumulate()
         run.summarize()
@@ -62,25 +66,27 @@ def pycocotools(truth, found):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("string_ids", [False, True])
 def test_equals_pycocotools(seed, string_ids):
-    truth, found = scene(seed, string_ids=string_ids)
-    ours, _ = coco_metrics(truth, found)
-    np.testing.assert_allclose([ours[n] for n in NAMES], pycocotools(truth, found), atol=1e-6)
+    ground_truth, detections = random_case(seed, string_ids=string_ids)
+    metrics, _ = coco_metrics(ground_truth, detections)
+    np.testing.assert_allclose([metrics[n] for n in NAMES], pycocotools(ground_truth, detections), atol=1e-6)
 
 
 def test_no_detections_gives_zero():
-    truth, _ = scene(0)
-    metrics, per_class = coco_metrics(truth, [])
+    ground_truth, _ = random_case(0)
+    metrics, per_class = coco_metrics(ground_truth, [])
     assert all(v == 0 for v in metrics.values())
     assert all(v == 0 for v in per_class.values())
 
 
-def test_no_ground_truth_of_a_size_has_no_value_and_a_reason():
-    truth = {
+def test_no_ground_truth_of_a_size_is_none_with_a_reason():
+    ground_truth = {
         "images": [{"id": 1}],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}],
     }
-    metrics, per_class = coco_metrics(truth, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.5}])
+    metrics, per_class = coco_metrics(
+        ground_truth, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.5}]
+    )
     assert metrics["AP"] == 1
     assert metrics["APs"] is metrics["ARl"] is None
     assert per_class == {"a": 1.0, "b": None}
@@ -90,20 +96,20 @@ def test_no_ground_truth_of_a_size_has_no_value_and_a_reason():
 
 
 def test_no_ground_truth_at_all():
-    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
-    for found in ([], [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]):
-        metrics, per_class = coco_metrics(truth, found)
+    ground_truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "a"}], "annotations": []}
+    for detections in ([], [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}]):
+        metrics, per_class = coco_metrics(ground_truth, detections)
         assert set(metrics.values()) == {None}
         assert per_class == {"a": None}
 
 
-def test_detections_on_unknown_images_do_not_count():
-    truth, found = scene(1)
+def test_detections_on_unknown_images_are_ignored():
+    ground_truth, detections = random_case(1)
     extra = [{"image_id": 10**6, "category_id": 0, "bbox": [0, 0, 9, 9], "score": 1.0}]
-    assert coco_metrics(truth, found + extra) == coco_metrics(truth, found)
+    assert coco_metrics(ground_truth, detections + extra) == coco_metrics(ground_truth, detections)
 
 
-KNOWN = [
+REFERENCE = [
     0.504581,
     0.696973,
     0.572982,
@@ -117,7 +123,7 @@ KNOWN = [
     0.566421,
     0.564291,
 ]
-KNOWN_NO_CROWD = [
+REFERENCE_NO_CROWD = [
     0.503647,
     0.696973,
     0.571667,
@@ -134,13 +140,13 @@ KNOWN_NO_CROWD = [
 
 
 @pytest.mark.data
-def test_answers_known_from_elsewhere(shared):
+def test_published_reference_values(shared):
     folder = shared / "data/evaluation/coco"
-    truth = json.loads((folder / "instances_val2014_100.json").read_text())
-    found = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
-    metrics, _ = coco_metrics(truth, found)
-    np.testing.assert_allclose([metrics[n] for n in NAMES], KNOWN, atol=1e-6)
-    truth = json.loads((folder / "no_crowd/gts/sampled_gts_bbox_area.json").read_text())
-    found = json.loads((folder / "no_crowd/dets/sampled_bbox_results.json").read_text())["annotations"]
-    metrics, _ = coco_metrics(truth, found)
-    np.testing.assert_allclose([metrics[n] for n in NAMES], KNOWN_NO_CROWD, atol=1e-6)
+    ground_truth = json.loads((folder / "instances_val2014_100.json").read_text())
+    detections = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    metrics, _ = coco_metrics(ground_truth, detections)
+    np.testing.assert_allclose([metrics[n] for n in NAMES], REFERENCE, atol=1e-6)
+    ground_truth = json.loads((folder / "no_crowd/gts/sampled_gts_bbox_area.json").read_text())
+    detections = json.loads((folder / "no_crowd/dets/sampled_bbox_results.json").read_text())["annotations"]
+    metrics, _ = coco_metrics(ground_truth, detections)
+    np.testing.assert_allclose([metrics[n] for n in NAMES], REFERENCE_NO_CROWD, atol=1e-6)

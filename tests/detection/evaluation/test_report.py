@@ -4,21 +4,21 @@ import json
 import numpy as np
 
 from detection.evaluation.report import evaluate, table, write_report
-from detection.evaluation.visualize import Drawn, beside, contact_sheet, draw
+from detection.evaluation.visualize import BoxAnnotations, contact_sheet, draw, side_by_side
 
-TRUTH = {
+GROUND_TRUTH = {
     "images": [{"id": 1}],
     "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}],
 }
-FOUND = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 45], "score": 0.5}]
+DETECTIONS = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 45], "score": 0.5}]
 
 
-def test_every_number_is_named_and_none_is_minus_one(tmp_path):
-    report = evaluate(TRUTH, FOUND, voc_ious=[0.95])
+def test_metrics_json_has_all_metrics_and_no_minus_one(tmp_path):
+    report = evaluate(GROUND_TRUTH, DETECTIONS, voc_ious=[0.95])
     write_report(report, tmp_path)
     tree = json.loads((tmp_path / "metrics.json").read_text())
-    wanted = {
+    expected = {
         "AP",
         "AP50",
         "AP75",
@@ -35,7 +35,7 @@ def test_every_number_is_named_and_none_is_minus_one(tmp_path):
         "VOC_mAP",
         "per_class",
     }
-    assert wanted <= set(tree)
+    assert expected <= set(tree)
     assert tree["APs"] is None
     assert tree["VOC_mAP"] == 1
     assert tree["VOC_mAP@0.95"] == 0
@@ -54,19 +54,19 @@ def test_every_number_is_named_and_none_is_minus_one(tmp_path):
 
 
 def test_table_has_three_decimals_and_reasons():
-    text = table(evaluate(TRUTH, FOUND))
+    text = table(evaluate(GROUND_TRUTH, DETECTIONS))
     assert "0.900" not in text.split("AP50")[0].split("AP ")[0]
     assert "│ AP50      │ 1.000 │" in text
     assert "no ground truth of size small" in text
     assert "-1" not in text
 
 
-def test_drawing():
-    picture = np.zeros((60, 80, 3), np.uint8)
-    drawn = draw(picture, Drawn([[10, 10, 40, 50]], [2], [0.75]), ["a", "b"])
-    assert drawn.shape == picture.shape
-    assert drawn[30, 10].any()
-    assert not picture.any()
-    pair = beside(picture, drawn, ("truth", "found"))
+def test_draw():
+    image = np.zeros((60, 80, 3), np.uint8)
+    annotated = draw(image, BoxAnnotations([[10, 10, 40, 50]], [2], [0.75]), ["a", "b"])
+    assert annotated.shape == image.shape
+    assert annotated[30, 10].any()
+    assert not image.any()
+    pair = side_by_side(image, annotated, ("ground truth", "detections"))
     assert pair.shape[1] == 2 * 80 + 8
-    assert contact_sheet([pair, picture, drawn], columns=2).ndim == 3
+    assert contact_sheet([pair, image, annotated], columns=2).ndim == 3

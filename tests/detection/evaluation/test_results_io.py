@@ -3,9 +3,9 @@ import json
 import pytest
 
 from detection.commands.evaluate import main
-from detection.evaluation.results_io import read_detections, read_truth
+from detection.evaluation.results_io import read_detections, read_ground_truth
 
-TRUTH = {
+GROUND_TRUTH = {
     "images": [{"id": 5, "file_name": "x/a.jpg"}, {"id": 9, "file_name": "b.jpg"}],
     "categories": [{"id": 0, "name": "cat"}, {"id": 4, "name": "dog"}],
     "annotations": [
@@ -13,7 +13,7 @@ TRUTH = {
         {"id": 1, "image_id": 9, "category_id": 4, "bbox": [5, 5, 20, 20]},
     ],
 }
-FOUND = [
+DETECTIONS = [
     {"image_id": 5, "category_id": 0, "bbox": [0, 0, 20, 20], "score": 0.9},
     {"image_id": 9, "category_id": 4, "bbox": [5, 5, 20, 20], "score": 0.8},
 ]
@@ -34,17 +34,24 @@ def voc(root):
     return str(root)
 
 
-def test_a_list_against_coco(tmp_path, capsys):
+def test_list_against_coco(tmp_path, capsys):
     assert (
-        main([write(tmp_path / "d.json", FOUND), write(tmp_path / "t.json", TRUTH), "--output", str(tmp_path / "out")])
+        main(
+            [
+                write(tmp_path / "d.json", DETECTIONS),
+                write(tmp_path / "t.json", GROUND_TRUTH),
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
         == 0
     )
     assert json.loads((tmp_path / "out/metrics.json").read_text())["AP"] == 1
     assert "AP50" in capsys.readouterr().out
 
 
-def test_a_dictionary_with_ids_of_its_own(tmp_path):
-    theirs = {
+def test_dictionary_with_other_ids(tmp_path):
+    results = {
         "images": [{"id": 0, "file_name": "b.png"}, {"id": 1, "file_name": "a.png"}],
         "categories": [{"id": 0, "name": "dog"}, {"id": 1, "name": "cat"}],
         "annotations": [
@@ -52,10 +59,10 @@ def test_a_dictionary_with_ids_of_its_own(tmp_path):
             {"image_id": 0, "category_id": 0, "bbox": [5, 5, 20, 20], "score": 0.8},
         ],
     }
-    path = write(tmp_path / "d.json", theirs)
-    truth = read_truth(write_path(tmp_path, TRUTH))
-    found = read_detections(tmp_path / "d.json", truth, by_name=False)
-    assert [(d["image_id"], d["category_id"]) for d in found] == [(5, 0), (9, 4)]
+    path = write(tmp_path / "d.json", results)
+    ground_truth = read_ground_truth(write_path(tmp_path, GROUND_TRUTH))
+    detections = read_detections(tmp_path / "d.json", ground_truth, by_name=False)
+    assert [(d["image_id"], d["category_id"]) for d in detections] == [(5, 0), (9, 4)]
     assert main([path, voc(tmp_path / "VOC"), "--output", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["VOC07_mAP"] == 1
 
@@ -66,15 +73,15 @@ def write_path(tmp_path, tree):
 
 
 @pytest.mark.parametrize("name", ["a", "a.jpg", "images/a.jpeg"])
-def test_a_list_against_voc_by_name(tmp_path, name):
-    found = [
+def test_list_against_voc_by_name(tmp_path, name):
+    detections = [
         {"image_id": name, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.9},
         {"image_id": "b", "category_id": 77, "category_name": "dog", "bbox": [5, 5, 20, 20], "score": 0.9},
     ]
     assert (
         main(
             [
-                write(tmp_path / "d.json", found),
+                write(tmp_path / "d.json", detections),
                 voc(tmp_path / "VOC"),
                 "--output",
                 str(tmp_path),
@@ -92,59 +99,68 @@ def test_a_list_against_voc_by_name(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d[0].pop("score"), "detection 0 lacks 'score'"),
-        (lambda d: d[1].update(bbox=[1, 2]), "detection 1 is garbled"),
+        (lambda d: d[0].pop("score"), "detection 0 has no 'score'"),
+        (lambda d: d[1].update(bbox=[1, 2]), "detection 1 is invalid"),
         (
             lambda d: [r.update(category_id=3) for r in d],
-            "no class in common; its categories are 3, the truth's cat, dog",
+            "no class in common; its categories are 3, those of the ground truth cat, dog",
         ),
-        (lambda d: [r.update(image_id=1) for r in d], "no detection is on an image of the truth"),
+        (lambda d: [r.update(image_id=1) for r in d], "no detection is on an image of the ground truth"),
     ],
 )
-def test_bad_detections_are_named(tmp_path, change, message):
-    found = json.loads(json.dumps(FOUND))
-    change(found)
-    write(tmp_path / "d.json", found)
+def test_invalid_detections_are_reported(tmp_path, change, message):
+    detections = json.loads(json.dumps(DETECTIONS))
+    change(detections)
+    write(tmp_path / "d.json", detections)
     with pytest.raises(ValueError, match=message):
-        read_detections(tmp_path / "d.json", read_truth(write_path(tmp_path, TRUTH)), by_name=False)
+        read_detections(tmp_path / "d.json", read_ground_truth(write_path(tmp_path, GROUND_TRUTH)), by_name=False)
 
 
-def test_some_strays_are_counted(tmp_path, caplog):
-    write(tmp_path / "d.json", [*FOUND, {**FOUND[0], "image_id": 77}])
-    assert len(read_detections(tmp_path / "d.json", read_truth(write_path(tmp_path, TRUTH)), by_name=False)) == 2
-    assert "1 of 3 detections are on images that the truth does not list" in caplog.text
-
-
-def test_classes_that_the_truth_lacks_are_counted(tmp_path, caplog):
-    write(tmp_path / "d.json", [*FOUND, {**FOUND[0], "category_id": 8}])
-    assert len(read_detections(tmp_path / "d.json", read_truth(write_path(tmp_path, TRUTH)), by_name=False)) == 2
-    assert "1 detections are of classes that the truth lacks (8)" in caplog.text
-
-
-def test_equal_stems_are_told_apart_or_refused(tmp_path):
-    truth = {**TRUTH, "images": [{"id": 5, "file_name": "x/1.jpg"}, {"id": 9, "file_name": "y/1.jpg"}]}
-    found = {"categories": TRUTH["categories"], "annotations": FOUND}
-    write(tmp_path / "d.json", {**found, "images": truth["images"]})
-    assert len(read_detections(tmp_path / "d.json", truth, by_name=False)) == 2
-    write(
-        tmp_path / "d.json", {**found, "images": [{"id": 5, "file_name": "1.jpg"}, {"id": 9, "file_name": "z/1.jpg"}]}
+def test_detections_on_unknown_images_are_counted(tmp_path, caplog):
+    write(tmp_path / "d.json", [*DETECTIONS, {**DETECTIONS[0], "image_id": 77}])
+    assert (
+        len(read_detections(tmp_path / "d.json", read_ground_truth(write_path(tmp_path, GROUND_TRUTH)), by_name=False))
+        == 2
     )
-    with pytest.raises(ValueError, match="do not tell images apart"):
-        read_detections(tmp_path / "d.json", truth, by_name=False)
+    assert "1 of 3 detections are on images that are not in the ground truth" in caplog.text
 
 
-def test_bad_truth_is_named(tmp_path):
-    with pytest.raises(ValueError, match="wanted COCO annotations"):
-        read_truth(write_path(tmp_path, []))
-    with pytest.raises(ValueError, match="of image 6"):
-        read_truth(write_path(tmp_path, {**TRUTH, "annotations": [{**TRUTH["annotations"][0], "image_id": 6}]}))
+def test_detections_of_unknown_classes_are_counted(tmp_path, caplog):
+    write(tmp_path / "d.json", [*DETECTIONS, {**DETECTIONS[0], "category_id": 8}])
+    assert (
+        len(read_detections(tmp_path / "d.json", read_ground_truth(write_path(tmp_path, GROUND_TRUTH)), by_name=False))
+        == 2
+    )
+    assert "1 detections have classes that are not in the ground truth (8)" in caplog.text
+
+
+def test_equal_stems_need_full_file_names(tmp_path):
+    ground_truth = {**GROUND_TRUTH, "images": [{"id": 5, "file_name": "x/1.jpg"}, {"id": 9, "file_name": "y/1.jpg"}]}
+    detections = {"categories": GROUND_TRUTH["categories"], "annotations": DETECTIONS}
+    write(tmp_path / "d.json", {**detections, "images": ground_truth["images"]})
+    assert len(read_detections(tmp_path / "d.json", ground_truth, by_name=False)) == 2
+    write(
+        tmp_path / "d.json",
+        {**detections, "images": [{"id": 5, "file_name": "1.jpg"}, {"id": 9, "file_name": "z/1.jpg"}]},
+    )
+    with pytest.raises(ValueError, match="are ambiguous"):
+        read_detections(tmp_path / "d.json", ground_truth, by_name=False)
+
+
+def test_invalid_ground_truth_is_reported(tmp_path):
+    with pytest.raises(ValueError, match="expected COCO annotations"):
+        read_ground_truth(write_path(tmp_path, []))
+    with pytest.raises(ValueError, match="has image_id 6"):
+        read_ground_truth(
+            write_path(tmp_path, {**GROUND_TRUTH, "annotations": [{**GROUND_TRUTH["annotations"][0], "image_id": 6}]})
+        )
     with pytest.raises(FileNotFoundError):
-        read_truth(tmp_path / "absent.json")
+        read_ground_truth(tmp_path / "absent.json")
 
 
 @pytest.mark.data
-def test_another_detectors_file(shared, tmp_path):
-    """voc100's detections: a dictionary with category id 0 in use and image ids of its own."""
+def test_results_of_another_detector(shared, tmp_path):
+    """voc100's detections: a dictionary that uses category id 0 and other image ids."""
     detections = str(shared / "data/voc100/detections_coco/coco_dets.json")
     assert main([detections, str(shared / "data/voc100"), "--output", str(tmp_path)]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())

@@ -45,7 +45,8 @@ def test_a_cpu_is_refused():
 
 
 def test_it_is_the_detector_in_its_mode(monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "_require_gpu", lambda device: None)
+    monkeypatch.setattr(cuda_graphs, "is_gpu", lambda device: True)
+    monkeypatch.setattr(cuda_graphs, "graphs_work", lambda device: True)
     monkeypatch.setattr(cuda_graphs, "_Recording", lambda function, batch: function)
     model = small()
     model.roi_head.score_threshold = 0.0

@@ -123,7 +123,9 @@ class Mean(nn.Module):
 @pytest.mark.parametrize("architecture", ["c4", "fpn"])
 def test_a_head_of_ones_own(architecture):
     channels = 256  # of c4 and of a pyramid
-    model = FasterRCNN(resnet18(norm="frozen_bn"), 3, architecture=architecture, head=Mean(channels), roi={"resolution": 5})
+    model = FasterRCNN(
+        resnet18(norm="frozen_bn"), 3, architecture=architecture, head=Mean(channels), roi={"resolution": 5}
+    )
     assert model.roi_head.classes.in_features == 12
     trains_and_detects(model)
 
@@ -132,9 +134,9 @@ def test_what_does_not_go_together_is_named():
     net = resnet18(norm="frozen_bn")
     with pytest.raises(TypeError, match=r"Linear does not say what its feature maps are: wanted \.specs"):
         FasterRCNN(nn.Linear(2, 2), 3)
-    with pytest.raises(TypeError, match="rpn has no option 'nms'; it has .*nms_iou"):
+    with pytest.raises(TypeError, match=r"rpn has no option 'nms'; it has .*nms_iou"):
         FasterRCNN(net, 3, rpn={"nms": 0.5})
-    with pytest.raises(TypeError, match="roi has no option 'fc'; it has .*fc_channels"):
+    with pytest.raises(TypeError, match=r"roi has no option 'fc'; it has .*fc_channels"):
         FasterRCNN(net, 3, roi={"fc": 5})
     with pytest.raises(TypeError, match="Linear as a head wants an integer attribute out_channels"):
         FasterRCNN(net, 3, head=nn.Linear(2, 2))

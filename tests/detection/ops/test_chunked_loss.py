@@ -25,8 +25,8 @@ def detector(**options):
     return build_model(config, 3).train()
 
 
-def step(model, at_once, weights=(1.0, 1.0, 1.0, 1.0), **autocast):
-    model.roi_head.at_once = at_once
+def step(model, chunk_size, weights=(1.0, 1.0, 1.0, 1.0), **autocast):
+    model.roi_head.chunk_size = chunk_size
     model.zero_grad()
     images = [torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     images = [image.to(next(model.parameters()).dtype) for image in images]
@@ -37,12 +37,12 @@ def step(model, at_once, weights=(1.0, 1.0, 1.0, 1.0), **autocast):
     return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 32, 63])
+@pytest.mark.parametrize("chunk_size", [1, 7, 32, 63])
 @pytest.mark.parametrize("weights", [(1.0,) * 4, (0.5,) * 4, (1.0, 1.0, 0.3, 2.0)], ids=str)
-def test_losses_and_gradients_are_those_of_the_whole(at_once, weights):
+def test_losses_and_gradients_are_those_of_the_whole(chunk_size, weights):
     model = detector().double()
     whole, expected = step(model, None, weights)
-    parts, found = step(model, at_once, weights)
+    parts, found = step(model, chunk_size, weights)
     assert whole["loss_box"] > 0
     assert found.keys() == expected.keys()
     for name in whole:
@@ -126,8 +126,8 @@ def test_detections_do_not_depend_on_the_parts():
     nn.init.normal_(model.roi_head.classes.weight, std=1.0)
     images = [torch.rand(3, 96, 128).double(), torch.rand(3, 80, 100).double()]
     answers = []
-    for at_once in (None, 7):
-        model.roi_head.at_once = at_once
+    for chunk_size in (None, 7):
+        model.roi_head.chunk_size = chunk_size
         answers.append(model(images))
     for whole, parts in zip(*answers, strict=True):
         assert len(whole["boxes"])

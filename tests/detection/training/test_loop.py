@@ -16,7 +16,7 @@ from detection import build_model
 from detection.checkpoint.metadata import Classes
 from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig, RPNConfig, SolverConfig
 from detection.data.loader import Batch
-from detection.training import loop as engine
+from detection.training import detection_module as engine
 from detection.training.trainer import make_trainer
 
 SIZE = (64, 96)
@@ -60,7 +60,7 @@ def step(parts, quota=40, norm="frozen_bn", rank=0, world=1, poisoned=None):
         roi=RoIConfig(resolution=4),
     )
     model = build_model(config, 3).double()
-    model.roi_head.at_once = 7
+    model.roi_head.chunk_size = 7
     model.rpn.sampler, model.roi_head.sampler = First(64, 32), First(quota, 8)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     solver = SolverConfig(batch_size=4, accumulate=parts, max_iter=1, warmup=0, not_finite="skip")
@@ -82,7 +82,7 @@ def step(parts, quota=40, norm="frozen_bn", rank=0, world=1, poisoned=None):
         patch.setattr(
             engine, "float_images", lambda b: [i.double() / (0 if rank == poisoned else 255) for i in b.images]
         )
-        make_trainer(solver, [keep], world).fit(module, DataLoader(batches, batch_size=None))
+        make_trainer(solver, [keep]).fit(module, DataLoader(batches, batch_size=None))
     losses = module.losses
     for value in losses.values() if world > 1 else ():
         torch.distributed.all_reduce(value)

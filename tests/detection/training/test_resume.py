@@ -50,7 +50,10 @@ def test_one_that_stopped_early_says_so_and_can_be_lengthened(tmp_path, caplog):
     assert stopped < 6
     caplog.clear()
     assert go(tmp_path, "--resume", keys=keys) == 0
-    assert f"the run is finished: it stopped early at step {stopped}, after 1 evaluations without a better one" in caplog.text
+    assert (
+        f"the run is finished: it stopped early at step {stopped}, after 1 evaluations without a better one"
+        in caplog.text
+    )
     assert state(tmp_path / "last.pth")["global_step"] == stopped
     caplog.clear()
     assert go(tmp_path, "--resume", keys=[*keys, "solver.max_iter=8", "solver.early_stop=null"]) == 0

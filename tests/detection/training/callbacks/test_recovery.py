@@ -64,7 +64,7 @@ def test_recovery_goes_back_at_half_the_rate(tmp_path, monkeypatch, caplog):
     assert go(tmp_path / "two", keys=[*KEYS, "solver.max_iter=2"]) == 0
     poison(monkeypatch, {4})
     assert go(tmp_path / "four", keys=[*KEYS, "solver.max_iter=4"]) == 0
-    assert "step 4: non-finite loss (loss_box nan)" in caplog.text
+    assert "step 4: non-finite loss (loss_box=nan)" in caplog.text
     assert "step 4: back to the weights of step 2 at half the learning rate" in caplog.text
     assert "recovery 1 of at most 3" in caplog.text
     two, four = (state(tmp_path / name / "last.pth") for name in ("two", "four"))
