@@ -125,7 +125,7 @@ INSIDE_FUNCTIONS = {
     "supervision",
     "timm",
     "timm.models.resnet",
-    "timm.utils",
+    "timm.layers",
     "detectron2",
     "detectron2.modeling",
     "detectron2.structures",

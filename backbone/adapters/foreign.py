@@ -145,15 +145,15 @@ def timm_backbone(
         backbone = TimmBackbone(net, specs, channels_last, recipe)
         _freeze_up_to(net, info.module_name(), info.reduction(), freeze_at)
     if norm == "frozen_bn":
-        backbone.net = timm.utils.freeze_batch_norm_2d(backbone.net)
+        backbone.net = timm.layers.freeze_batch_norm_2d(backbone.net)
     return backbone
 
 
 def _timm() -> Any:
     try:
         import timm
+        import timm.layers
         import timm.models.resnet
-        import timm.utils
     except ImportError as error:
         raise ImportError("a timm:// backbone wants the package timm: pip install timm") from error
     return timm

@@ -34,7 +34,7 @@ def batched_nms_mask(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> Te
     """Run NMS on many sets at once, without a host-device synchronisation.
 
     Args:
-        boxes: [B, n, 4] xyxy (compared in float32), each set sorted by score, the best first.
+        boxes: [B, n, 4] xyxy (a GPU compares them in float32), each set sorted by score, the best first.
         valid: bool [B, n]; others are neither kept nor suppress.
         iou: a box is suppressed by a better one that is kept and overlaps it by more.
         limit: boxes kept in a set at most.
@@ -53,7 +53,7 @@ def _batched_nms_mask(boxes: Tensor, valid: Tensor, iou: float, limit: int) -> T
     kept = torch.zeros_like(valid)
     for set_kept, set_boxes, set_valid in zip(kept, boxes, valid, strict=True):
         index = set_valid.nonzero()[:, 0]  # a sync on a GPU without the kernel
-        scores = torch.arange(len(index), 0, -1, dtype=torch.float32, device=boxes.device)
+        scores = torch.arange(len(index), 0, -1, dtype=boxes.dtype, device=boxes.device)
         set_kept[index[nms_topk(set_boxes[index], scores, iou, limit)]] = True
     return kept
 
