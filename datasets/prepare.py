@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 from PIL import Image
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from detection.data.annotations import Records
+from detection.data.annotations import Annotations
 from detection.data.synthetic import draw_image, shapes_records
 
 TIMEOUT = 20  # seconds without a byte before a host counts as unreachable
@@ -187,7 +187,7 @@ def write_shapes(root: Path, count: int, seed: int) -> None:
         print(f"{split}: {count} pictures, {len(records.labels)} objects")
 
 
-def voc_xml(records: Records, i: int, stem: str) -> str:
+def voc_xml(records: Annotations, i: int, stem: str) -> str:
     """VOC's XML of a picture: whole pixels, 1-based and inclusive."""
     height, width = records.sizes[i]
     objects = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from detection.checkpoint.detector import load_detector, load_weights
 from detection.config import Config, load_config
+from detection.data import Annotations, register_format
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Annotations",
     "Config",
     "Detections",
     "FasterRCNN",
@@ -28,6 +30,7 @@ __all__ = [
     "load_config",
     "load_detector",
     "load_weights",
+    "register_format",
     "train",
 ]
 # what takes seconds to import (Lightning, plotting) is imported when it is first asked for

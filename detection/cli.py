@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ from detection.utils.distributed import is_leader
 
 Main = Callable[[Sequence[str] | None], int]
 _MODULE = "detection.commands.{}"
+_IMPORT = "--import"
 # errors that are the user's to mend, and say how; RESDET_TRACEBACK=1 shows where they come from, log.txt always
 _USER_ERRORS = (ValueError, TypeError, OSError)
 COMMANDS = {
@@ -34,7 +36,32 @@ def run(command: str, argv: Sequence[str] | None = None) -> int:
         argv: its arguments; None takes the process'.
     """
     # imported by name, so that a command pays for its own imports alone
-    return run_main(lambda own: importlib.import_module(_MODULE.format(command.replace("-", "_"))).main(own), argv)
+    module = _MODULE.format(command.replace("-", "_"))
+    return run_main(lambda arguments: importlib.import_module(module).main(import_plugins(arguments)), argv)
+
+
+def import_plugins(argv: Sequence[str] | None) -> list[str]:
+    """Import what every "--import MODULE" or "--import FILE.py" of a command's arguments names; return the others.
+
+    Raises:
+        ValueError: there is no such module or file.
+    """
+    rest = list(sys.argv[1:] if argv is None else argv)
+    while _IMPORT in rest:
+        place = rest.index(_IMPORT)
+        if place + 1 == len(rest):
+            raise ValueError("--import wants a module's name or a file")
+        name = rest[place + 1]
+        del rest[place : place + 2]
+        try:
+            if name.endswith(".py"):
+                runpy.run_path(name)
+            else:
+                sys.path.insert(0, os.getcwd())  # as python -m has it
+                importlib.import_module(name)
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            raise ValueError(f"--import {name}: {error}") from error
+    return rest
 
 
 def run_main(command: Main, argv: Sequence[str] | None = None) -> int:
@@ -72,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = "\n".join(f"  {name:17} {about}" for name, about in COMMANDS.items())
         wanted = bool(argv) and argv[0] in ("-h", "--help")
         print(
-            f"usage: resdet COMMAND …\n\n{known}\n\nresdet COMMAND --help says more.",
+            f"usage: resdet COMMAND …\n\n{known}\n\nresdet COMMAND --help says more. Every command takes --import FILE.py: "
+            "Python to run first,\nsuch as what registers a data format.",
             file=sys.stdout if wanted else sys.stderr,
         )
         return 0 if wanted else 2

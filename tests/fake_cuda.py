@@ -27,7 +27,8 @@ class OnCpu(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        # a device itself may be named; only tensors cannot live on it
+        if func is torch.device:  # a device may be named; only tensors cannot live on it
+            return func(*args, **kwargs)
         if func is torch.Tensor.cuda:
             self.moved += 1
             return args[0]
@@ -63,6 +64,11 @@ def one_gpu(monkeypatch):
         patch.setattr(torch.cuda, "get_device_name", lambda device=None: "a GPU that is not there")
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
         patch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: _get_device_index(device, optional=True))
-        patch.setattr(torch.Tensor, "pin_memory", lambda self, device=None: self)
+        patch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
+        for name in (
+            "_accelerator_graph_capture_health_check",
+            "_cuda_graph_capture_health_check",
+        ):  # it asks the driver
+            patch.setattr(torch.optim.Optimizer, name, lambda self: None, raising=False)
         with calls.mode:
             yield calls

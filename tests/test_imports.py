@@ -40,7 +40,7 @@ ALLOWED = {
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},
-    "detection": {"checkpoint", "config", "inference", "modeling", "training"},
+    "detection": {"checkpoint", "config", "data", "inference", "modeling", "training"},
     # all but cli for the benchmarks
     "tools": {
         *("backbone", "checkpoint", "cli", "config", "data", "evaluation", "inference", "modeling", "training", "utils")

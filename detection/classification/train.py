@@ -36,11 +36,11 @@ from detection.ops.device import autocast
 from detection.training.callbacks.evaluation import Evaluation
 from detection.training.callbacks.metrics_log import MetricsLog, Row
 from detection.training.loop import TrainingModule
-from detection.training.output.environment import write_provenance
-from detection.training.output.loggers import check_loggers, make_loggers
-from detection.training.output.run_dir import TRAINING_FILES, RunLog, move_earlier_run
 from detection.training.precise_bn import measuring_statistics
 from detection.training.resume import LENGTH, MAY_CHANGE, Resumed, last_checkpoint, resumed
+from detection.training.run_files.environment import write_provenance
+from detection.training.run_files.loggers import check_loggers, make_loggers
+from detection.training.run_files.run_dir import TRAINING_FILES, RunLog, move_earlier_run
 from detection.training.schedule import iterations
 from detection.training.trainer import describe_solver, fit, step_callbacks
 from detection.utils import distributed

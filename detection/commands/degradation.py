@@ -14,7 +14,7 @@ from detection.classification.config import ClassifierConfig
 from detection.classification.degradation import PAPER_NETWORKS, Run, curves, print_summary, summarise, train_all
 from detection.classification.plots import draw_errors
 from detection.config import load
-from detection.training.output.run_dir import move_earlier_run
+from detection.training.run_files.run_dir import move_earlier_run
 
 _LOG = logging.getLogger(__name__)
 

@@ -175,7 +175,8 @@ class DataConfig:
     """The data, and what happens to an image before the model.
 
     Attributes:
-        format: coco (JSON), voc (XML folders) or shapes (a synthetic dataset, needs no files).
+        format: coco (JSON), voc (XML folders), shapes (a synthetic dataset, needs no files), or a registered one
+            (detection.data.register_format).
         root: folder of the data set.
         train: what to train on. coco: a split such as train2017, or a JSON's path under root. voc: an image set such as
             trainval, or VOC2007/trainval+VOC2012/trainval. shapes: a number of images.
@@ -192,7 +193,7 @@ class DataConfig:
         seed: of the synthetic dataset.
     """
 
-    format: Literal["coco", "voc", "shapes"] = "coco"
+    format: str = "coco"
     root: str = "datasets/coco"
     train: Name = "train2017"
     val: Name | None = "val2017"

@@ -40,7 +40,7 @@ class Strings(Sequence[str]):
 
 
 @dataclass(frozen=True)
-class Records:
+class Annotations:
     """N images with M annotated objects of K classes.
 
     Attributes:
@@ -105,6 +105,66 @@ class Records:
         categories = [{"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)]
         return {"images": images, "annotations": annotations, "categories": categories}
 
+    @staticmethod
+    def from_arrays(
+        files: Sequence[str],
+        boxes: Sequence[Any],
+        labels: Sequence[Any],
+        classes: Sequence[str],
+        *,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        name: str = "arrays",
+    ) -> "Annotations":
+        """Return records built from arrays.
+
+        Args:
+            files: N image paths.
+            boxes: for each image [n, 4], xyxy in pixels, exclusive right and bottom edges; n may be 0.
+            labels: for each image [n], 1..K.
+            classes: K names.
+            sizes: (height, width) of each image; None reads them from the file headers.
+            name: of the dataset, for messages.
+
+        Raises:
+            DataError: lists of different lengths, boxes of another shape, or labels outside 1..K; names the image.
+            FileNotFoundError: an image file does not exist.
+        """
+        if not len(files) == len(boxes) == len(labels):
+            raise DataError(f"{name}: {len(files)} files, boxes of {len(boxes)} and labels of {len(labels)} images")
+        all_boxes, all_labels = [], []
+        for i, file in enumerate(files):
+            box = np.asarray(boxes[i], dtype=np.float64).reshape(-1, 4) if np.size(boxes[i]) % 4 == 0 else None
+            label = np.asarray(labels[i], dtype=np.int64).reshape(-1)
+            if box is None or len(box) != len(label):
+                raise DataError(
+                    f"{name}: {file}: expected boxes [n, 4] and labels [n], got {np.shape(boxes[i])} and {label.shape}"
+                )
+            if len(label) and not (label.min() >= 1 and label.max() <= len(classes)):
+                raise DataError(
+                    f"{name}: {file}: labels must be in 1..{len(classes)}, got {sorted(set(label.tolist()))}"
+                )
+            all_boxes.append(box)
+            all_labels.append(label)
+        if sizes is None:
+            sizes = [image_size(file) for file in files]
+        flat = np.concatenate([np.zeros((0, 4)), *all_boxes])
+        widths_heights = flat[:, 2:] - flat[:, :2]
+        count = len(flat)
+        return Annotations(
+            name=name,
+            classes=tuple(classes),
+            category_ids=tuple(range(1, len(classes) + 1)),
+            image_ids=list(range(1, len(files) + 1)),
+            files=Strings([str(file) for file in files]),
+            sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
+            offsets=np.cumsum([0, *map(len, all_labels)], dtype=np.int64),
+            boxes=flat,
+            labels=np.concatenate([np.zeros(0, dtype=np.int64), *all_labels]),
+            areas=widths_heights.prod(axis=1),
+            crowd=np.zeros(count, dtype=bool),
+            difficult=np.zeros(count, dtype=bool),
+        )
+
 
 @dataclass(frozen=True)
 class TrainObjects:
@@ -123,7 +183,7 @@ class TrainObjects:
     clipped: int
 
 
-def train_objects(records: Records, keep_difficult: bool) -> TrainObjects:
+def train_objects(records: Annotations, keep_difficult: bool) -> TrainObjects:
     """Clip boxes to their images, and drop and count crowd regions, degenerate boxes and duplicates.
 
     A box without area after clipping has no regression target: the box coder would take the logarithm of 0.
@@ -152,61 +212,3 @@ def train_objects(records: Records, keep_difficult: bool) -> TrainObjects:
         keep &= ~mask
     clipped = int((keep & (boxes != records.boxes).any(axis=1)).sum())
     return TrainObjects(keep, boxes.astype(np.float32), {k: v for k, v in dropped.items() if v}, clipped)
-
-
-def from_arrays(
-    files: Sequence[str],
-    boxes: Sequence[Any],
-    labels: Sequence[Any],
-    classes: Sequence[str],
-    *,
-    sizes: Sequence[tuple[int, int]] | None = None,
-    name: str = "arrays",
-) -> Records:
-    """Return records built from arrays.
-
-    Args:
-        files: N image paths.
-        boxes: for each image [n, 4], xyxy in pixels, exclusive right and bottom edges; n may be 0.
-        labels: for each image [n], 1..K.
-        classes: K names.
-        sizes: (height, width) of each image; None reads them from the file headers.
-        name: of the dataset, for messages.
-
-    Raises:
-        DataError: lists of different lengths, boxes of another shape, or labels outside 1..K; names the image.
-        FileNotFoundError: an image file does not exist.
-    """
-    if not len(files) == len(boxes) == len(labels):
-        raise DataError(f"{name}: {len(files)} files, boxes of {len(boxes)} and labels of {len(labels)} images")
-    all_boxes, all_labels = [], []
-    for i, file in enumerate(files):
-        box = np.asarray(boxes[i], dtype=np.float64).reshape(-1, 4) if np.size(boxes[i]) % 4 == 0 else None
-        label = np.asarray(labels[i], dtype=np.int64).reshape(-1)
-        if box is None or len(box) != len(label):
-            raise DataError(
-                f"{name}: {file}: expected boxes [n, 4] and labels [n], got {np.shape(boxes[i])} and {label.shape}"
-            )
-        if len(label) and not (label.min() >= 1 and label.max() <= len(classes)):
-            raise DataError(f"{name}: {file}: labels must be in 1..{len(classes)}, got {sorted(set(label.tolist()))}")
-        all_boxes.append(box)
-        all_labels.append(label)
-    if sizes is None:
-        sizes = [image_size(file) for file in files]
-    flat = np.concatenate([np.zeros((0, 4)), *all_boxes])
-    widths_heights = flat[:, 2:] - flat[:, :2]
-    count = len(flat)
-    return Records(
-        name=name,
-        classes=tuple(classes),
-        category_ids=tuple(range(1, len(classes) + 1)),
-        image_ids=list(range(1, len(files) + 1)),
-        files=Strings([str(file) for file in files]),
-        sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
-        offsets=np.cumsum([0, *map(len, all_labels)], dtype=np.int64),
-        boxes=flat,
-        labels=np.concatenate([np.zeros(0, dtype=np.int64), *all_labels]),
-        areas=widths_heights.prod(axis=1),
-        crowd=np.zeros(count, dtype=bool),
-        difficult=np.zeros(count, dtype=bool),
-    )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.data.annotations import DataError, Records, Strings, first_few
+from detection.data.annotations import Annotations, DataError, Strings, first_few
 from detection.data.cache import Arrays, cached, decode_json, encode_json, file_stamp
 from detection.data.image import UnreadableImage, image_size
 
@@ -67,7 +67,7 @@ def image_folder(root: Path, split: str, annotations: Path, names: list[str]) ->
     return best
 
 
-def read_coco(root: str | Path, split: str) -> Records:
+def read_coco(root: str | Path, split: str) -> Annotations:
     """Read one split.
 
     Images without a file are skipped, with a warning that counts them. ``is_crowd`` is read as ``iscrowd``; ids may
@@ -150,7 +150,7 @@ def _flatten(path: Path, content: dict[str, Any]) -> Arrays:
     }
 
 
-def _to_records(root: Path, split: str, path: Path, arrays: Arrays) -> Records:
+def _to_records(root: Path, split: str, path: Path, arrays: Arrays) -> Annotations:
     """Return the images that have a file, with their objects."""
     metadata = decode_json(arrays["text"])
     if metadata["unmatched"]:
@@ -168,7 +168,7 @@ def _to_records(root: Path, split: str, path: Path, arrays: Arrays) -> Records:
     rows = np.flatnonzero(present).tolist()
     if not rows:
         raise DataError(f"{path}: no image has a size, neither in the annotations nor in its file")
-    return Records(
+    return Annotations(
         name=str(path),
         classes=tuple(metadata["classes"]),
         category_ids=tuple(metadata["category_ids"]),

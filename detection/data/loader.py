@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detection.config import DataConfig
 from detection.data import transforms
-from detection.data.annotations import DataError, Records, train_objects
+from detection.data.annotations import Annotations, DataError, train_objects
 from detection.data.image import UnreadableImage
 
 _LOG = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class TrainSet(Dataset[Any]):
         seed: of the run.
     """
 
-    def __init__(self, records: Records, read: ImageReader, config: DataConfig, seed: int) -> None:
+    def __init__(self, records: Annotations, read: ImageReader, config: DataConfig, seed: int) -> None:
         self.records, self.read, self.config, self.seed = records, read, config, seed
         self.objects = train_objects(records, config.keep_difficult)
         self.augment = transforms.Augment(config.augment) if config.augment else None
@@ -143,7 +143,7 @@ class EvalSet(Dataset[Any]):
         config: sizes, which objects are used.
     """
 
-    def __init__(self, records: Records, read: ImageReader, config: DataConfig) -> None:
+    def __init__(self, records: Annotations, read: ImageReader, config: DataConfig) -> None:
         self.records, self.read, self.config = records, read, config
         self.objects = train_objects(records, config.keep_difficult)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detection.config import DataConfig
-from detection.data.annotations import DataError, Records, TrainObjects
-from detection.data.coco import annotation_file, read_coco
-from detection.data.image import read_image
+from detection.data.annotations import Annotations, DataError, TrainObjects
+from detection.data.coco import annotation_file
+from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
 from detection.data.loader import ImageReader
 from detection.data.synthetic import draw_image, shapes_records
 from detection.data.voc import read_voc, year_folders
@@ -19,12 +19,12 @@ _LOG = logging.getLogger(__name__)
 class Source:
     """The datasets of a run, either of which may be None, and the function that reads their images."""
 
-    train: Records | None
-    val: Records | None
+    train: Annotations | None
+    val: Annotations | None
     read: ImageReader
 
     @property
-    def records(self) -> Records:
+    def records(self) -> Annotations:
         """Return the dataset that defines the classes: training, else validation.
 
         Raises:
@@ -48,38 +48,41 @@ def open_source(config: DataConfig, *, train: bool = True, config_name: str = ""
         DataError: a folder or a split is missing (says what was expected, how to download it, and what runs without
             it), or training and validation have different classes (lists both).
     """
-    if config.format == "shapes":
+    if config.format == SYNTHETIC:
         return Source(
             shapes_records(_count(config.train, "train"), config.seed) if train else None,
             # another seed, so that the two share no image
             shapes_records(_count(config.val, "val"), config.seed + 1_000_003) if config.val else None,
             draw_image,
         )
-    root = Path(config.root).expanduser()
-    if not root.is_dir() or (config.format == "voc" and not year_folders(root)):
-        raise DataError(_missing_message(config, config_name))
-    if config.format == "coco":
-        splits = ([config.train] if train else []) + ([config.val] if config.val else [])
-        for split in splits:
-            try:
-                annotation_file(root, split)
-            except DataError as error:
-                raise DataError(f"{error}\n{_missing_message(config, config_name)}") from None
-        training = read_coco(root, config.train) if train else None
-        validation = read_coco(root, config.val) if config.val else None
-    else:
-        training = read_voc(root, config.train) if train else None
-        validation = read_voc(root, config.val) if config.val else None
+    data_format, root = get_format(config.format), Path(config.root).expanduser()
+    if config.format in BUILT_IN:
+        _require_files(config, root, train, config_name)
+    training = data_format.read(root, config.train) if train else None
+    validation = data_format.read(root, config.val) if config.val else None
+    if config.format == "voc":
         training, validation = _union_classes(config, training, validation)
     if training and validation and training.classes != validation.classes:
         raise DataError(
             f"training and validation have different classes:\n  {training.name}: {', '.join(training.classes)}\n"
             f"  {validation.name}: {', '.join(validation.classes)}"
         )
-    return Source(training, validation, read_image)
+    return Source(training, validation, data_format.read_image)
 
 
-def describe(records: Records, objects: TrainObjects) -> str:
+def _require_files(config: DataConfig, root: Path, train: bool, config_name: str) -> None:
+    """Raise DataError, which says how to get the data, where the folder or a split of it is missing."""
+    if not root.is_dir() or (config.format == "voc" and not year_folders(root)):
+        raise DataError(_missing_message(config, config_name))
+    if config.format == "coco":
+        for split in ([config.train] if train else []) + ([config.val] if config.val else []):
+            try:
+                annotation_file(root, split)
+            except DataError as error:
+                raise DataError(f"{error}\n{_missing_message(config, config_name)}") from None
+
+
+def describe(records: Annotations, objects: TrainObjects) -> str:
     """Return a summary for the log: images, objects, and the objects dropped for training by reason."""
     empty = int((records.offsets[1:] == records.offsets[:-1]).sum())
     text = f"{records.name}: {len(records)} images ({empty} without objects), "
@@ -93,8 +96,8 @@ def describe(records: Records, objects: TrainObjects) -> str:
 
 
 def _union_classes(
-    config: DataConfig, train: Records | None, val: Records | None
-) -> tuple[Records | None, Records | None]:
+    config: DataConfig, train: Annotations | None, val: Annotations | None
+) -> tuple[Annotations | None, Annotations | None]:
     """Return both datasets with the union of their classes: VOC files list only the classes that occur."""
     if train is None or val is None or train.classes == val.classes:
         return train, val

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from detection.data.annotations import Records, Strings
+from detection.data.annotations import Annotations, Strings
 
 CLASSES = ("crescent", "cross", "disc", "square", "star", "triangle")
 SIZE_RANGE = (16.0, 200.0)  # longer side of an object's box in pixels, log-uniform
@@ -229,13 +229,13 @@ def draw_image(name: str) -> NDArray[np.uint8]:
     return draw_scene(make_scene(int(seed), int(index)), int(seed), int(index))
 
 
-def shapes_records(count: int, seed: int) -> Records:
+def shapes_records(count: int, seed: int) -> Annotations:
     """Return the annotations of the first ``count`` images of a seed."""
     scenes = [make_scene(seed, i) for i in range(count)]
     flat = [shape for scene in scenes for shape in scene.shapes]
     boxes = np.array([s.box for s in flat], dtype=np.float64).reshape(-1, 4)
     size = boxes[:, 2:] - boxes[:, :2]
-    return Records(
+    return Annotations(
         name=f"shapes (seed {seed})",
         classes=CLASSES,
         category_ids=tuple(range(1, len(CLASSES) + 1)),

@@ -18,7 +18,7 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
-from detection.data.annotations import DataError, Records, Strings, first_few
+from detection.data.annotations import Annotations, DataError, Strings, first_few
 from detection.data.cache import Arrays, cached, decode_json, encode_json, file_stamp
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
 
@@ -34,7 +34,7 @@ class VocObject:
     difficult: bool
 
 
-def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None) -> Records:
+def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None) -> Annotations:
     """Read one or several image sets.
 
     Images without XML and names without an image are skipped, with a warning that counts them.
@@ -75,7 +75,7 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None)
     with np.errstate(over="ignore", invalid="ignore"):  # non-finite corners, which training drops
         sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
         areas = sides[:, 0] * sides[:, 1]
-    return Records(
+    return Annotations(
         name=f"{root}:{split}",
         classes=class_names,
         category_ids=tuple(range(1, len(class_names) + 1)),

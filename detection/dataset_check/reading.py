@@ -16,9 +16,10 @@ from defusedxml.ElementTree import ParseError, parse
 from detection.config import DataConfig
 from detection.data.annotations import DataError
 from detection.data.cache import file_stamp
-from detection.data.coco import annotation_file, file_name, image_folder, image_folders, read_coco
+from detection.data.coco import annotation_file, file_name, image_folder, image_folders
+from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
 from detection.data.image import SUFFIXES
-from detection.data.voc import image_files, image_names, image_sets, parse_object, read_voc, year_folders
+from detection.data.voc import image_files, image_names, image_sets, parse_object, year_folders
 from detection.dataset_check.issues import KINDS, REFUSES, AnnotatedImage, Box, Issue
 
 
@@ -50,10 +51,12 @@ def read_split(config: DataConfig, split: str) -> SplitContents:
         DataError: the split does not exist, or the format is the synthetic dataset's.
     """
     root = Path(config.root).expanduser()
-    if config.format == "shapes":
+    if config.format == SYNTHETIC:
         raise DataError(
             "nothing to check: data.format=shapes is a synthetic dataset; give data.format=voc or data.format=coco"
         )
+    if config.format not in BUILT_IN:
+        return _read_registered(config.format, root, split)
     if not root.is_dir():
         raise DataError(f"no folder {root}: give data.root=FOLDER")
     contents = (_read_voc_split if config.format == "voc" else _read_coco_split)(root, split)
@@ -61,7 +64,7 @@ def read_split(config: DataConfig, split: str) -> SplitContents:
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # its warnings are reported here one by one
     try:
-        (read_voc if config.format == "voc" else read_coco)(root, split)
+        get_format(config.format).read(root, split)
     except DataError as error:
         if not any(KINDS[issue.kind][1] == REFUSES for issue in contents.issues):
             contents.issues.append(Issue("broken annotations", contents.source, None, str(error)))
@@ -70,9 +73,12 @@ def read_split(config: DataConfig, split: str) -> SplitContents:
     return contents
 
 
-def source_stamps(config: DataConfig, split: str) -> list[tuple[int, int]]:
-    """Return the stamps of all annotation files and folders that :func:`read_split` reads, as a cache key."""
+def source_stamps(config: DataConfig, split: str) -> list[tuple[int, int]] | None:
+    """Return the stamps of all annotation files and folders that :func:`read_split` reads, as a cache key; None for a
+    registered format, of which they are not known."""
     root = Path(config.root).expanduser()
+    if config.format not in BUILT_IN:
+        return None
     if config.format == "coco":
         path = annotation_file(root, split)
         return [file_stamp(p) for p in (path, *image_folders(root, split, path)) if p.exists()]
@@ -83,6 +89,28 @@ def source_stamps(config: DataConfig, split: str) -> list[tuple[int, int]]:
         paths += [image_set, year / "JPEGImages", *xmls]
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(lambda p: file_stamp(p) if p.exists() else (-1, -1), paths))
+
+
+def _read_registered(name: str, root: Path, split: str) -> SplitContents:
+    """Check what a registered format's reader gives: files that do not exist, and its boxes like any others."""
+    annotations = get_format(name).read(root, split)
+    contents = SplitContents(annotations.name, classes=Counter(dict.fromkeys(annotations.classes, 0)))
+    for i, file in enumerate(annotations.files):
+        rows = range(*annotations.objects(i).indices(len(annotations.labels)))
+        objects: list[tuple[str, str, Box, bool]] = []
+        for number, j in enumerate(rows, 1):
+            label, crowd = annotations.classes[annotations.labels[j] - 1], bool(annotations.crowd[j])
+            x1, y1, x2, y2 = annotations.boxes[j].tolist()
+            objects.append((str(number), label, (x1, y1, x2, y2), crowd))
+            contents.classes[label] += 1
+            contents.crowd += crowd
+            contents.difficult += bool(annotations.difficult[j])
+        height, width = (int(side) for side in annotations.sizes[i])
+        if Path(file).is_file():
+            contents.images.append(AnnotatedImage(Path(file), f"{annotations.name}: {file}", (height, width), objects))
+        else:
+            contents.issues.append(Issue("missing picture", annotations.name, None, file))
+    return contents
 
 
 def _read_voc_split(root: Path, split: str) -> SplitContents:

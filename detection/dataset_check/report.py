@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.config import Config
-from detection.data.annotations import Records
+from detection.data.annotations import Annotations
 from detection.data.cache import cached, decode_json, encode_json, file_stamp
+from detection.data.formats import SYNTHETIC
 from detection.dataset_check.anchor_coverage import anchor_coverage, resized_boxes
 from detection.dataset_check.decoding import decode_images
 from detection.dataset_check.issues import (
@@ -81,7 +82,7 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
     }
 
 
-def quick_check(config: Config, datasets: Sequence[Records], path: Path) -> None:
+def quick_check(config: Config, datasets: Sequence[Annotations], path: Path) -> None:
     """Check a run's annotations before its first step: log a summary, and write the report to ``path``.
 
     For an unchanged dataset the report comes from the cache. The synthetic dataset is not checked.
@@ -91,20 +92,23 @@ def quick_check(config: Config, datasets: Sequence[Records], path: Path) -> None
         datasets: its training and validation sets.
         path: of the JSON report.
     """
-    if config.data.format == "shapes":
+    if config.data.format == SYNTHETIC:
         return
     _LOG.info("checking the annotations under %s", config.data.root)
     splits = [split for split in (config.data.train, config.data.val) if split]
     folders = sorted({os.path.dirname(file) for records in datasets for file in records.files})
-    stamps = [[source_stamps(config.data, split) for split in splits], [file_stamp(Path(folder)) for folder in folders]]
-    arrays = cached(
-        f"check of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
-        hashlib.sha256(
-            repr((stamps, config.data, config.model.anchors, config.model.architecture)).encode()
-        ).hexdigest(),
-        lambda: {"report": encode_json(check(config, quick=True))},
-    )
-    report = decode_json(arrays["report"])
+    sources = [source_stamps(config.data, split) for split in splits]
+    if None in sources:  # nobody knows when to read again
+        report = check(config, quick=True)
+    else:
+        stamps = [sources, [file_stamp(Path(folder)) for folder in folders]]
+        key = repr((stamps, config.data, config.model.anchors, config.model.architecture))
+        arrays = cached(
+            f"check of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
+            hashlib.sha256(key.encode()).hexdigest(),
+            lambda: {"report": encode_json(check(config, quick=True))},
+        )
+        report = decode_json(arrays["report"])
     with replacing(path) as temp:
         temp.write_text(json.dumps(report, indent=2) + "\n")
     lines = [*_issue_lines(report, examples=1), *_anchor_lines(report["anchors"])]

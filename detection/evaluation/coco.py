@@ -19,7 +19,7 @@ def coco_metrics(
     """Return COCO's AP and AR metrics over IoU 0.5 to 0.95, fractions 0..1.
 
     Args:
-        ground_truth: COCO annotations; their ids must not be 0 (``Records.to_coco`` and ``read_ground_truth`` ensure it).
+        ground_truth: COCO annotations; no id may be 0 (``Annotations.to_coco`` and ``read_ground_truth`` ensure it).
         detections: COCO results: image_id, category_id, bbox [x, y, w, h], score.
 
     Returns:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detection.data.annotations import Records
+from detection.data.annotations import Annotations
 from detection.data.loader import Batch, float_images, to_device
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
@@ -51,7 +51,7 @@ def coco_results(
 def detect(
     model: FasterRCNN,
     loader: Iterable[Batch],
-    records: Records,
+    records: Annotations,
     device: torch.device,
     *,
     bf16: bool = False,

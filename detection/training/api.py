@@ -12,7 +12,7 @@ import lightning as L
 from backbone.weights import read_weights
 from detection.checkpoint.detector import local_file, require_metadata
 from detection.config import Config, config_from_dict, load_config, override
-from detection.data.annotations import DataError, Records
+from detection.data.annotations import Annotations, DataError
 from detection.data.image import read_image
 from detection.data.opening import Source
 from detection.modeling.faster_rcnn import FasterRCNN
@@ -40,8 +40,8 @@ def train(
     *,
     output: str | Path | None = None,
     resume: bool = False,
-    train_set: Records | None = None,
-    val_set: Records | None = None,
+    train_set: Annotations | None = None,
+    val_set: Annotations | None = None,
     model: FasterRCNN | None = None,
     callbacks: Sequence[L.Callback] = (),
     loggers: Sequence[Any] = (),
@@ -54,7 +54,7 @@ def train(
         output: the run's folder (default: output/CONFIG_NAME); an earlier run in it is moved to a subfolder unless resumed.
         resume: resume from its last.pth.
         train_set, val_set: images and boxes in place of those that the configuration names
-            (``detection.data.annotations.from_arrays``); without ``val_set`` nothing is evaluated.
+            (``detection.data.open``, ``Annotations.from_arrays``); without ``val_set`` nothing is evaluated.
         model: the detector to train, in place of the configuration's, with the weights that it has; what the configuration's
             model part says is then not used.
         callbacks: of Lightning.

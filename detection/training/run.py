@@ -30,10 +30,10 @@ from detection.training.callbacks.evaluation import Evaluation
 from detection.training.callbacks.metrics_log import MetricsLog
 from detection.training.detection_module import DetectionModule
 from detection.training.evaluator import Evaluator
-from detection.training.output.environment import write_provenance
-from detection.training.output.loggers import check_loggers, make_loggers
-from detection.training.output.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, move_earlier_run
 from detection.training.resume import Resumed, check_resume, last_checkpoint
+from detection.training.run_files.environment import write_provenance
+from detection.training.run_files.loggers import check_loggers, make_loggers
+from detection.training.run_files.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, move_earlier_run
 from detection.training.schedule import iterations
 from detection.training.shapes_pretraining import pretrain_on_crops
 from detection.training.trainer import describe_solver, fit, step_callbacks

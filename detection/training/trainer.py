@@ -87,6 +87,7 @@ def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], loggers: Seq
         strategy="ddp" if world > 1 else "auto",
         precision="bf16-mixed" if use_bf16(solver.precision) else "32-true",
         max_steps=solver.max_iter,
+        log_every_n_steps=solver.log_every,  # of loggers: what callbacks of the user log
         max_epochs=-1,
         accumulate_grad_batches=solver.accumulate,
         callbacks=callbacks,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detection import load_config
 from detection.config import DataConfig
-from detection.data.annotations import DataError, Records, train_objects
+from detection.data.annotations import Annotations, DataError, train_objects
 from detection.data.coco import read_coco
 from detection.data.voc import read_voc, read_xml
 from detection.dataset_check.reading import read_split
@@ -69,7 +69,7 @@ def reads_or_raises_data_error(read):
         records = read()
     except DataError:
         return
-    if isinstance(records, Records):
+    if isinstance(records, Annotations):
         objects = train_objects(records, keep_difficult=False)
         boxes = objects.boxes[objects.keep]
         assert (boxes[:, 2:] >= boxes[:, :2]).all()

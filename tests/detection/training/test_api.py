@@ -10,7 +10,7 @@ from runs import SMALL, rows
 
 import resdet
 from detection import evaluate, load_config, train
-from detection.data.annotations import DataError, from_arrays
+from detection.data import Annotations, DataError
 
 
 class Count(lightning.Callback):
@@ -43,7 +43,7 @@ def arrays(tmp_path_factory):
         files.append(str(folder / f"{k}.png"))
         Image.fromarray(rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)).save(files[-1])
     boxes = [[[5, 5, 40, 50]], [[10, 10, 60, 60], [0, 0, 20, 20]], np.zeros((0, 4)), [[30, 20, 79, 63]]]
-    return from_arrays(files, boxes, [[1], [2, 1], [], [2]], ["left", "right"])
+    return Annotations.from_arrays(files, boxes, [[1], [2, 1], [], [2]], ["left", "right"])
 
 
 def test_arrays_of_ones_own_with_a_callback_and_loggers(arrays, tmp_path, caplog):
@@ -80,15 +80,15 @@ def test_the_command_and_python_train_alike(tmp_path):
 
 
 def test_what_does_not_fit_is_refused(arrays, tmp_path):
-    other = from_arrays(list(arrays.files), [[]] * 4, [[]] * 4, ["one"])
+    other = Annotations.from_arrays(list(arrays.files), [[]] * 4, [[]] * 4, ["one"])
     with pytest.raises(DataError, match="train_set: left, right"):
         train("quickstart.yaml", output=tmp_path, train_set=arrays, val_set=other)
     with pytest.raises(DataError, match="val_set is given without train_set"):
         train("quickstart.yaml", output=tmp_path, val_set=arrays)
-    with pytest.raises(DataError, match=r"0\.png: labels are 1\.\.1, got \[2\]"):
-        from_arrays([arrays.files[0]], [[[0, 0, 2, 2]]], [[2]], ["one"])
-    with pytest.raises(DataError, match="wanted boxes"):
-        from_arrays([arrays.files[0]], [[0, 0, 2]], [[1]], ["one"])
+    with pytest.raises(DataError, match=r"0\.png: labels must be in 1\.\.1, got \[2\]"):
+        Annotations.from_arrays([arrays.files[0]], [[[0, 0, 2, 2]]], [[2]], ["one"])
+    with pytest.raises(DataError, match="expected boxes"):
+        Annotations.from_arrays([arrays.files[0]], [[0, 0, 2]], [[1]], ["one"])
     assert list(tmp_path.iterdir()) == []
 
 

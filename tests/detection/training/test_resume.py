@@ -4,7 +4,7 @@ import pytest
 import torch
 from runs import differences, go, rows, state
 
-KEYS = ["data.val=1", "solver.max_iter=3"]
+KEYS = ["data.val=1", "solver.max_iter=3", "solver.schedule=step", "solver.steps=[100]"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_a_finished_run_can_be_lengthened(finished, tmp_path):
 
     longer, whole = tmp_path / "longer", tmp_path / "whole"
     shutil.copytree(finished, longer)
-    keys = ["data.val=1", "solver.max_iter=5"]
+    keys = [*KEYS, "solver.max_iter=5"]
     assert go(longer, "--resume", keys=keys) == 0
     assert [row["step"] for row in rows(longer) if "loss" in row] == [1, 2, 3, 4, 5]
     assert state(longer / "last.pth")["global_step"] == 5
@@ -39,7 +39,7 @@ def test_a_finished_run_can_be_lengthened(finished, tmp_path):
 
 
 def test_a_run_cannot_be_shorter_than_it_is(finished, capsys):
-    assert go(finished, "--resume", keys=["data.val=1", "solver.max_iter=2"]) == 2
+    assert go(finished, "--resume", keys=[*KEYS, "solver.max_iter=2"]) == 2
     assert "is at step 3 already, and solver.max_iter is 2" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detection.data.annotations import Records
+from detection.data.annotations import Annotations
 from detection.evaluation.visualize import BoxAnnotations, contact_sheet, draw, side_by_side
 
 _LOG = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class RunLog:
 
 
 def write_pictures(
-    records: Records, read: Callable[[str], NDArray[np.uint8]], results: Sequence[dict[str, Any]], folder: Path
+    records: Annotations, read: Callable[[str], NDArray[np.uint8]], results: Sequence[dict[str, Any]], folder: Path
 ) -> None:
     """The first pictures with the truth on the left and the detections on the right, and a sheet of them, all.png."""
     folder.mkdir(exist_ok=True)

@@ -1,0 +1,86 @@
+"""The data formats by name: coco, voc, and those that others register."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from detection.data.annotations import Annotations, DataError
+from detection.data.coco import read_coco
+from detection.data.image import read_image
+from detection.data.loader import ImageReader
+from detection.data.voc import read_voc
+
+# (data.root, data.train or data.val) -> the split
+Reader = Callable[[Path, str], Annotations]
+SYNTHETIC = "shapes"  # has no files
+_ENTRY_POINTS = "resdet.formats"
+
+
+@dataclass(frozen=True)
+class DataFormat:
+    """How a format is read.
+
+    Attributes:
+        read: a split's annotations.
+        read_image: a file's image, uint8 RGB [H, W, 3].
+    """
+
+    read: Reader
+    read_image: ImageReader = read_image
+
+
+BUILT_IN = {"coco": DataFormat(read_coco), "voc": DataFormat(read_voc)}
+_REGISTERED: dict[str, DataFormat] = {}
+
+
+def register_format(name: str, reader: Reader, *, read_image: ImageReader = read_image) -> None:
+    """Add a data format: ``data.format=NAME`` then works in configurations, in the dataset check and on command lines.
+
+    On a command line, ``--import FILE.py`` (or a module's name) imports what registers it; an installed package can name its
+    reader as an entry point of the group ``resdet.formats``.
+
+    Args:
+        name: of the format.
+        reader: called with the folder (``data.root``, which need not exist) and the split (``data.train``, ``data.val``).
+        read_image: reads a file's image as uint8 RGB [H, W, 3].
+
+    Raises:
+        ValueError: the name is that of a format of this project; another one is replaced.
+    """
+    if name in BUILT_IN or name == SYNTHETIC:
+        raise ValueError(f"the data format {name!r} is this project's: take another name")
+    _REGISTERED[name] = DataFormat(reader, read_image)
+
+
+def get_format(name: str) -> DataFormat:
+    """Return a format by name.
+
+    Raises:
+        DataError: there is no such format; lists those there are.
+    """
+    if name in BUILT_IN or name in _REGISTERED:
+        return BUILT_IN.get(name) or _REGISTERED[name]
+    for entry in entry_points(group=_ENTRY_POINTS, name=name):
+        return DataFormat(entry.load())
+    known = [*BUILT_IN, SYNTHETIC, *_REGISTERED, *(entry.name for entry in entry_points(group=_ENTRY_POINTS))]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise DataError(
+        f"no data format {name!r}: {hint}There are {', '.join(known)}; --import FILE.py imports what registers another"
+    )
+
+
+def open_split(format: str, root: str | Path, split: str) -> Annotations:
+    """Read a split of a data set.
+
+    Args:
+        format: coco, voc, or a registered format.
+        root: its folder.
+        split: as ``data.train`` and ``data.val`` of a configuration.
+
+    Raises:
+        DataError: no such format, folder or split.
+    """
+    return get_format(format).read(Path(root).expanduser(), split)

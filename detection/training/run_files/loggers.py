@@ -1,0 +1,105 @@
+"""Lightning's loggers, by name or the user's own, guarded: an error in one is a warning and does not end the run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+_LOG = logging.getLogger(__name__)
+
+
+class GuardedLogger(Logger):
+    """A logger whose errors are warnings; after one it gets nothing more.
+
+    Args:
+        logger: of Lightning, or any object with ``log_metrics(metrics, step)``.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self.logger, self.failed = logger, False
+
+    @property
+    def name(self) -> str | None:
+        return getattr(self.logger, "name", None)
+
+    @property
+    def version(self) -> int | str | None:
+        return getattr(self.logger, "version", None)
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._call("log_metrics", metrics, step=step)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self._call("log_hyperparams", params, *args, **kwargs)
+
+    def log_graph(self, *args: Any, **kwargs: Any) -> None:
+        self._call("log_graph", *args, **kwargs)
+
+    def save(self) -> None:
+        self._call("save")
+
+    def finalize(self, status: str) -> None:
+        self._call("finalize", status)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["logger"], name)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> None:
+        method: Callable[..., Any] | None = getattr(self.logger, name, None)
+        if method is None or self.failed:
+            return
+        try:
+            method(*args, **kwargs)
+        except Exception as error:  # another's code, which must not cost a run
+            self.failed = True
+            _LOG.warning("%s failed and gets no more lines: %s", type(self.logger).__name__, error)
+
+
+def make_loggers(names: Sequence[str], output: Path, more: Sequence[Any] = ()) -> list[GuardedLogger]:
+    """Return Lightning's loggers of these names, and ``more`` of the user's, all guarded.
+
+    Args:
+        names: tensorboard, wandb or mlflow; each a package of that name.
+        output: the run's folder, where they write what they write locally.
+        more: loggers that exist already.
+
+    Raises:
+        ImportError: a logger's package is not installed; says how to install it.
+    """
+    return [GuardedLogger(logger) for logger in (*(_MAKERS[name](output) for name in names), *more)]
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Raise ValueError for a logger that cannot be made here, before a run begins."""
+    for name in names:
+        try:
+            __import__(_PACKAGES[name])
+        except ImportError as error:
+            raise ValueError(
+                f"solver.loggers has {name}, which is not installed ({error}): pip install resdet[{name}]"
+            ) from error
+
+
+def _tensorboard(output: Path) -> Any:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(str(output), name="tensorboard", version="")
+
+
+def _wandb(output: Path) -> Any:
+    from lightning.pytorch.loggers import WandbLogger
+
+    return WandbLogger(name=output.name, save_dir=str(output), project="resdet")
+
+
+def _mlflow(output: Path) -> Any:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    return MLFlowLogger(experiment_name="resdet", run_name=output.name)
+
+
+_MAKERS: dict[str, Callable[[Path], Any]] = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
+_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}

@@ -1,0 +1,50 @@
+"""Loggers by name, and what happens to one that fails."""
+
+import logging
+
+import pytest
+
+from detection.training.run_files.loggers import GuardedLogger, check_loggers, make_loggers
+
+
+class Fails:
+    name = "fails"
+
+    def __init__(self):
+        self.calls = 0
+
+    def log_metrics(self, metrics, step=None):
+        self.calls += 1
+        raise RuntimeError("no connection")
+
+    def finalize(self, status):
+        self.calls += 1
+
+
+def test_one_that_fails_is_warned_of_once_and_left_alone(caplog):
+    logger = GuardedLogger(fails := Fails())
+    for step in (1, 2):
+        logger.log_metrics({"loss": 1.0}, step=step)
+    logger.finalize("success")
+    logger.save()  # it has none
+    assert fails.calls == 1
+    assert caplog.text.count("Fails failed and gets no more lines: no connection") == 1
+    assert logger.name == "fails"
+
+
+def test_names_that_are_not_installed_are_said_before_a_run(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(
+        ValueError, match=r"solver.loggers has wandb, which is not installed .*pip install resdet\[wandb\]"
+    ):
+        check_loggers(["wandb"])
+
+
+def test_tensorboard_writes_into_the_run(tmp_path):
+    pytest.importorskip("tensorboard")
+    (logger,) = make_loggers(["tensorboard"], tmp_path)
+    logger.log_hyperparams({"solver": {"base_lr": 0.1}})
+    logger.log_metrics({"loss": 1.5}, step=3)
+    logger.finalize("success")
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+    assert logging.getLogger("detection").level is not None

@@ -1,0 +1,92 @@
+"""The scripts of docs/examples, run as a reader would run them; none is longer than 15 lines."""
+
+import csv
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import SMALL, go
+
+from detection.cli import run
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+KEYS = [key for key in SMALL if not key.startswith(("data.train", "data.val"))]
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch, capsys):
+    def start(name, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        variables = runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return variables, capsys.readouterr().out.strip().splitlines()
+
+    return start
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_none_is_longer_than_fifteen_lines(path):
+    assert sum(bool(line.strip()) for line in path.read_text().splitlines()) <= 15
+
+
+def test_own_arrays(example, tmp_path):
+    variables, out = example("own_arrays.py")
+    assert variables["run"].metrics["AP50"] >= 0
+    assert out[-1].startswith("squares ")
+    logged = list(csv.DictReader(next((tmp_path / "squares" / "csv").rglob("metrics.csv")).open()))
+    assert [row["step"] for row in logged if row.get("loss")] == ["5", "10", "15", "20"]
+    assert any(key.startswith("lr-") for key in logged[0])
+
+
+@pytest.mark.slow
+def test_timm_under_a_pyramid(example):
+    pytest.importorskip("timm")
+    variables, out = example("timm_fpn.py")
+    assert len(variables["first"]) > 0
+    assert out[-1].endswith("detections, equal")
+
+
+def test_timm_under_c4(example):
+    pytest.importorskip("timm")
+    _, out = example("timm_c4.py")
+    assert out[-1].startswith("TimmConv5 ")
+
+
+def test_predict(example, tmp_path):
+    assert go(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "model.roi.score_threshold=0.0"]) == 0
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    _, out = example("predict.py", tmp_path / "run" / "best.pth", "photo.png")
+    equal, count = out[-1].split()
+    assert equal == "True"
+    assert int(count) > 0
+
+
+def test_own_head(example):
+    variables, _ = example("own_head.py")
+    assert variables["loaded"].roi_head.classes.in_features == 64
+    assert variables["run"].metrics["AP"] is not None
+
+
+def test_own_format_from_the_command_line(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    with (tmp_path / "all.csv").open("w") as file:
+        file.write("file,name,x1,y1,x2,y2\n")
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+            file.write(f"{i}.png,{'cat' if i % 2 else 'dog'},5,6,50,60\n")
+        file.write("3.png,cat,7,7,7,30\n")  # degenerate
+    plugin = ["--import", str(EXAMPLES / "own_format.py")]
+    data = ["data.format=csv", f"data.root={tmp_path}", "data.train=all", "data.val=all"]
+    arguments = ["--config", "quickstart.yaml", "--output", str(tmp_path / "run"), *KEYS, *data, "solver.max_iter=2"]
+    assert run("train", [*plugin, *arguments]) == 0
+    assert (tmp_path / "run" / "metrics.json").exists()
+    assert "1 degenerate" in (tmp_path / "run" / "log.txt").read_text()
+    capsys.readouterr()
+    assert run("check-dataset", [*plugin, "--quick", *data]) == 1
+    assert "degenerate" in capsys.readouterr().out
+    assert run("train", arguments[:4] + [key.replace("=csv", "=cvs") for key in arguments[4:]]) == 2
+    assert "no data format 'cvs': did you mean csv?" in capsys.readouterr().err
