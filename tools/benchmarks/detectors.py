@@ -284,7 +284,8 @@ def difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> str:
                 unmatched += 1
             else:
                 max_pixels, max_score = max(max_pixels, box), max(max_score, score)
-    return f"{total - unmatched} of {total} detections match, boxes within {max_pixels:.1e} px, scores within {max_score:.1e}"
+    matched = f"{total - unmatched} of {total} detections match"
+    return f"{matched}, boxes within {max_pixels:.1e} px, scores within {max_score:.1e}"
 
 
 def run(args: argparse.Namespace) -> int:
