@@ -1,6 +1,6 @@
-"""Residual networks (He et al., 2015). Imports torch, numpy and safetensors; knows nothing of detection.
+"""Residual networks (He et al., 2015). Imports torch, numpy and safetensors, but nothing of the detection package.
 
-The public names; everything else in this package may change.
+The names here are the public API; everything else in this package may change.
 """
 
 from backbone.features import FeatureSpec

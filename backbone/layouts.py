@@ -1,6 +1,6 @@
-"""Names of a residual network's tensors in other projects' files. Names alone: this touches no tensor.
+"""Convert key names of state dicts between torchvision, detectron2 and Caffe2; tensors are not touched.
 
-torchvision's names are the project's own. timm's ResNets have them too.
+This package uses torchvision's names, which timm's ResNets have too.
 """
 
 import re
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 Layout = Literal["torchvision", "detectron2", "caffe2"]
-# where a detector of detectron2 keeps its network: the C4's conv5_x is in its head
-_DETECTRON2_PLACES = ("backbone.bottom_up.", "backbone.", "roi_heads.")
+# prefixes of the network in detectron2's detectors: conv5_x of C4 is in the head
+_DETECTRON2_PREFIXES = ("backbone.bottom_up.", "backbone.", "roi_heads.")
 _DETECTRON2 = re.compile(r"res([2-5])\.(\d+)\.(?:(conv[123])|shortcut)\.(norm\.)?(\w+)")
 _DETECTRON2_STEM = re.compile(r"stem\.conv1\.(norm\.)?(\w+)")
-# what tells it from others; "linear.weight" alone would not
-_DETECTRON2_SIGN = re.compile(
+# identifies the layout; "linear.weight" alone would be ambiguous
+_DETECTRON2_MARKER = re.compile(
     r"^(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)?(?:stem\.conv1|res[2-5]\.\d+)\."
 )
 _TORCHVISION = re.compile(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))\.(\w+)")
@@ -24,17 +24,17 @@ _CAFFE2_KINDS = {"w": "weight", "s": "weight", "b": "bias"}
 
 
 def layout_of(names: Iterable[str]) -> Layout:
-    """Whose names these are; torchvision's where nothing says otherwise."""
+    """Return the layout of key names; torchvision's where none of the others matches."""
     for name in names:
         if name == "conv1_w" or name.startswith(("res2_", "res_conv1")):
             return "caffe2"
-        if _DETECTRON2_SIGN.search(name):
+        if _DETECTRON2_MARKER.search(name):
             return "detectron2"
     return "torchvision"
 
 
 def to_torchvision(name: str, layout: Layout) -> str | None:
-    """torchvision's name for a tensor of a layout; None for what is no part of a residual network."""
+    """Return torchvision's name of a key of a layout; None for keys that are not of a residual network."""
     if layout == "detectron2":
         return _from_detectron2(name)
     if layout == "caffe2":
@@ -43,7 +43,7 @@ def to_torchvision(name: str, layout: Layout) -> str | None:
 
 
 def to_detectron2(name: str) -> str | None:
-    """detectron2's name for a tensor of torchvision's; None where its networks have none."""
+    """Return detectron2's name of a key of torchvision's; None where it has none."""
     head, _, rest = name.partition(".")
     if head == "conv1":
         return f"stem.conv1.{rest}"
@@ -54,16 +54,16 @@ def to_detectron2(name: str) -> str | None:
     match = _TORCHVISION.fullmatch(name)
     if match is None:
         return None
-    stage, block, kind, number, shortcut, what = match.groups()
-    place = f"conv{number}" if kind else "shortcut"
+    stage, block, kind, number, shortcut, tensor = match.groups()
+    module = f"conv{number}" if kind else "shortcut"
     norm = "norm." if kind == "bn" or shortcut == "1" else ""
-    return f"res{int(stage) + 1}.{block}.{place}.{norm}{what}"
+    return f"res{int(stage) + 1}.{block}.{module}.{norm}{tensor}"
 
 
 def _from_detectron2(name: str) -> str | None:
-    for place in _DETECTRON2_PLACES:
-        if name.startswith(place):
-            name = name.removeprefix(place)
+    for prefix in _DETECTRON2_PREFIXES:
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
             break
     if match := _DETECTRON2_STEM.fullmatch(name):
         return f"{'bn1' if match[1] else 'conv1'}.{match[2]}"
@@ -72,20 +72,20 @@ def _from_detectron2(name: str) -> str | None:
     match = _DETECTRON2.fullmatch(name)
     if match is None:
         return None
-    stage, block, conv, norm, what = match.groups()
+    stage, block, conv, norm, tensor = match.groups()
     if conv is None:
-        return f"layer{int(stage) - 1}.{block}.downsample.{'1' if norm else '0'}.{what}"
-    return f"layer{int(stage) - 1}.{block}.{conv.replace('conv', 'bn') if norm else conv}.{what}"
+        return f"layer{int(stage) - 1}.{block}.downsample.{'1' if norm else '0'}.{tensor}"
+    return f"layer{int(stage) - 1}.{block}.{conv.replace('conv', 'bn') if norm else conv}.{tensor}"
 
 
 def _from_caffe2(name: str) -> str | None:
     if stem := _CAFFE2_STEM.fullmatch(name):
         if stem[1] == "conv1" and stem[2] == "b":
-            return None  # a bias of zeros in front of the norm, present in R-50.pkl alone
+            return None  # a zero bias before the norm, only in R-50.pkl
         return f"{_CAFFE2_MODULES[stem[1]]}.{_CAFFE2_KINDS[stem[2]]}"
     match = _CAFFE2.fullmatch(name)
     if match is None:
-        return None  # momenta and other traces of training
+        return None  # momentum and other training state
     stage, block, letter, norm, kind = match.groups()
     if letter is None:
         module = "downsample.1" if norm else "downsample.0"

@@ -1,4 +1,4 @@
-"""How a set of weights wants its pictures and its network: the part of a model that its key names do not tell."""
+"""Recipes of pretrained weights: input normalisation and architecture variants that key names do not reveal."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,12 +16,12 @@ class Recipe:
     """Input normalisation and architecture that a set of weights was trained with.
 
     Attributes:
-        name: what the recipe is called.
-        channels: order in which the network takes colours.
+        name: of the recipe.
+        channels: order of the input channels.
         scale: 1.0 for values 0..1, 255.0 for 0..255.
         mean, std: per channel in that order, after scaling.
-        stride_in: where a bottleneck's stride sits.
-        stem_pool: padding rule of the stem's 3x3 pooling ("ceil" is Caffe's).
+        stride_in: convolution of a bottleneck that has the stride.
+        stem_pool: padding of the stem's 3x3 pooling ("ceil" is Caffe's).
     """
 
     name: str
@@ -33,15 +33,19 @@ class Recipe:
     stem_pool: StemPool
 
     def normalise(self, image: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Float RGB 0..1, [..., 3, H, W], to what the weights expect; the result is a new tensor. ``affine`` is that of
-        :meth:`affine` where the caller keeps it on the device."""
+        """Normalise float RGB 0..1 [..., 3, H, W] as the weights expect; returns a new tensor.
+
+        Args:
+            image: the images.
+            affine: result of :meth:`affine` on the image's device; None computes it.
+        """
         scale, shift = affine or self.affine(image.device)
         if self.channels == "BGR":
             image = image.flip(-3)
         return torch.addcmul(shift.to(image.dtype), image, scale.to(image.dtype))
 
     def affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Normalising as ``image * scale + shift``, each [3, 1, 1] float32."""
+        """Return (scale, shift), float32 [3, 1, 1] each: the normalisation is ``image * scale + shift``."""
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
         scale, shift = self.scale / std, -mean / std
@@ -54,11 +58,11 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("torchvision", "RGB", 1.0, _IMAGENET_MEAN, _IMAGENET_STD, "3x3", "pad1"),
-        # He et al.'s own files; the means are theirs, published with the models
+        # original weights of He et al., with their published means
         Recipe("msra", "BGR", 255.0, (103.06, 115.90, 123.15), (1.0, 1.0, 1.0), "1x1", "ceil"),
-        # detectron2's copies of them and its zoo (detectron2/config/defaults.py, MODEL.PIXEL_MEAN)
+        # detectron2's copies of these and its model zoo (detectron2/config/defaults.py, MODEL.PIXEL_MEAN)
         Recipe("detectron2", "BGR", 255.0, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "1x1", "pad1"),
-        # the paper's network on torchvision's pictures, as several pruned and exported ResNet-50 come
+        # the paper's architecture with torchvision's normalisation, as some pruned and exported ResNet-50
         Recipe("v1_rgb", "RGB", 1.0, _IMAGENET_MEAN, _IMAGENET_STD, "1x1", "ceil"),
     )
 }

@@ -1,7 +1,7 @@
-"""Fetches and lays out data sets: `python datasets/prepare.py voc|coco|shapes --root DIR`. See README.md beside this file.
+"""Download and prepare datasets: `python datasets/prepare.py voc|coco|shapes --root DIR`. See README.md in this folder.
 
-Archives come from the data sets' owners; a broken download is resumed; archives that already lie in the folder (or in
---archives) are taken as they are. `shapes` draws the embedded set and writes it in VOC's and in COCO's form.
+Archives are downloaded from the datasets' publishers; interrupted downloads are resumed; archives that exist in the root
+(or in --archives) are used. `shapes` writes the synthetic dataset in VOC and COCO format.
 """
 
 import argparse
@@ -22,17 +22,22 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from detection.data.annotations import Annotations
 from detection.data.synthetic import draw_image, shapes_records
 
-TIMEOUT = 20  # seconds without a byte before a host counts as unreachable
+TIMEOUT = 20  # seconds without data
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of a data set: its owner's address, the MD5 that is known of it (torchvision's records; COCO's owner publishes
-    none), and a path that is there once it is unpacked."""
+    """An archive of a dataset.
+
+    Attributes:
+        url: of the publisher.
+        md5: known digest (from torchvision's datasets), None where there is none (COCO).
+        creates: a path that exists once the archive is unpacked.
+    """
 
     url: str
     md5: str | None
-    makes: str
+    creates: str
 
     @property
     def name(self) -> str:
@@ -82,9 +87,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=[*ARCHIVES, "shapes"])
     parser.add_argument("--root", type=Path, help="where to put it (default: where the configurations look)")
-    parser.add_argument("--archives", type=Path, help="folder with archives fetched elsewhere (default: ROOT)")
-    parser.add_argument("--count", type=int, default=200, help="shapes: pictures of each of train and val")
-    parser.add_argument("--seed", type=int, default=0, help="shapes: the pictures' seed")
+    parser.add_argument("--archives", type=Path, help="folder with downloaded archives (default: ROOT)")
+    parser.add_argument("--count", type=int, default=200, help="shapes: images in each of train and val")
+    parser.add_argument("--seed", type=int, default=0, help="shapes: seed of the images")
     args = parser.parse_args()
     root = args.root or Path(DEFAULT_ROOT[args.dataset])
     try:
@@ -101,75 +106,91 @@ def main() -> int:
 
 
 def prepare(archive: Archive, root: Path, archives: Path) -> None:
-    """One archive unpacked under root, unless what it makes is there."""
-    done = root / f".{archive.name}.unpacked"  # written last: what an archive makes exists long before it is whole
-    if done.exists() and (root / archive.makes).exists():
-        print(f"{archive.makes}: there already")
+    """Download, check and unpack an archive under root, unless that is done."""
+    marker = root / f".{archive.name}.unpacked"  # written last: archive.creates exists before unpacking is complete
+    if marker.exists() and (root / archive.creates).exists():
+        print(f"{archive.creates}: already prepared")
         return
     path = archives / archive.name
     if not path.exists():
-        fetch(archive, path)
-    check(archive, path)
+        download(archive, path)
+    check_md5(archive, path)
     print(f"unpacking {path}")
     root.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as file:
-            file.extractall(root)  # leaves out absolute paths and ".."
+            file.extractall(root)  # ignores absolute paths and ".."
     else:
         with tarfile.open(path) as file:
             for member in file:
-                # the archives hold VOCdevkit/VOC2007/…; root is VOCdevkit itself
+                # the archives contain VOCdevkit/VOC2007/…; root is VOCdevkit itself
                 member.name = member.name.removeprefix("VOCdevkit/")
-                file.extract(member, root, filter="data")  # refuses what would leave root
-    done.touch()
+                file.extract(member, root, filter="data")  # rejects paths outside root
+    marker.touch()
 
 
-def fetch(archive: Archive, path: Path) -> None:
-    """Downloads to PATH.part, going on where an earlier try stopped, and renames at the end."""
+def download(archive: Archive, path: Path) -> None:
+    """Download to PATH.part, resuming an interrupted download, and rename it when complete.
+
+    Raises:
+        ConnectionError: the URL cannot be reached, or the download is incomplete.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
+    received = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={received}-"} if received else {})
     columns = (TextColumn(archive.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response, Progress(*columns) as bar:
-            resumed = have > 0 and response.status == 206
-            have = have if resumed else 0
-            total = have + int(response.headers.get("Content-Length") or 0)
-            task = bar.add_task("", total=total or None, completed=have)
+            resumed = received > 0 and response.status == 206
+            received = received if resumed else 0
+            total = received + int(response.headers.get("Content-Length") or 0)
+            task = bar.add_task("", total=total or None, completed=received)
             with part.open("ab" if resumed else "wb") as file:
                 while block := response.read(1 << 20):
                     file.write(block)
                     bar.advance(task, len(block))
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing lies beyond what is here: the file was whole when an earlier try stopped
+        if error.code == 416:  # range not satisfiable: the earlier download was complete
             part.replace(path)
             return
         raise ConnectionError(f"{archive.url}: {error}") from error
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ConnectionError(
-            f"{archive.url} cannot be reached ({getattr(error, 'reason', error)}). Call again when it can: what "
-            f"came is kept. Or fetch that file elsewhere and put it at {path}"
+            f"{archive.url} cannot be reached ({getattr(error, 'reason', error)}). Run again to resume the download, or "
+            f"download that file elsewhere and put it at {path}"
         ) from error
     if total and part.stat().st_size != total:
-        raise ConnectionError(f"{archive.url}: {part.stat().st_size} of {total} bytes came; call again to go on")
+        raise ConnectionError(
+            f"{archive.url}: incomplete download, {part.stat().st_size} of {total} bytes; run again to resume"
+        )
     part.replace(path)
 
 
-def check(archive: Archive, path: Path) -> None:
-    """Holds a file against its known MD5."""
+def check_md5(archive: Archive, path: Path) -> None:
+    """Compare a file with its MD5, where one is known.
+
+    Raises:
+        ValueError: the digests differ.
+    """
     if archive.md5 is None:
         return
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "md5").hexdigest()
     if digest != archive.md5:
-        raise ValueError(f"{path}: MD5 {digest}, wanted {archive.md5}; remove the file and call again")
+        raise ValueError(f"{path}: MD5 {digest}, expected {archive.md5}; remove the file and run again")
 
 
 def write_shapes(root: Path, count: int, seed: int) -> None:
-    """Drawn pictures as COCO (annotations/, train/, val/) and as VOC (VOC/: Annotations, JPEGImages, ImageSets)."""
+    """Write the synthetic dataset as COCO (annotations/, train/, val/) and VOC (VOC/: Annotations, JPEGImages, ImageSets).
+
+    Args:
+        root: the output folder.
+        count: images in each of train and val.
+        seed: of the images.
+    """
     if count < 1:
-        raise ValueError(f"--count wants at least 1, got {count}")
+        raise ValueError(f"--count must be at least 1, got {count}")
     voc = root / "VOC"
     for folder in (root / "annotations", voc / "Annotations", voc / "JPEGImages", voc / "ImageSets" / "Main"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,19 +201,19 @@ def write_shapes(root: Path, count: int, seed: int) -> None:
         names = [records.files[i].removesuffix(".png") for i in range(count)]
         (voc / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
         for i, name in enumerate(names):
-            picture = Image.fromarray(draw_image(records.files[i]))
-            picture.save(root / split / f"{name}.png")
-            picture.save(voc / "JPEGImages" / f"{name}.jpg", quality=95)
+            image = Image.fromarray(draw_image(records.files[i]))
+            image.save(root / split / f"{name}.png")
+            image.save(voc / "JPEGImages" / f"{name}.jpg", quality=95)
             (voc / "Annotations" / f"{name}.xml").write_text(voc_xml(records, i, name))
-        print(f"{split}: {count} pictures, {len(records.labels)} objects")
+        print(f"{split}: {count} images, {len(records.labels)} objects")
 
 
 def voc_xml(records: Annotations, i: int, stem: str) -> str:
-    """VOC's XML of a picture: whole pixels, 1-based and inclusive."""
+    """Return the VOC XML of image i, with boxes rounded to pixels, 1-based and inclusive."""
     height, width = records.sizes[i]
     objects = []
-    where = records.objects(i)
-    for (x1, y1, x2, y2), label in zip(records.boxes[where], records.labels[where], strict=True):
+    rows = records.objects(i)
+    for (x1, y1, x2, y2), label in zip(records.boxes[rows], records.labels[rows], strict=True):
         corners = {"xmin": round(x1) + 1, "ymin": round(y1) + 1, "xmax": round(x2), "ymax": round(y2)}
         box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in corners.items())
         name = escape(records.classes[label - 1])

@@ -1,24 +1,24 @@
-"""Times this project beside what is installed of detectron2, torchvision and pycocotools, in turn, as ratios.
+"""Benchmark this project against detectron2, torchvision and pycocotools, where they are installed.
 
     python tools/benchmark.py                       one training step of R101-C4, 600x800, batch 1
     python tools/benchmark.py --mode inference --network resnet50 --precision bf16
     python tools/benchmark.py --peer torchvision --architecture fpn --network resnet50
-    python tools/benchmark.py --mode loading        from files to batches
-    python tools/benchmark.py --mode evaluation     COCO's numbers of 5,000 pictures
+    python tools/benchmark.py --mode loading        annotations and DataLoader throughput
+    python tools/benchmark.py --mode evaluation     COCO metrics of 5,000 images
     python tools/benchmark.py --mode startup        --help, and imports
 
-For a detector the peer is detectron2 where it can be imported, else torchvision. Each lives in a process of its own, with
-the same weights and pictures, and they take turns, so that a machine whose speed drifts drifts for both. Printed: medians,
-their ratio pair by pair, each one's peak memory, its share of what the machine's matrix products would allow, in inference
-how far the detections differ, and on a GPU how often a step waits for it. With --precision bf16 this project's runs in bf16,
-the peer's as --peer-precision says.
+For detectors the peer is detectron2 where it can be imported, else torchvision. Each runs in its own process with the same
+weights and images, and they alternate, so that drifts of the machine's speed affect both. Prints medians, ratios of
+consecutive pairs, peak memory, the fraction of the machine's matrix multiplication rate, in inference the difference of the
+detections, and on a GPU the host-device synchronisations per step. --precision sets this project's precision,
+--peer-precision the peer's.
 """
 
 import argparse
 import importlib
 import sys
 
-KINDS = {"training": "detectors", "inference": "detectors"}
+MODULES = {"training": "detectors", "inference": "detectors"}
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument(
         "--mode", choices=["training", "inference", "loading", "evaluation", "startup"], default="training"
     )
-    parser.add_argument("--repeat", type=int, default=3, help="counted turns of each, after one that is not")
+    parser.add_argument("--repeat", type=int, default=3, help="timed repetitions, after one warm-up")
     detectors = parser.add_argument_group("training and inference")
     detectors.add_argument(
         "--peer", choices=["detectron2", "torchvision"], help="default: detectron2 where it is installed"
@@ -35,21 +35,21 @@ def main() -> int:
     detectors.add_argument("--network", choices=["resnet50", "resnet101"], default="resnet101")
     detectors.add_argument("--size", type=int, nargs=2, default=[600, 800], metavar=("HEIGHT", "WIDTH"))
     detectors.add_argument("--batch", type=int, default=1)
-    detectors.add_argument("--rois", type=int, default=512, help="sampled an image in training")
+    detectors.add_argument("--rois", type=int, default=512, help="sampled per image in training")
     detectors.add_argument(
         "--proposals", type=int, default=None, help="after NMS (default: 2000 in training, 300 in inference; fpn: 1000)"
     )
-    detectors.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="of this project's")
+    detectors.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="of this project")
     detectors.add_argument("--peer-precision", choices=["float32", "bf16"], default="float32")
-    detectors.add_argument("--compile", action="store_true", help="torch.compile this project's")
-    detectors.add_argument("--cuda-graphs", action="store_true", help="this project's inference replays a recording")
-    detectors.add_argument("--tf32", action="store_true", help="float32 matrix products of both in TF32, on a GPU")
+    detectors.add_argument("--compile", action="store_true", help="torch.compile for this project")
+    detectors.add_argument("--cuda-graphs", action="store_true", help="CUDA graphs for this project's inference")
+    detectors.add_argument("--tf32", action="store_true", help="TF32 matrix multiplications for both, on a GPU")
     loading = parser.add_argument_group("loading")
-    loading.add_argument("--pictures", type=int, default=200, help="drawn and written as JPEG for the test")
+    loading.add_argument("--pictures", type=int, default=200, help="number of random JPEG images")
     loading.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    # each kind imports what it measures, and no other's peers
-    return int(importlib.import_module(f"benchmarks.{KINDS.get(args.mode, args.mode)}").run(args))
+    # imported here, so that a mode needs only its own peers
+    return int(importlib.import_module(f"benchmarks.{MODULES.get(args.mode, args.mode)}").run(args))
 
 
 if __name__ == "__main__":

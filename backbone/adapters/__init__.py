@@ -1,1 +1,1 @@
-"""The networks inside other projects' detectors. Each file imports its project, and nothing here imports the files."""
+"""Adapters of the networks to other libraries' detectors. Each module imports its library; nothing here imports them."""

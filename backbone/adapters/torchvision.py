@@ -1,4 +1,4 @@
-"""The networks as backbones of torchvision's detectors: FasterRCNN, MaskRCNN, RetinaNet, FCOS, KeypointRCNN."""
+"""Adapter to torchvision's detectors: FasterRCNN, MaskRCNN, RetinaNet, FCOS, KeypointRCNN."""
 
 from collections import OrderedDict
 from typing import Literal
@@ -11,19 +11,19 @@ from backbone.resnet import ResNet, Trunk
 
 
 class TorchvisionBackbone(nn.Module):
-    """What torchvision's detectors want of a backbone: ``out_channels``, and maps by name, finest first.
+    """A backbone for torchvision's detectors: ``out_channels``, and feature maps by name, finest first.
 
-    With a pyramid its tensors have the names of torchvision's own ``resnet_fpn_backbone``, whose weights load strictly.
+    With an FPN its key names are those of torchvision's ``resnet_fpn_backbone``, whose weights load strictly.
 
     Args:
         net: the network, whose parameters it shares.
-        levels: the first and the last map: ("c2", "c5") for FasterRCNN and MaskRCNN with a pyramid, ("c3", "c5") for
-            RetinaNet and FCOS, ("c4", "c4") for a single map.
-        channels: of the pyramid's levels; None takes the last map as it is.
+        levels: first and last feature map: ("c2", "c5") for FasterRCNN and MaskRCNN with FPN, ("c3", "c5") for RetinaNet
+            and FCOS, ("c4", "c4") for a single feature map.
+        channels: of the FPN's levels; None for a single feature map without FPN.
         extra: coarser levels on top: "pool" (FasterRCNN's P6), "p6p7" (RetinaNet's and FCOS's), or None.
 
     Raises:
-        ValueError: several levels without a pyramid.
+        ValueError: unknown levels or extra, or several levels without FPN.
 
     >>> import torch
     >>> from backbone import resnet50
@@ -41,33 +41,33 @@ class TorchvisionBackbone(nn.Module):
         extra: Literal["pool", "p6p7"] | None = "pool",
     ) -> None:
         super().__init__()
-        known = list(net.specs)[1:]
-        if not (levels[0] in known and levels[1] in known and levels[0] <= levels[1]) or extra not in (
+        names = list(net.specs)[1:]
+        if not (levels[0] in names and levels[1] in names and levels[0] <= levels[1]) or extra not in (
             "pool",
             "p6p7",
             None,
         ):
             raise ValueError(
-                f"wanted levels (first, last) of {', '.join(known)} and extra of pool, p6p7, None; got {levels}, {extra!r}"
+                f"expected levels (first, last) of {', '.join(names)} and extra of pool, p6p7, None; got {levels}, {extra!r}"
             )
         first, last = (int(level.removeprefix("c")) for level in levels)
         if channels is None and first != last:
             raise ValueError(
-                f"maps of several sizes {levels} want a pyramid (channels=256), or one level, ('c4', 'c4')"
+                f"several levels {levels} need an FPN (channels=256); give one level for none, such as ('c4', 'c4')"
             )
         self.body = Trunk(net, levels[1])
         self.first = first - 1
         self.fpn = None
         self.out_channels = net.specs[levels[1]].channels
         if channels is not None:
-            more: ExtraFPNBlock | None = LastLevelMaxPool() if extra == "pool" else None
+            extra_blocks: ExtraFPNBlock | None = LastLevelMaxPool() if extra == "pool" else None
             if extra == "p6p7":
-                more = LastLevelP6P7(channels, channels)
-            below = [net.specs[f"c{i}"].channels for i in range(first, last + 1)]
-            self.fpn = FeaturePyramidNetwork(below, channels, more)
+                extra_blocks = LastLevelP6P7(channels, channels)
+            in_channels = [net.specs[f"c{i}"].channels for i in range(first, last + 1)]
+            self.fpn = FeaturePyramidNetwork(in_channels, channels, extra_blocks)
             self.out_channels = channels
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Normalised images [N, 3, H, W] to "0", "1", …, and the extra levels."""
+        """Return the feature maps "0", "1", … and the extra levels for normalised images [N, 3, H, W]."""
         maps = OrderedDict((str(i), m) for i, m in enumerate(self.body.maps(x)[self.first :]))
         return maps if self.fpn is None else self.fpn(maps)

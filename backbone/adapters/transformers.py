@@ -1,6 +1,6 @@
-"""The networks as backbones of transformers' detectors, DETR and its relatives; wants transformers 5.
+"""Adapter to transformers' detectors, such as DETR; requires transformers 5.
 
-Importing this file makes ``AutoConfig`` and ``AutoBackbone`` know the model type "resdet".
+Importing this module registers the model type "resdet" with ``AutoConfig`` and ``AutoBackbone``.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from backbone.resnet import network
 
 
 class ResDetConfig(BackboneConfigMixin, PreTrainedConfig):  # type: ignore[misc]
-    """A network of :mod:`backbone` by its name.
+    """Configuration of a network of :mod:`backbone`.
 
     Args:
-        network: resnet18, resnet50, resnet101, …
-        options: keywords of :class:`backbone.ResNet`, such as {"norm": "frozen_bn", "freeze_at": 2}.
-        out_features, out_indices: which of "stem", "stage1" (conv2_x), … "stage4" come out; the last by default.
+        network: name of the network: resnet18, resnet50, resnet101, …
+        options: keyword arguments of :class:`backbone.ResNet`, such as {"norm": "frozen_bn", "freeze_at": 2}.
+        out_features, out_indices: returned feature maps, of "stem", "stage1" (conv2_x), … "stage4"; the last by default.
 
     >>> import torch
     >>> from transformers import DetrConfig, DetrForObjectDetection
@@ -47,7 +47,7 @@ class ResDetConfig(BackboneConfigMixin, PreTrainedConfig):  # type: ignore[misc]
 
 
 class ResDetBackbone(BackboneMixin, PreTrainedModel):  # type: ignore[misc]
-    """transformers' backbone interface: ``channels``, ``out_features``, and ``feature_maps`` of a batch."""
+    """A network with transformers' backbone interface: ``channels``, ``out_features``, and ``feature_maps`` of a batch."""
 
     config_class = ResDetConfig
     main_input_name = "pixel_values"
@@ -57,13 +57,13 @@ class ResDetBackbone(BackboneMixin, PreTrainedModel):  # type: ignore[misc]
         super().__init__(config)
         self.net = network(config.network, **config.options)
         if len(self.net.specs) != len(config.stage_names):
-            raise ValueError(f"wanted a network of four stages, and {config.network} has {len(self.net.specs) - 1}")
-        self.net.fc = None  # type: ignore[assignment]  # no part of it; unused parameters would upset DistributedDataParallel
+            raise ValueError(f"expected a network of four stages, but {config.network} has {len(self.net.specs) - 1}")
+        self.net.fc = None  # type: ignore[assignment]  # DistributedDataParallel rejects unused parameters
         self.num_features = [spec.channels for spec in self.net.specs.values()]
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
-        """What a checkpoint lacks, as the network itself initialises it."""
+        """Initialise a module that is missing in a checkpoint, as the network does."""
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
@@ -79,20 +79,20 @@ class ResDetBackbone(BackboneMixin, PreTrainedModel):  # type: ignore[misc]
             ):
                 nn.init.constant_(tensor, value)
 
-    def forward(  # type: ignore[override]  # theirs differs from release to release
+    def forward(  # type: ignore[override]  # the signature differs between transformers releases
         self,
         pixel_values: Tensor,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Normalised images [N, 3, H, W] to the chosen maps."""
+        """Return the feature maps of out_features for normalised images [N, 3, H, W]."""
         maps = dict(zip(self.stage_names, self.net.features(pixel_values).values(), strict=True))
-        chosen = tuple(maps[name] for name in self.out_features)
-        hidden = tuple(maps.values()) if output_hidden_states else None
+        feature_maps = tuple(maps[name] for name in self.out_features)
+        hidden_states = tuple(maps.values()) if output_hidden_states else None
         if return_dict is False:
-            return (chosen, hidden) if output_hidden_states else (chosen,)
-        return BackboneOutput(feature_maps=chosen, hidden_states=hidden, attentions=None)
+            return (feature_maps, hidden_states) if output_hidden_states else (feature_maps,)
+        return BackboneOutput(feature_maps=feature_maps, hidden_states=hidden_states, attentions=None)
 
 
 AutoConfig.register("resdet", ResDetConfig)

@@ -16,7 +16,7 @@ DROPS = "drops"  # training loses data
 NOTE = "note"  # for information
 REFUSES = "training refuses to start"
 
-# kind -> severity, and what training does about it
+# kind, as written to dataset.json -> severity, and what training does about it
 KINDS: dict[str, tuple[str, str]] = {
     "broken annotations": (DROPS, REFUSES),
     "unknown class": (DROPS, REFUSES),

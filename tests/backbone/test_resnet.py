@@ -12,7 +12,7 @@ SMALL = ["resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wi
 
 
 def with_random_norms(net: nn.Module) -> nn.Module:
-    """Statistics and affine parameters as training leaves them; fresh norms would hide a mistake in them."""
+    """Randomise statistics and affine parameters: the defaults of new norms would hide errors."""
     for m in net.modules():
         if isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d)):
             m.running_mean.normal_(0, 0.1)
@@ -24,36 +24,36 @@ def with_random_norms(net: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_equals_torchvision_bit_for_bit(name):
-    theirs = with_random_norms(getattr(torchvision.models, name)(num_classes=7)).eval()
-    ours = getattr(backbone, name)(num_classes=7).eval()
-    ours.load_state_dict(theirs.state_dict(), strict=True)
+    reference = with_random_norms(getattr(torchvision.models, name)(num_classes=7)).eval()
+    net = getattr(backbone, name)(num_classes=7).eval()
+    net.load_state_dict(reference.state_dict(), strict=True)
     x = torch.randn(2, 3, 65, 94)
     with torch.no_grad():
-        assert torch.equal(ours(x), theirs(x))
+        assert torch.equal(net(x), reference(x))
 
 
 @pytest.mark.parametrize("name", sorted(n for n in set(FACTORIES) - set(SMALL) if not n.startswith("plain")))
-def test_has_torchvisions_keys_and_shapes(name):
+def test_keys_and_shapes_equal_torchvision(name):
     with torch.device("meta"):
-        theirs = getattr(torchvision.models, name)()
-        ours = FACTORIES[name]()
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+        reference = getattr(torchvision.models, name)()
+        net = FACTORIES[name]()
+    assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in reference.state_dict().items()}
 
 
 @pytest.mark.parametrize("stride", [16, 8])
 def test_dilation_equals_torchvision(stride):
-    theirs = torchvision.models.resnet50(replace_stride_with_dilation=[False, stride == 8, True]).eval()
-    ours = backbone.resnet50(output_stride=stride).eval()
-    ours.load_state_dict(theirs.state_dict())
+    reference = torchvision.models.resnet50(replace_stride_with_dilation=[False, stride == 8, True]).eval()
+    net = backbone.resnet50(output_stride=stride).eval()
+    net.load_state_dict(reference.state_dict())
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(ours(x), theirs(x))
+        assert torch.equal(net(x), reference(x))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
 @pytest.mark.parametrize("stem_pool", ["pad1", "ceil"])
-def test_declared_features_are_the_real_ones(name, output_stride, stem_pool):
+def test_specs_equal_the_feature_maps(name, output_stride, stem_pool):
     net = getattr(backbone, name)(output_stride=output_stride, stem_pool=stem_pool).eval()
     with torch.no_grad():
         maps = net.features(torch.randn(1, 3, 64, 96))
@@ -62,16 +62,16 @@ def test_declared_features_are_the_real_ones(name, output_stride, stem_pool):
         assert maps[key].shape == (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
 
 
-def test_stride_in_1x1_is_torchvision_with_the_strides_moved():
-    theirs = torchvision.models.resnet50().eval()
-    for layer in (theirs.layer2, theirs.layer3, theirs.layer4):
+def test_stride_in_1x1_equals_torchvision_with_moved_strides():
+    reference = torchvision.models.resnet50().eval()
+    for layer in (reference.layer2, reference.layer3, reference.layer4):
         layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-    theirs.maxpool = nn.MaxPool2d(3, 2, 0, ceil_mode=True)
-    ours = backbone.resnet50(stride_in="1x1", stem_pool="ceil").eval()
-    ours.load_state_dict(theirs.state_dict())
+    reference.maxpool = nn.MaxPool2d(3, 2, 0, ceil_mode=True)
+    net = backbone.resnet50(stride_in="1x1", stem_pool="ceil").eval()
+    net.load_state_dict(reference.state_dict())
     x = torch.randn(1, 3, 70, 61)
     with torch.no_grad():
-        assert torch.equal(ours(x), theirs(x))
+        assert torch.equal(net(x), reference(x))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -84,20 +84,20 @@ def test_frozen_and_folded_equals_batch_norm(name):
     assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def test_folding_keeps_the_gradient():
-    # in float64: rectifiers that flip by rounding make float32 gradients of two orders of summation differ
+def test_folding_preserves_the_gradient():
+    # in float64: in float32, rounding changes the sign of some ReLU inputs and thereby the gradient
     plain = with_random_norms(backbone.resnet18(num_classes=5)).eval().double()
     frozen = backbone.resnet18(num_classes=5, norm="frozen_bn").eval().double()
     frozen.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     plain(x).sum().backward()
     frozen(x).sum().backward()
-    theirs = dict(plain.named_parameters())
+    reference = dict(plain.named_parameters())
     for name, parameter in frozen.named_parameters():
-        torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(parameter.grad, reference[name].grad, rtol=1e-9, atol=1e-9)
 
 
-def test_split_shares_parameters_and_equals_the_whole():
+def test_split_c4_shares_parameters_and_equals_the_network():
     net = backbone.resnet18(norm="frozen_bn").eval()
     trunk, conv5 = split_c4(net)
     x = torch.randn(1, 3, 97, 130)
@@ -114,7 +114,7 @@ def test_split_shares_parameters_and_equals_the_whole():
 
 
 @pytest.mark.parametrize("freeze_at", range(6))
-def test_freeze_at_counts_as_detectron2(freeze_at):
+def test_freeze_at_equals_detectron2(freeze_at):
     net = backbone.resnet18(freeze_at=freeze_at)
     stages = [[net.conv1, net.bn1], [net.layer1], [net.layer2], [net.layer3], [net.layer4]]
     for i, stage in enumerate(stages):
@@ -125,37 +125,37 @@ def test_freeze_at_counts_as_detectron2(freeze_at):
         assert all(isinstance(m, FrozenBatchNorm2d) == frozen for m in norms)
 
 
-def test_conv5_has_a_norm_of_its_own():
+def test_conv5_norm():
     net = backbone.resnet18(norm="frozen_bn", conv5_norm="gn")
     assert isinstance(net.layer3[0].bn1, FrozenBatchNorm2d)
     assert all(isinstance(b.bn1, nn.GroupNorm) for b in net.layer4)
     without = backbone.resnet18(norm="frozen_bn", conv5_norm="none")
-    assert without.layer4[0].conv1.bias is not None  # what a norm's shift would give
+    assert without.layer4[0].conv1.bias is not None  # replaces the norm's shift
     assert without(torch.randn(1, 3, 32, 32)).shape == (1, 1000)
 
 
-def test_a_callable_makes_norms():
+def test_norm_factory():
     net = backbone.resnet18(norm=lambda c: nn.GroupNorm(4, c))
     assert net.bn1.num_groups == 4
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"norm": "batch"}, {"stride_in": "2x2"}, {"stem_pool": "same"}, {"output_stride": 4}, {"freeze_at": 6}]
+    "invalid", [{"norm": "batch"}, {"stride_in": "2x2"}, {"stem_pool": "same"}, {"output_stride": 4}, {"freeze_at": 6}]
 )
-def test_wrong_choices_are_named(wrong):
-    ((key, value),) = wrong.items()
+def test_invalid_options_are_reported(invalid):
+    ((key, value),) = invalid.items()
     with pytest.raises(ValueError, match=f"{key}.*{value}"):
-        backbone.resnet18(**wrong)
+        backbone.resnet18(**invalid)
 
 
 @pytest.mark.slow
-def test_every_table_entry_runs():
+def test_every_factory_runs():
     for name, factory in FACTORIES.items():
         with torch.no_grad():
             assert factory().eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 1000), name
 
 
-def test_shortcut_a_by_hand():
+def test_shortcut_a():
     pad = ZeroPad(1, 3, 2)
     x = torch.arange(9.0).view(1, 1, 3, 3)
     assert torch.equal(pad(x)[0, 0], torch.tensor([[0.0, 2], [6, 8]]))
@@ -166,7 +166,7 @@ def test_shortcut_a_by_hand():
 
 
 @pytest.mark.parametrize("build", [backbone.resnet18, backbone.resnet50])
-def test_shortcuts_project_where_the_paper_says(build):
+def test_shortcuts_project_as_in_the_paper(build):
     nets = {kind: build(shortcut=kind) for kind in "ABC"}
     projected = {
         kind: [k for k, m in net.named_modules() if k.endswith("downsample") and isinstance(m, nn.Sequential)]
@@ -180,7 +180,7 @@ def test_shortcuts_project_where_the_paper_says(build):
     assert {net(x).shape for net in nets.values()} == {(2, 1000)}
 
 
-def test_shortcut_a_is_a_projection_with_ones_on_its_diagonal():
+def test_shortcut_a_equals_an_identity_projection():
     net = backbone.resnet18(shortcut="A", norm="none", num_classes=5).double()
     same = backbone.resnet18(shortcut="B", norm="none", num_classes=5).double()
     same.load_state_dict(net.state_dict(), strict=False)
@@ -192,7 +192,7 @@ def test_shortcut_a_is_a_projection_with_ones_on_its_diagonal():
     torch.testing.assert_close(net(x), same(x), rtol=1e-12, atol=1e-12)
 
 
-def test_a_plain_net_is_a_chain_of_layers():
+def test_plain_network_is_sequential():
     net = with_random_norms(backbone.plain18(num_classes=5)).eval()
     chain = [net.conv1, net.bn1, net.relu, net.maxpool]
     for stage in net.stages:
@@ -206,7 +206,7 @@ def test_a_plain_net_is_a_chain_of_layers():
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_cifar_nets(plain):
+def test_cifar_networks(plain):
     net = backbone.cifar_resnet(20, plain=plain)
     maps = net.features(torch.randn(2, 3, 32, 32))
     assert {k: tuple(v.shape[1:]) for k, v in maps.items()} == {
@@ -228,34 +228,34 @@ def test_cifar_nets(plain):
 
 
 @pytest.mark.parametrize("depth", [18, 2, 21])
-def test_a_cifar_net_of_another_depth_is_refused(depth):
+def test_invalid_cifar_depths_are_rejected(depth):
     with pytest.raises(ValueError, match=r"6n \+ 2 .*got " + str(depth)):
         backbone.cifar_resnet(depth)
 
 
 def test_dilation_by_stage_equals_torchvision():
-    theirs = torchvision.models.resnet50(replace_stride_with_dilation=[True, False, True]).eval()
-    ours = backbone.resnet50(replace_stride_with_dilation=[True, False, True]).eval()
-    ours.load_state_dict(theirs.state_dict())
+    reference = torchvision.models.resnet50(replace_stride_with_dilation=[True, False, True]).eval()
+    net = backbone.resnet50(replace_stride_with_dilation=[True, False, True]).eval()
+    net.load_state_dict(reference.state_dict())
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(ours(x), theirs(x))
-    assert [ours.specs[k].stride for k in ("c2", "c3", "c4", "c5")] == [4, 4, 8, 8]
+        assert torch.equal(net(x), reference(x))
+    assert [net.specs[k].stride for k in ("c2", "c3", "c4", "c5")] == [4, 4, 8, 8]
     with pytest.raises(ValueError, match="give one of them"):
         backbone.resnet50(replace_stride_with_dilation=[True] * 3, output_stride=8)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_zero_init_residual_is_torchvisions(name):
-    theirs = getattr(torchvision.models, name)(zero_init_residual=True)
-    ours = getattr(backbone, name)(zero_init_residual=True)
-    zero = {k for k, p in theirs.named_parameters() if k.endswith("weight") and not p.any()}
-    assert zero == {k for k, p in ours.named_parameters() if k.endswith("weight") and not p.any()}
+def test_zero_init_residual_equals_torchvision(name):
+    reference = getattr(torchvision.models, name)(zero_init_residual=True)
+    net = getattr(backbone, name)(zero_init_residual=True)
+    zero = {k for k, p in reference.named_parameters() if k.endswith("weight") and not p.any()}
+    assert zero == {k for k, p in net.named_parameters() if k.endswith("weight") and not p.any()}
     with pytest.raises(ValueError, match="norms with a weight"):
         backbone.resnet18(norm="none", zero_init_residual=True)
 
 
-def test_free_widths():
+def test_custom_widths():
     net = ResNet(
         Bottleneck, (1, 2), 3, widths=(8, 24), bottleneck_widths=(4, 6), stem_width=12, stem_kernel=5, in_channels=1
     )
@@ -267,18 +267,18 @@ def test_free_widths():
 
 
 @pytest.mark.parametrize("side", [14, 7])
-def test_conv5_without_its_stride(side):
-    """On every second row and column it gives what the strided one gives on all, and the network itself is as before."""
+def test_conv5_without_stride(side):
+    """On every second row and column it equals the strided one; the network itself is unchanged."""
     net = backbone.resnet50(stride_in="1x1").eval()
-    whole, picked = Conv5(net), Conv5(net, strided=False)
+    strided, unstrided = Conv5(net), Conv5(net, strided=False)
     x = torch.randn(2, 1024, side, side)
     with torch.no_grad():
-        torch.testing.assert_close(picked(x[:, :, ::2, ::2]), whole(x), rtol=1e-5, atol=1e-5)
-    assert picked.state_dict().keys() == whole.state_dict().keys()
-    assert {id(p) for p in picked.parameters()} == {id(p) for p in net.layer4.parameters()}
+        torch.testing.assert_close(unstrided(x[:, :, ::2, ::2]), strided(x), rtol=1e-5, atol=1e-5)
+    assert unstrided.state_dict().keys() == strided.state_dict().keys()
+    assert {id(p) for p in unstrided.parameters()} == {id(p) for p in net.layer4.parameters()}
     assert net.layer4[0].conv1.stride == (2, 2)
-    picked.double()
-    assert net.layer4[0].conv1.weight.dtype == torch.float64  # one and the same
+    unstrided.double()
+    assert net.layer4[0].conv1.weight.dtype == torch.float64  # shared parameters
     with pytest.raises(ValueError, match="strides in its 1x1"):
         Conv5(backbone.resnet50(), strided=False)
 

@@ -20,7 +20,7 @@ def saved(tmp_path, content, name="w.pth"):
     return tmp_path / name
 
 
-def test_report_names_everything(tmp_path, net):
+def test_load_report(tmp_path, net):
     state = backbone.resnet18(num_classes=9).state_dict()
     del state["layer1.0.bn1.weight"]
     state["momentum"] = torch.ones(1)
@@ -32,7 +32,7 @@ def test_report_names_everything(tmp_path, net):
     assert report.recipe.name == "torchvision"
 
 
-def test_parts_of_a_split_are_filled(tmp_path, net):
+def test_load_into_split_network(tmp_path, net):
     source = backbone.resnet18()
     parts = split_c4(backbone.resnet18())
     report = load_weights(parts, saved(tmp_path, source.state_dict()))
@@ -48,27 +48,27 @@ def test_safetensors_and_wrapped_files(tmp_path, net):
     assert load_weights(net, saved(tmp_path, {"state_dict": state, "epoch": 3})).missing == ()
 
 
-def test_a_file_carries_its_recipe(tmp_path):
+def test_recipe_is_read_from_the_file(tmp_path):
     net = backbone.resnet50(stride_in="1x1", stem_pool="ceil")
     path = saved(tmp_path, {"recipe": "msra", "model": net.state_dict()})
     assert load_weights(net, path).recipe.name == "msra"
 
 
 @pytest.mark.parametrize("options", [{"stem_pool": "ceil"}, {"stride_in": "1x1"}])
-def test_contradicting_recipe_is_refused(tmp_path, options):
+def test_contradicting_recipe_is_rejected(tmp_path, options):
     path = saved(tmp_path, backbone.resnet50().state_dict())
     with pytest.raises(ValueError, match="recipe 'msra'"):
         load_weights(backbone.resnet50(**options), path, recipe="msra")
 
 
-def test_basic_blocks_have_no_stride_to_contradict(tmp_path, net):
+def test_basic_blocks_ignore_the_stride_of_a_recipe(tmp_path, net):
     path = saved(tmp_path, net.state_dict())
     with pytest.raises(ValueError, match="stem_pool"):
         load_weights(net, path, recipe="msra")
     load_weights(backbone.resnet18(stem_pool="ceil", num_classes=4), path, recipe="msra")
 
 
-def test_nothing_fits(tmp_path, net):
+def test_no_matching_tensors(tmp_path, net):
     with pytest.raises(ValueError, match=r"no tensor fits.*conv1.weight.*encoder"):
         load_weights(net, saved(tmp_path, {"encoder": torch.ones(2)}))
     with pytest.raises(ValueError, match="unknown recipe 'timm'"):
@@ -77,22 +77,22 @@ def test_nothing_fits(tmp_path, net):
         load_weights(net, tmp_path / "absent.pth")
 
 
-class Hostile:
+class Malicious:
     def __reduce__(self):
         return (open, ("/tmp/resdet-was-here", "w"))
 
 
 @pytest.mark.parametrize("write", [pickle.dump, lambda o, f: torch.save(o, f)])
-def test_a_hostile_file_runs_nothing(tmp_path, net, write):
+def test_malicious_file_executes_nothing(tmp_path, net, write):
     path = tmp_path / "hostile.pkl"
     with path.open("wb") as file:
-        write({"conv1.weight": Hostile()}, file)
+        write({"conv1.weight": Malicious()}, file)
     with pytest.raises(ValueError, match="cannot be read as weights"):
         load_weights(net, path)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 5000, -10])
-def test_a_truncated_file_is_one_error(tmp_path, net, cut):
+def test_truncated_file_raises(tmp_path, net, cut):
     path = saved(tmp_path, net.state_dict())
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match="cannot be read as weights"):
@@ -100,7 +100,7 @@ def test_a_truncated_file_is_one_error(tmp_path, net, cut):
 
 
 def caffe2_blobs(net):
-    """The network's weights under Caffe2's names, as detectron2's copies of MSRA's models have them."""
+    """Return the network's weights with Caffe2 names, as in detectron2's copies of the MSRA models."""
     letters = {
         "conv1": "branch2a",
         "bn1": "branch2a_bn",
@@ -122,11 +122,11 @@ def caffe2_blobs(net):
     }
     for stage in range(1, 5):
         for i, block in enumerate(getattr(net, f"layer{stage}")):
-            for ours, theirs in letters.items():
-                module = dict(block.named_modules()).get(ours)
+            for name, caffe2_name in letters.items():
+                module = dict(block.named_modules()).get(name)
                 if module is None:
                     continue
-                prefix = f"res{stage + 1}_{i}_{theirs}_"
+                prefix = f"res{stage + 1}_{i}_{caffe2_name}_"
                 if hasattr(module, "running_mean"):
                     blobs[prefix + "s"], blobs[prefix + "b"] = module.weight, module.bias
                 else:
@@ -186,8 +186,8 @@ def test_real_weights(shared):
 
 
 @pytest.mark.data
-def test_real_photographs_get_the_stated_classes(shared):
-    """../weights/README.md states what the complete ResNet-50 sees on four photographs."""
+def test_real_photos_get_the_documented_classes(shared):
+    """../weights/README.md documents the ResNet-50's classes of four photos."""
     from torchvision.models import ResNet50_Weights
     from torchvision.transforms.v2 import functional as F
 
@@ -209,7 +209,7 @@ def test_real_photographs_get_the_stated_classes(shared):
 
 
 def torchvision_like_caffe():
-    """torchvision's ResNet-50 with the stride in the 1x1 and Caffe's pooling, by its own parts."""
+    """Return torchvision's ResNet-50 with the stride in the 1x1 convolutions and Caffe's pooling."""
     from torchvision.models import resnet50
     from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -224,55 +224,55 @@ def torchvision_like_caffe():
 @pytest.mark.parametrize(
     ("file", "recipe"), [("resnet50_abm_pruned8bit_folded_full.pth", "v1_rgb"), ("resnet50_c4_msra_caffe.pth", "msra")]
 )
-def test_real_weights_give_what_torchvision_s_module_gives(shared, file, recipe):
-    """On a photograph, under the same recipe, written out for torchvision: c2, c3, c4, and the classes where they are."""
+def test_real_weights_equal_torchvision(shared, file, recipe):
+    """Compare c2, c3 and c4 on a photo, and the logits of weights with a classifier."""
     from detection.data.image import read_image
 
     path = shared / "weights" / file
-    ours = backbone.resnet50(norm="frozen_bn", stride_in="1x1", stem_pool="ceil").eval()
-    normalise = load_weights(ours, path, recipe=recipe).recipe.normalise
-    theirs = torchvision_like_caffe()
-    theirs.load_state_dict(torch.load(path, weights_only=True), strict=False)
-    picture = torch.from_numpy(read_image(shared / "data/photos/000542.jpg").copy()).permute(2, 0, 1).float()
+    net = backbone.resnet50(norm="frozen_bn", stride_in="1x1", stem_pool="ceil").eval()
+    normalise = load_weights(net, path, recipe=recipe).recipe.normalise
+    reference = torchvision_like_caffe()
+    reference.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    image = torch.from_numpy(read_image(shared / "data/photos/000542.jpg").copy()).permute(2, 0, 1).float()
     if recipe == "msra":
-        x = picture.flip(0) - torch.tensor([103.06, 115.90, 123.15])[:, None, None]
+        x = image.flip(0) - torch.tensor([103.06, 115.90, 123.15])[:, None, None]
     else:
-        x = picture / 255 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        x = image / 255 - torch.tensor([0.485, 0.456, 0.406])[:, None, None]
         x = x / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     with torch.no_grad():
-        maps = ours.features(normalise(picture[None] / 255))
-        stem = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x[None]))))
-        c2 = theirs.layer1(stem)
-        c3 = theirs.layer2(c2)
-        c4 = theirs.layer3(c3)
-    for name, wanted in {"c2": c2, "c3": c3, "c4": c4}.items():
-        torch.testing.assert_close(maps[name], wanted, rtol=0, atol=2e-5 * float(wanted.abs().max()))
+        maps = net.features(normalise(image[None] / 255))
+        stem = reference.maxpool(reference.relu(reference.bn1(reference.conv1(x[None]))))
+        c2 = reference.layer1(stem)
+        c3 = reference.layer2(c2)
+        c4 = reference.layer3(c3)
+    for name, expected in {"c2": c2, "c3": c3, "c4": c4}.items():
+        torch.testing.assert_close(maps[name], expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
     if recipe == "v1_rgb":
         with torch.no_grad():
-            torch.testing.assert_close(ours(normalise(picture[None] / 255)), theirs(x[None]), rtol=0, atol=1e-3)
+            torch.testing.assert_close(net(normalise(image[None] / 255)), reference(x[None]), rtol=0, atol=1e-3)
 
 
-def test_a_deeper_network_s_weights_are_refused(tmp_path):
+def test_weights_of_a_deeper_network_are_rejected(tmp_path):
     path = saved(tmp_path, backbone.resnet34().state_dict())
     report = load_weights(backbone.resnet18(), path)
     with pytest.raises(ValueError, match=r"of another network, with \d+ more tensors"):
         require_complete(report)
 
 
-def test_a_classifier_called_linear_is_no_sign_of_detectron2(tmp_path):
+def test_linear_classifier_does_not_imply_detectron2(tmp_path):
     state = backbone.cifar_resnet(20).state_dict()
     state = {f"module.{k.replace('fc.', 'linear.')}": v for k, v in state.items()}
     weights = read_weights(saved(tmp_path, state))
     assert (weights.layout, weights.recipe) == ("torchvision", None)
 
 
-def test_grouped_networks_have_no_caffe_recipe(tmp_path):
+def test_grouped_networks_reject_caffe_recipes(tmp_path):
     net = backbone.resnext50_32x4d(stride_in="1x1")
     with pytest.raises(ValueError, match="grouped ones"):
         load_weights(net, saved(tmp_path, net.state_dict()), recipe="detectron2")
 
 
-def test_every_protocol_of_pickle(tmp_path):
+def test_all_pickle_protocols(tmp_path):
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         array = np.arange(6, dtype=np.float32).reshape(2, 3)
         (tmp_path / "a.pkl").write_bytes(pickle.dumps({"conv1.weight": array}, protocol=protocol))

@@ -1,1 +1,1 @@
-"""What tools/benchmark.py times, one module a kind."""
+"""Modules of tools/benchmark.py and tools/suite.py."""

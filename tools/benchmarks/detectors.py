@@ -1,8 +1,7 @@
-"""One training step or one inference of this project's Faster R-CNN beside detectron2's or torchvision's, with the same
-weights and pictures.
+"""Benchmark one training step or inference of Faster R-CNN against detectron2 or torchvision, with equal weights and images.
 
-The detector is built as the peer's is (detectron2: stride in the 1x1, RoIAlign shifted by half a pixel with as many points
-as a region has cells; torchvision: stride in the 3x3, two points, no shift).
+The detector is built like the peer's (detectron2: stride in the 1x1 convolution, aligned RoIAlign with adaptive sampling;
+torchvision: stride in the 3x3 convolution, sampling ratio 2, not aligned).
 """
 
 import argparse
@@ -24,7 +23,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from benchmarks.machine import copy_rate, machine, matrix_rate, peak_rss_mb, waits, work
+from benchmarks.machine import copy_rate, count_syncs, machine, matrix_rate, peak_rss_mb, work
 from detection.checkpoint.keys import to_detectron2
 from detection.config import ModelConfig, RoIConfig, RPNConfig
 from detection.inference.cuda_graphs import RecordedDetector
@@ -33,12 +32,12 @@ from detection.modeling.build import build_model
 CLASSES = 80
 Step = Callable[[], Any]
 State = dict[str, Tensor]
-# proposals and anchors decoded before NMS, in training and in testing: detectron2's
+# top-k before NMS in training and testing, as detectron2
 LIMITS = {"c4": (12000, 6000), "fpn": (2000, 1000)}
 
 
-def ours(args: argparse.Namespace, state: State | None) -> nn.Module:
-    """This project's detector, built as the peer's."""
+def build_resdet(args: argparse.Namespace, state: State | None) -> nn.Module:
+    """Build this project's detector like the peer's, with the weights of ``state`` where given."""
     train, test = LIMITS[args.architecture]
     rpn = RPNConfig(
         after_nms_train=args.proposals,
@@ -67,7 +66,7 @@ def ours(args: argparse.Namespace, state: State | None) -> nn.Module:
 
 
 class Head(nn.Module):
-    """conv5_x and the mean over its map, as torchvision's box head."""
+    """conv5_x with global average pooling, as torchvision's box head."""
 
     def __init__(self, layer4: nn.Module) -> None:
         super().__init__()
@@ -78,7 +77,7 @@ class Head(nn.Module):
 
 
 class Predictor(nn.Module):
-    """torchvision's two sibling layers."""
+    """Class and box layers, as torchvision's box predictor."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -88,8 +87,8 @@ class Predictor(nn.Module):
         return self.cls_score(x), self.bbox_pred(x)
 
 
-def torchvisions(args: argparse.Namespace, state: State) -> nn.Module:
-    """torchvision's detector on its own ResNet, with the same numbers and weights."""
+def build_torchvision(args: argparse.Namespace, state: State) -> nn.Module:
+    """Build torchvision's detector on its own ResNet, with the same hyperparameters and weights."""
     net = getattr(torchvision.models, args.network)(norm_layer=FrozenBatchNorm2d)
     train, test = LIMITS[args.architecture]
     options: dict[str, Any] = {
@@ -104,17 +103,17 @@ def torchvisions(args: argparse.Namespace, state: State) -> nn.Module:
     }
     if args.architecture == "fpn":
         model = FasterRCNN(_resnet_fpn_extractor(net, 3), CLASSES + 1, **options)
-        places = {"trunk.body.": "backbone.body.", "roi_head.head.fc1.": "roi_heads.box_head.fc6."}
-        places |= {"roi_head.head.fc2.": "roi_heads.box_head.fc7."}
+        prefixes = {"trunk.body.": "backbone.body.", "roi_head.head.fc1.": "roi_heads.box_head.fc6."}
+        prefixes |= {"roi_head.head.fc2.": "roi_heads.box_head.fc7."}
         for i in range(4):
-            places[f"trunk.fpn.lateral.{i}."] = f"backbone.fpn.inner_blocks.{i}.0."
-            places[f"trunk.fpn.output.{i}."] = f"backbone.fpn.layer_blocks.{i}.0."
+            prefixes[f"trunk.fpn.lateral.{i}."] = f"backbone.fpn.inner_blocks.{i}.0."
+            prefixes[f"trunk.fpn.output.{i}."] = f"backbone.fpn.layer_blocks.{i}.0."
     else:
-        parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
-        trunk = nn.Sequential(*(getattr(net, part) for part in parts))
+        layers = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
+        trunk = nn.Sequential(*(getattr(net, layer) for layer in layers))
         trunk.out_channels = net.layer4[0].conv1.in_channels
-        for part in (net.conv1, net.layer1):
-            part.requires_grad_(False)
+        for frozen in (net.conv1, net.layer1):
+            frozen.requires_grad_(False)
         model = FasterRCNN(
             trunk,
             rpn_anchor_generator=AnchorGenerator(((32, 64, 128, 256, 512),), ((0.5, 1.0, 2.0),)),
@@ -123,27 +122,27 @@ def torchvisions(args: argparse.Namespace, state: State) -> nn.Module:
             box_predictor=Predictor(net.fc.in_features),
             **options,
         )
-        places = {f"trunk.{part}.": f"backbone.{i}." for i, part in enumerate(parts)}
-        places["roi_head.head.layer4."] = "roi_heads.box_head.layer4."
-    places |= {
+        prefixes = {f"trunk.{layer}.": f"backbone.{i}." for i, layer in enumerate(layers)}
+        prefixes["roi_head.head.layer4."] = "roi_heads.box_head.layer4."
+    prefixes |= {
         "rpn.conv.": "rpn.head.conv.0.0.",
         "rpn.objectness.": "rpn.head.cls_logits.",
         "rpn.deltas.": "rpn.head.bbox_pred.",
         "roi_head.classes.": "roi_heads.box_predictor.cls_score.",
         "roi_head.deltas.": "roi_heads.box_predictor.bbox_pred.",
     }
-    theirs = {}
+    converted = {}
     for name, tensor in state.items():
-        place = next(p for p in places if name.startswith(p))
-        if place == "roi_head.deltas.":  # theirs has four rows for the background too
+        prefix = next(p for p in prefixes if name.startswith(p))
+        if prefix == "roi_head.deltas.":  # torchvision has four rows for the background too
             tensor = torch.cat((torch.zeros_like(tensor[:4]), tensor))
-        theirs[places[place] + name.removeprefix(place)] = tensor
-    model.load_state_dict(theirs)
+        converted[prefixes[prefix] + name.removeprefix(prefix)] = tensor
+    model.load_state_dict(converted)
     return model
 
 
 class Detectron2(nn.Module):
-    """detectron2's detector behind torchvision's convention."""
+    """detectron2's detector with torchvision's inputs and outputs."""
 
     def __init__(self, args: argparse.Namespace, state: State) -> None:
         from detectron2 import model_zoo
@@ -165,20 +164,23 @@ class Detectron2(nn.Module):
         from detectron2.utils.events import EventStorage
 
         inputs: list[dict[str, Any]] = [{"image": image.flip(0) * 255} for image in images]
-        for given, image, target in zip(inputs, images, targets or (), strict=False):
-            given["instances"] = Instances(image.shape[1:])
-            given["instances"].gt_boxes = Boxes(target["boxes"])
-            given["instances"].gt_classes = target["labels"] - 1
+        for entry, image, target in zip(inputs, images, targets or (), strict=False):
+            entry["instances"] = Instances(image.shape[1:])
+            entry["instances"].gt_boxes = Boxes(target["boxes"])
+            entry["instances"].gt_classes = target["labels"] - 1
         if targets is None:
-            found = [f["instances"] for f in self.model(inputs)]
-            return [{"boxes": f.pred_boxes.tensor, "labels": f.pred_classes + 1, "scores": f.scores} for f in found]
+            outputs = [o["instances"] for o in self.model(inputs)]
+            return [{"boxes": o.pred_boxes.tensor, "labels": o.pred_classes + 1, "scores": o.scores} for o in outputs]
         with EventStorage():
             return self.model(inputs)
 
 
-def tame(model: nn.Module) -> State:
-    """Random weights under norms that never saw data let activations grow until few proposals survive. Damped branches
-    and proposals that are nearly the anchors give both detectors their full number of regions."""
+def damped_weights(model: nn.Module) -> State:
+    """Return random weights with which both detectors have their full number of proposals.
+
+    With default norms the activations of random weights grow until few proposals remain. Scales the residual branches down,
+    and makes the proposals nearly equal to the anchors.
+    """
     for name, buffer in model.named_buffers():
         if name.endswith(("bn3.weight", "layer4.0.bn2.weight")):
             buffer.fill_(0.2)
@@ -190,12 +192,12 @@ def tame(model: nn.Module) -> State:
     return {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
 
 
-BUILDERS = {"resdet": ours, "torchvision": torchvisions, "detectron2": Detectron2}
+BUILDERS = {"resdet": build_resdet, "torchvision": build_torchvision, "detectron2": Detectron2}
 SCORE = 0.05
 
 
 def make_step(model: nn.Module, args: argparse.Namespace, device: torch.device, precision: str) -> Step:
-    """One training step, or one inference, on fixed random pictures with twenty objects each."""
+    """Return a function that runs one training step or inference on fixed random images with twenty objects each."""
     generator = torch.Generator().manual_seed(0)
     height, width = args.size
     images = [torch.rand(3, height, width, generator=generator).to(device) for _ in range(args.batch)]
@@ -224,8 +226,11 @@ def make_step(model: nn.Module, args: argparse.Namespace, device: torch.device, 
 
 
 def worker(pipe: Connection, name: str, args: argparse.Namespace, weights: str) -> None:
-    """Builds one detector and answers: "step" by its seconds, "rate" by the machine's just now, "found" by the detections,
-    "peak" by the peak memory in MB, "work" by what a step does, "waits" by how often it waits for a GPU."""
+    """Build one detector and answer requests from a pipe until "end".
+
+    Requests: "step" (seconds of a step), "rate" (the machine's current matrix multiplication rate), "detections", "peak"
+    (peak memory in MB), "work" (operations and bytes of a step), "syncs" (host-device synchronisations of a step).
+    """
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if args.tf32:
@@ -233,65 +238,66 @@ def worker(pipe: Connection, name: str, args: argparse.Namespace, weights: str) 
         torch.backends.cudnn.allow_tf32 = True
     model = BUILDERS[name](args, torch.load(weights, weights_only=True, mmap=True)).to(device)
     if args.compile and name == "resdet":
-        for part in (model.trunk, model.rpn, model.roi_head.head):
-            part.compile()
+        for module in (model.trunk, model.rpn, model.roi_head.head):
+            module.compile()
     if args.cuda_graphs and name == "resdet":
         model = RecordedDetector(model.eval())
     step = make_step(model, args, device, args.precision if name == "resdet" else args.peer_precision)
-    found: Any = None
-    many = 10 if device.type == "cuda" else 1  # steps that are timed together: a GPU's are short
-    while (asked := pipe.recv()) != "end":
-        if asked == "step":
-            began = time.perf_counter()
-            for _ in range(many):
-                found = step()
+    output: Any = None
+    steps = 10 if device.type == "cuda" else 1  # timed together: steps on a GPU are short
+    while (request := pipe.recv()) != "end":
+        if request == "step":
+            start = time.perf_counter()
+            for _ in range(steps):
+                output = step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            pipe.send((time.perf_counter() - began) / many)
-        elif asked == "rate":
+            pipe.send((time.perf_counter() - start) / steps)
+        elif request == "rate":
             pipe.send(matrix_rate(device))
-        elif asked == "work":
+        elif request == "work":
             pipe.send(work(step))
-        elif asked == "waits":
-            pipe.send(waits(step) if device.type == "cuda" else None)
-        elif asked == "found":
-            pipe.send([{k: v.float().cpu().numpy() for k, v in f.items()} for f in found])
+        elif request == "syncs":
+            pipe.send(count_syncs(step) if device.type == "cuda" else None)
+        elif request == "detections":
+            pipe.send([{k: v.float().cpu().numpy() for k, v in o.items()} for o in output])
         else:
             pipe.send(torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else peak_rss_mb())
 
 
 def difference(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> str:
-    """How far the second's detections are from the first's: for each the nearest with its label."""
-    pixels = scores = 0.0
-    lost = total = 0
-    for mine, theirs in zip(a, b, strict=True):
-        if not len(mine["boxes"]):
-            lost, total = lost + len(theirs["boxes"]), total + len(theirs["boxes"])
+    """Compare each detection of the second detector with the nearest of the same label of the first."""
+    max_pixels = max_score = 0.0
+    unmatched = total = 0
+    for first, second in zip(a, b, strict=True):
+        if not len(first["boxes"]):
+            unmatched, total = unmatched + len(second["boxes"]), total + len(second["boxes"])
             continue
-        apart = abs(mine["boxes"][:, None] - theirs["boxes"][None]).max(-1)
-        apart = apart + 1e4 * abs(mine["scores"][:, None] - theirs["scores"][None])
-        apart = apart + 1e6 * (mine["labels"][:, None] != theirs["labels"][None])
-        for k, row in enumerate(apart.argmin(0)):
+        distance = abs(first["boxes"][:, None] - second["boxes"][None]).max(-1)
+        distance = distance + 1e4 * abs(first["scores"][:, None] - second["scores"][None])
+        distance = distance + 1e6 * (first["labels"][:, None] != second["labels"][None])
+        for k, row in enumerate(distance.argmin(0)):
             total += 1
-            box = float(abs(mine["boxes"][row] - theirs["boxes"][k]).max())
-            score = float(abs(mine["scores"][row] - theirs["scores"][k]))
-            if box > 1 or mine["labels"][row] != theirs["labels"][k]:
-                lost += 1
+            box = float(abs(first["boxes"][row] - second["boxes"][k]).max())
+            score = float(abs(first["scores"][row] - second["scores"][k]))
+            if box > 1 or first["labels"][row] != second["labels"][k]:
+                unmatched += 1
             else:
-                pixels, scores = max(pixels, box), max(scores, score)
-    return f"{total - lost} of {total} detections are the same, boxes to {pixels:.1e} px, scores to {scores:.1e}"
+                max_pixels, max_score = max(max_pixels, box), max(max_score, score)
+    matched = f"{total - unmatched} of {total} detections match"
+    return f"{matched}, boxes within {max_pixels:.1e} px, scores within {max_score:.1e}"
 
 
 def run(args: argparse.Namespace) -> int:
     if args.cuda_graphs and (args.mode == "training" or not torch.cuda.is_available()):
-        raise SystemExit("--cuda-graphs wants --mode inference and a GPU")
+        raise SystemExit("--cuda-graphs needs --mode inference and a GPU")
     args.peer = args.peer or ("detectron2" if importlib.util.find_spec("detectron2") else "torchvision")
     default = 1000 if args.architecture == "fpn" else 2000 if args.mode == "training" else 300
     args.proposals = args.proposals or default
     with tempfile.TemporaryDirectory() as folder:
         weights = str(Path(folder) / "weights.pth")
         torch.manual_seed(0)
-        torch.save(tame(ours(args, None)), weights)
+        torch.save(damped_weights(build_resdet(args, None)), weights)
         return compare(("resdet", args.peer), args, weights)
 
 
@@ -301,50 +307,51 @@ def compare(names: tuple[str, str], args: argparse.Namespace, weights: str) -> i
     seconds: dict[str, list[float]] = {name: [] for name in names}
     rates: list[float] = []
     for name in names:
-        pipes[name], far = context.Pipe()
-        context.Process(target=worker, args=(far, name, args, weights), daemon=True).start()
-    for turn in range(args.repeat + 1):
+        pipes[name], child = context.Pipe()
+        context.Process(target=worker, args=(child, name, args, weights), daemon=True).start()
+    for repetition in range(args.repeat + 1):
         for name, pipe in pipes.items():
-            took = ask(pipe, "step")
-            if turn:
-                seconds[name].append(took)
-                rates.append(ask(pipe, "rate"))
-            print(f"turn {turn}  {name:12} {took:8.3f} s" + ("" if turn else "  (not counted)"), flush=True)
+            duration = query(pipe, "step")
+            if repetition:
+                seconds[name].append(duration)
+                rates.append(query(pipe, "rate"))
+            print(f"{repetition}  {name:12} {duration:8.3f} s" + ("" if repetition else "  (warm-up)"), flush=True)
     print(f"\n{machine()}")
     print(
         f"{args.mode}, {args.network}-{args.architecture.upper()}, {args.size[0]}x{args.size[1]}, batch {args.batch}, "
-        f"{args.proposals} proposals, {args.precision} beside {args.peer_precision}\n"
+        f"{args.proposals} proposals, {args.precision} (peer: {args.peer_precision})\n"
     )
     if args.mode == "inference":
-        print(difference(*(ask(pipe, "found") for pipe in pipes.values())) + "\n")
-    print("| | seconds a step (median) | images a second | peak memory, MB | share of the arithmetic limit |")
+        print(difference(*(query(pipe, "detections") for pipe in pipes.values())) + "\n")
+    print("| | seconds per step (median) | images per second | peak memory, MB | fraction of the arithmetic limit |")
     print("|---|---|---|---|---|")
     rate = statistics.median(rates)
-    peaks = {name: ask(pipe, "peak") for name, pipe in pipes.items()}
-    works = {name: ask(pipe, "work") for name, pipe in pipes.items()}
-    waited = {name: ask(pipe, "waits") for name, pipe in pipes.items()}
+    peaks = {name: query(pipe, "peak") for name, pipe in pipes.items()}
+    works = {name: query(pipe, "work") for name, pipe in pipes.items()}
+    syncs = {name: query(pipe, "syncs") for name, pipe in pipes.items()}
     for pipe in pipes.values():
         pipe.send("end")
     for name, (operations, _) in works.items():
         median = statistics.median(seconds[name])
-        share = operations / rate / median
-        print(f"| {name} | {median:.3f} | {args.batch / median:.3f} | {peaks[name]:.0f} | {share:.2f} |")
+        fraction = operations / rate / median
+        print(f"| {name} | {median:.3f} | {args.batch / median:.3f} | {peaks[name]:.0f} | {fraction:.2f} |")
     pairs = [b / a for a, b in zip(*seconds.values(), strict=True)]
-    low, middle, high = min(pairs), statistics.median(pairs), max(pairs)
-    print(f"\n{args.peer} / resdet, pair by pair: median {middle:.2f} (from {low:.2f} to {high:.2f})")
-    if any(count is not None for count in waited.values()):
-        print("waits for the GPU in a step: " + ", ".join(f"{name} {count}" for name, count in waited.items()))
+    low, median, high = min(pairs), statistics.median(pairs), max(pairs)
+    print(f"\n{args.peer} / resdet, ratio of pairs: median {median:.2f} ({low:.2f} to {high:.2f})")
+    if any(count is not None for count in syncs.values()):
+        print("host-device syncs per step: " + ", ".join(f"{name} {count}" for name, count in syncs.items()))
     print(f"peak memory, resdet / {args.peer}: {peaks['resdet'] / peaks[args.peer]:.2f}")
     operations, traffic = works["resdet"]
-    copied = copy_rate(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    bandwidth = copy_rate(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(
-        f"limit: {operations / 1e9:.0f} G multiplications and additions at {rate / 1e9:.0f} G a second (float32 matrices, "
-        f"the fastest of several shapes) are {operations / rate:.2f} s; the operations of resdet read and write "
-        f"{traffic / 1e9:.1f} GB, at {copied / 1e9:.1f} GB a second {traffic / copied:.2f} s"
+        f"limits: {operations / 1e9:.0f} GFLOP at {rate / 1e9:.0f} GFLOP/s (float32 matrix multiplication, fastest of "
+        f"several shapes) take {operations / rate:.2f} s; the operations of resdet read and write {traffic / 1e9:.1f} GB, "
+        f"at {bandwidth / 1e9:.1f} GB/s {traffic / bandwidth:.2f} s"
     )
     return 0
 
 
-def ask(pipe: Connection, question: str) -> Any:
-    pipe.send(question)
+def query(pipe: Connection, name: str) -> Any:
+    """Send a request to a worker and return its answer."""
+    pipe.send(name)
     return pipe.recv()

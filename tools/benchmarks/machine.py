@@ -1,4 +1,4 @@
-"""The machine: its name, its limits, and what a step asks of it."""
+"""Measure the machine's rates, and the operations, memory traffic and synchronisations of a step."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-# square, and as convolutions of this detector have them: many rows, few columns
+# a square one, and the tall shapes of this detector's convolutions
 _SHAPES = ((2048, 2048, 2048), (14700, 512, 1024), (4096, 1024, 1024))
 
 
 def machine() -> str:
-    """The machine and the versions, for a table's caption."""
+    """Return the processor and the library versions as text."""
     if torch.cuda.is_available():
         chip = torch.cuda.get_device_name()
     else:
@@ -35,12 +35,12 @@ def machine() -> str:
 
 
 def peak_rss_mb() -> float:
-    """Peak resident memory of this process."""
+    """Return the peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def matrix_rate(device: torch.device) -> float:
-    """Multiplications and additions a second of float32 matrix products: the best of several shapes and tries."""
+    """Return the FLOP/s of float32 matrix multiplication, the maximum over several shapes and repetitions."""
     best = 0.0
     for m, n, k in _SHAPES:
         a, b = torch.rand(m, k, device=device), torch.rand(k, n, device=device)
@@ -50,38 +50,37 @@ def matrix_rate(device: torch.device) -> float:
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes read and written a second by a copy far larger than the cache."""
+    """Return the bytes per second read and written by a copy much larger than the cache."""
     a = torch.rand(2**26, device=device)
     b = torch.empty_like(a)
     return 2 * a.nbytes / min(seconds(lambda: b.copy_(a), device) for _ in range(6))
 
 
 def work(step: Callable[[], Any]) -> tuple[int, int]:
-    """Multiplications and additions of a step's products and convolutions, and the bytes that its operations read and write
-    where each goes to memory and back."""
+    """Return a step's FLOP of matrix products and convolutions, and the bytes of its operations' inputs and outputs."""
     traffic = _Traffic()
     with FlopCounterMode(display=False) as operations, traffic:
         step()
     return operations.get_total_flops(), traffic.bytes
 
 
-def waits(step: Callable[[], Any]) -> int:
-    """How often the host waits for a GPU in a step."""
+def count_syncs(step: Callable[[], Any]) -> int:
+    """Return the number of host-device synchronisations in a step."""
     step()
     torch.cuda.synchronize()
     with torch.profiler.profile() as profile:
         step()
-    # the profiler itself waits for the device, at its end
+    # cudaDeviceSynchronize is not counted: the profiler calls it at its end
     return sum(event.count for event in profile.key_averages() if event.key == "cudaStreamSynchronize")
 
 
-def seconds(act: Callable[[], Any], device: torch.device) -> float:
-    """How long an act takes on a device."""
-    began = time.perf_counter()
-    act()
+def seconds(function: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds that a function takes on a device."""
+    start = time.perf_counter()
+    function()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 class _Traffic(TorchDispatchMode):

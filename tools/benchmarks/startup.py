@@ -1,4 +1,4 @@
-"""How long the commands take to say anything, beside the imports that they cannot do without."""
+"""Benchmark the start-up time of commands against the imports that they need."""
 
 import argparse
 import statistics
@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.machine import machine
 
 _TRAIN = str(Path(__file__).parents[1] / "train_net.py")
-# what is measured, what it is held against
+# command, baseline
 _PAIRS = (
     (("-c", "import backbone"), ("-c", "import torch")),
     ((_TRAIN, "--help"), ("-c", "import torch, torchvision")),
@@ -19,18 +19,18 @@ _PAIRS = (
 
 def run(args: argparse.Namespace) -> int:
     print(
-        f"{machine()}\n\n| command | seconds (median) | beside | seconds | more (pair by pair) |\n|---|---|---|---|---|"
+        f"{machine()}\n\n| command | seconds (median) | baseline | seconds | difference (pairs) |\n|---|---|---|---|---|"
     )
-    for ours, other in _PAIRS:
-        took: tuple[list[float], list[float]] = ([], [])
-        for turn in range(args.repeat + 1):
-            for command, times in zip((ours, other), took, strict=True):
-                began = time.perf_counter()
+    for pair in _PAIRS:
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for repetition in range(args.repeat + 1):
+            for command, times in zip(pair, seconds, strict=True):
+                start = time.perf_counter()
                 subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-                if turn:  # the first fills the disk's cache
-                    times.append(time.perf_counter() - began)
-        more = statistics.median(a - b for a, b in zip(*took, strict=True))
-        names = [" ".join(Path(word).name if word is _TRAIN else word for word in command) for command in (ours, other)]
-        a, b = (statistics.median(times) for times in took)
-        print(f"| `{names[0]}` | {a:.2f} | `{names[1]}` | {b:.2f} | {more:+.2f} |", flush=True)
+                if repetition:  # the first is a warm-up of the disk cache
+                    times.append(time.perf_counter() - start)
+        difference = statistics.median(a - b for a, b in zip(*seconds, strict=True))
+        names = [" ".join(Path(word).name if word is _TRAIN else word for word in command) for command in pair]
+        a, b = (statistics.median(times) for times in seconds)
+        print(f"| `{names[0]}` | {a:.2f} | `{names[1]}` | {b:.2f} | {difference:+.2f} |", flush=True)
     return 0

@@ -1,7 +1,7 @@
-"""Sets x configurations x seeds: many trainings, one table. What ``tools/suite.py`` runs.
+"""Train datasets x configurations x seeds and tabulate the results; the library of ``tools/suite.py``.
 
-A list (YAML) names the sets, the configurations and the seeds; nothing is fetched. Each run lies in
-OUTPUT/SET/CONFIGURATION/seed-N and has a result.json when it is done, so that a suite that was stopped goes on where it was.
+A YAML list names the datasets, configurations and seeds; nothing is downloaded. Each run has the folder
+OUTPUT/SET/CONFIGURATION/seed-N, with a result.json when it is finished, so that an interrupted suite can be resumed.
 """
 
 import csv
@@ -27,17 +27,17 @@ from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
 METRICS = ("AP", "AP50")
-_RESULT, _POLL = "result.json", 0.2
+_RESULT, _POLL_SECONDS = "result.json", 0.2
 
 
 @dataclass(frozen=True)
 class SetEntry:
-    """A data set of the suite.
+    """A dataset of the suite.
 
     Attributes:
-        keys: key=value entries that open it; a data.root that is relative lies under the suite's root.
-        held_back: not for tuning: runs only where it is asked for.
-        about: what it shows, and where it comes from.
+        keys: key=value entries of the dataset; a relative data.root is under the suite's root.
+        held_back: held out from tuning; runs only with --held-back.
+        about: description and source.
     """
 
     keys: tuple[str, ...]
@@ -47,14 +47,14 @@ class SetEntry:
 
 @dataclass(frozen=True)
 class ConfigurationEntry:
-    """What is trained.
+    """A configuration of the suite.
 
     Attributes:
-        config: a configuration's name or file.
-        keys: key=value entries on top.
-        peer: train torchvision's detector of this architecture ("c4", "fpn") by its recipe instead; config gives data, steps
-            and weights.
-        sets, seeds: only these; empty takes the suite's.
+        config: name or file of the configuration.
+        keys: key=value entries that override it.
+        peer: train torchvision's detector of this architecture ("c4", "fpn") with torchvision's recipe instead; config gives
+            the dataset, steps and weights.
+        sets, seeds: limit to these; empty for the suite's.
     """
 
     config: str
@@ -70,9 +70,9 @@ class Suite:
 
     Attributes:
         sets, configurations: by name.
-        seeds: of every configuration that names none.
-        keys: key=value entries of every run.
-        baseline: the configuration that ratios are taken to; "" takes none.
+        seeds: of each configuration without its own.
+        keys: key=value entries of all runs.
+        baseline: the configuration to which ratios are computed; "" for none.
     """
 
     sets: dict[str, SetEntry]
@@ -84,7 +84,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: everything that its result depends on."""
+    """One run, with everything that its result depends on."""
 
     set: str
     configuration: str
@@ -95,7 +95,7 @@ class Job:
     folder: str = field(default="", compare=False)
 
     def result(self) -> dict[str, Any] | None:
-        """What its run gave; None where it is not finished, or was of another job."""
+        """Return the run's result; None where it is not finished, or belongs to a different job."""
         path = Path(self.folder) / _RESULT
         if not path.exists():
             return None
@@ -113,26 +113,26 @@ def read_suite(path: Path) -> Suite:
     try:
         return TypeAdapter(Suite).validate_python(tree)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
-        raise ValueError(f"{path}: {faults}") from None
+        messages = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors())
+        raise ValueError(f"{path}: {messages}") from None
 
 
 def jobs(suite: Suite, root: Path, output: Path, *, held_back: bool, only: Sequence[str] = ()) -> list[Job]:
-    """All runs of a list, in an order in which every set and configuration has its first seed early.
+    """Return all runs of a list, ordered by seed.
 
     Args:
         suite: the list.
-        root: where sets with a relative data.root lie.
+        root: parent of relative data.root entries.
         output: folder of the results.
-        held_back: also (only) the sets that are held back for the last look.
-        only: names of sets or configurations; empty takes all.
+        held_back: return the held-out datasets instead of the others.
+        only: names of datasets or configurations; empty for all.
 
     Raises:
-        ValueError: a name that the list lacks.
+        ValueError: a name that is not in the list.
     """
     known = {*suite.sets, *suite.configurations}
-    named = {*only, *(s for c in suite.configurations.values() for s in c.sets)}
-    if unknown := sorted(named - known):
+    requested = {*only, *(s for c in suite.configurations.values() for s in c.sets)}
+    if unknown := sorted(requested - known):
         raise ValueError(f"not in the list: {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     sets, configurations = (
         [n for n in names if n in only or not {*names} & {*only}] for names in (suite.sets, suite.configurations)
@@ -144,7 +144,7 @@ def jobs(suite: Suite, root: Path, output: Path, *, held_back: bool, only: Seque
             configuration=label,
             seed=seed,
             config=entry.config,
-            keys=(*suite.keys, *(_rooted(key, root) for key in suite.sets[name].keys), *entry.keys),
+            keys=(*suite.keys, *(_resolve_root(key, root) for key in suite.sets[name].keys), *entry.keys),
             peer=entry.peer,
             folder=str(output / name / label / f"seed-{seed}"),
         )
@@ -158,26 +158,26 @@ def jobs(suite: Suite, root: Path, output: Path, *, held_back: bool, only: Seque
     ]
 
 
-def _rooted(key: str, root: Path) -> str:
-    name, found, value = key.partition("=")
-    return f"{name}={root / value}" if found and name == "data.root" else key
+def _resolve_root(key: str, root: Path) -> str:
+    """Make a data.root entry relative to ``root``; return other entries unchanged."""
+    name, separator, value = key.partition("=")
+    return f"{name}={root / value}" if separator and name == "data.root" else key
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Train and evaluate in this process; write and return result.json's content.
+    """Train and evaluate in this process; write and return the contents of result.json.
 
-    A run that ends with an error is a result too: ``error`` has its message, ``diverged`` whether the loss was non-finite.
+    A run that fails has a result too: ``error`` is its message, ``diverged`` whether the loss was non-finite.
     """
-    from detection.training.replay import (
-        NonFiniteLossError,  # these import torch and Lightning, which the table does without
-    )
+    # these import torch and Lightning, which the table does without
+    from detection.training.replay import NonFiniteLossError
     from detection.training.run import train_config
 
     folder = Path(job.folder)
     config = load_config(job.config, [*job.keys, f"seed={job.seed}"])
-    about = asdict(job) | {"keys": list(job.keys)}
-    result: dict[str, Any] = {"job": about, "diverged": False, "recoveries": 0, "warnings": 0, "error": ""}
-    began = time.perf_counter()
+    job_fields = asdict(job) | {"keys": list(job.keys)}
+    result: dict[str, Any] = {"job": job_fields, "diverged": False, "recoveries": 0, "warnings": 0, "error": ""}
+    start = time.perf_counter()
     try:
         if job.peer:
             from benchmarks import torchvision_recipe
@@ -190,7 +190,7 @@ def run_job(job: Job) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         result["error"] = str(error)
         result["diverged"] = isinstance(error, NonFiniteLossError) or str(error).startswith("loss is")
-    result["minutes"] = (time.perf_counter() - began) / 60
+    result["minutes"] = (time.perf_counter() - start) / 60
     if (folder / "run.json").exists():
         events = json.loads((folder / "run.json").read_text(encoding="utf-8"))[-1].get("events", [])
         result["recoveries"] = sum(event["kind"].startswith("recovered") for event in events)
@@ -201,81 +201,86 @@ def run_job(job: Job) -> dict[str, Any]:
     return result
 
 
-def run_all(waiting: Sequence[Job], parallel: int) -> None:
-    """Run each job in a process of its own, ``parallel`` at a time.
+def run_all(pending: Sequence[Job], parallel: int) -> None:
+    """Run each job in its own process, ``parallel`` at a time.
 
     Raises:
-        RuntimeError: a process ended without a result; the others are ended too, and a second call goes on.
+        RuntimeError: a process exited without a result; the others are terminated and can be resumed.
     """
     threads = max((os.cpu_count() or 1) // parallel, 1)
-    queue = list(waiting)
-    going: dict[Job, subprocess.Popen[bytes]] = {}
+    queue = list(pending)
+    running: dict[Job, subprocess.Popen[bytes]] = {}
     program = Path(__file__).parents[1] / "suite.py"
     with progress_bar() as bar:
         task = bar.add_task("runs", total=len(queue))
         try:
-            while queue or going:
-                while queue and len(going) < parallel:
+            while queue or running:
+                while queue and len(running) < parallel:
                     job = queue.pop(0)
                     Path(job.folder).mkdir(parents=True, exist_ok=True)
                     with (Path(job.folder) / "output.txt").open("wb") as out:
-                        going[job] = subprocess.Popen(
+                        running[job] = subprocess.Popen(
                             [sys.executable, str(program), "--job", json.dumps(asdict(job))],
                             stdout=out,
                             stderr=subprocess.STDOUT,
                             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
                         )
-                time.sleep(_POLL)
-                for job in [j for j, process in going.items() if process.poll() is not None]:
-                    process, result = going.pop(job), job.result()
+                time.sleep(_POLL_SECONDS)
+                for job in [j for j, process in running.items() if process.poll() is not None]:
+                    process, result = running.pop(job), job.result()
                     if result is None:
                         raise RuntimeError(
-                            f"a run ended with {process.returncode} and no result: see {job.folder}/output.txt"
+                            f"a run exited with code {process.returncode} and no result: see {job.folder}/output.txt"
                         )
                     bar.advance(task)
-                    _LOG.info("%s", _line(result))
+                    _LOG.info("%s", _summary(result))
         finally:
-            for process in going.values():
+            for process in running.values():
                 process.terminate()
 
 
-def _line(result: dict[str, Any]) -> str:
+def _summary(result: dict[str, Any]) -> str:
     job = result["job"]
-    told = result["error"][:160] or "  ".join(f"{name} {_number(result[name])}" for name in METRICS)
-    return f"{job['set']} {job['configuration']} seed {job['seed']}: {told}  ({result['minutes']:.1f} min)"
+    outcome = result["error"][:160] or "  ".join(f"{name} {_number(result[name])}" for name in METRICS)
+    return f"{job['set']} {job['configuration']} seed {job['seed']}: {outcome}  ({result['minutes']:.1f} min)"
 
 
 def rows(results: Sequence[dict[str, Any]], baseline: str = "") -> Iterator[dict[str, Any]]:
-    """A row for each set and configuration: medians and ranges over the seeds; ratios of AP to the baseline's median."""
+    """Yield a row per dataset and configuration: medians and ranges over seeds, ratios of AP to the baseline's median.
+
+    Args:
+        results: of the runs.
+        baseline: name of a configuration, or "" for none.
+    """
     by_cell: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in results:
         by_cell.setdefault((result["job"]["set"], result["job"]["configuration"]), []).append(result)
-    medians = {cell: _median(own, "AP") for cell, own in by_cell.items()}
-    for (name, label), own in by_cell.items():
-        row: dict[str, Any] = {"set": name, "configuration": label, "seeds": len(own)}
+    medians = {cell: _median(cell_results, "AP") for cell, cell_results in by_cell.items()}
+    for (name, label), cell_results in by_cell.items():
+        row: dict[str, Any] = {"set": name, "configuration": label, "seeds": len(cell_results)}
         for metric in METRICS:
-            values = [r[metric] for r in own if r.get(metric) is not None]
-            row |= {metric: _median(own, metric)}
+            values = [r[metric] for r in cell_results if r.get(metric) is not None]
+            row |= {metric: _median(cell_results, metric)}
             row |= {f"{metric} low": min(values, default=None), f"{metric} high": max(values, default=None)}
         base = medians.get((name, baseline))
         row["ratio"] = row["AP"] / base if base and row["AP"] is not None else None
-        row["minutes"] = statistics.median(r["minutes"] for r in own)
-        row["diverged"] = sum(r["diverged"] for r in own)
-        row["recoveries"] = sum(r["recoveries"] for r in own)
-        row["warnings"] = sum(r["warnings"] for r in own)
-        row["errors"] = sum(bool(r["error"]) and not r["diverged"] for r in own)
+        row["minutes"] = statistics.median(r["minutes"] for r in cell_results)
+        row["diverged"] = sum(r["diverged"] for r in cell_results)
+        row["recoveries"] = sum(r["recoveries"] for r in cell_results)
+        row["warnings"] = sum(r["warnings"] for r in cell_results)
+        row["errors"] = sum(bool(r["error"]) and not r["diverged"] for r in cell_results)
         yield row
 
 
 def _median(results: Sequence[dict[str, Any]], metric: str) -> float | None:
-    """A run without a value, one that diverged, counts as 0."""
+    """Return the median of a metric over runs; a run without a value (diverged) counts as 0."""
     return statistics.median(r.get(metric) or 0.0 for r in results) if results else None
 
 
 def write_table(results: Sequence[dict[str, Any]], output: Path, baseline: str = "") -> str:
-    """Write suite.csv, suite.md and suite.png into ``output``; return the Markdown table."""
+    """Write suite.csv, suite.md and suite.png to ``output``; return the Markdown table."""
     table = list(rows(results, baseline))
-    with replacing(output / "suite.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+    with replacing(output / "suite.csv") as temp, temp.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]) if table else ["set"])
         writer.writeheader()
         writer.writerows(table)
@@ -284,51 +289,51 @@ def write_table(results: Sequence[dict[str, Any]], output: Path, baseline: str =
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table:
-        spans = [
+        ranges = [
             f"{_number(row[m])} ({_number(row[f'{m} low'])} to {_number(row[f'{m} high'])})" if row["seeds"] > 1 else
             _number(row[m])
             for m in METRICS
         ]  # fmt: skip
         counts = [str(row[k]) for k in ("diverged", "recoveries", "warnings")]
         ratio, minutes = "" if row["ratio"] is None else f"{row['ratio']:.2f}", f"{row['minutes']:.1f}"
-        cells = [row["set"], row["configuration"], str(row["seeds"]), *spans, ratio, minutes, *counts]
+        cells = [row["set"], row["configuration"], str(row["seeds"]), *ranges, ratio, minutes, *counts]
         lines.append("| " + " | ".join(cells) + " |")
     ratios = {
         label: [r["ratio"] for r in table if r["configuration"] == label and r["ratio"] is not None]
         for label in dict.fromkeys(r["configuration"] for r in table)
     }
     lines += [""] + [
-        f"{label}: median ratio {statistics.median(own):.2f} over {len(own)} sets ({min(own):.2f} to {max(own):.2f})"
-        for label, own in ratios.items()
-        if own and label != baseline
+        f"{label}: median ratio {statistics.median(v):.2f} over {len(v)} datasets ({min(v):.2f} to {max(v):.2f})"
+        for label, v in ratios.items()
+        if v and label != baseline
     ]
     text = "\n".join(lines) + "\n"
-    with replacing(output / "suite.md") as part:
-        part.write_text(text, encoding="utf-8")
+    with replacing(output / "suite.md") as temp:
+        temp.write_text(text, encoding="utf-8")
     _plot(table, output / "suite.png")
     return text
 
 
 def _plot(table: Sequence[dict[str, Any]], path: Path) -> None:
-    """AP of each set, a mark for each configuration, its range as a line; a run that diverged counts as 0."""
+    """Plot the median AP of each dataset and configuration, with its range over the seeds as an error bar."""
     sets = list(dict.fromkeys(row["set"] for row in table))
     labels = list(dict.fromkeys(row["configuration"] for row in table))
     figure = Figure(figsize=(max(6.0, 1.2 * len(sets) + 2), 4.5), layout="constrained")
     axes = figure.subplots()
     for k, label in enumerate(labels):
-        own = [row for row in table if row["configuration"] == label and row["AP"] is not None]
-        x = [sets.index(row["set"]) + (k - (len(labels) - 1) / 2) * 0.7 / len(labels) for row in own]
-        low = [row["AP"] - (row["AP low"] if row["AP low"] is not None else row["AP"]) for row in own]
-        high = [(row["AP high"] if row["AP high"] is not None else row["AP"]) - row["AP"] for row in own]
-        spans = [[max(v, 0.0) for v in low], [max(v, 0.0) for v in high]]
-        axes.errorbar(x, [row["AP"] for row in own], yerr=spans, fmt="o", markersize=5, capsize=2, label=label)
+        label_rows = [row for row in table if row["configuration"] == label and row["AP"] is not None]
+        x = [sets.index(row["set"]) + (k - (len(labels) - 1) / 2) * 0.7 / len(labels) for row in label_rows]
+        low = [row["AP"] - (row["AP low"] if row["AP low"] is not None else row["AP"]) for row in label_rows]
+        high = [(row["AP high"] if row["AP high"] is not None else row["AP"]) - row["AP"] for row in label_rows]
+        errors = [[max(v, 0.0) for v in low], [max(v, 0.0) for v in high]]
+        axes.errorbar(x, [row["AP"] for row in label_rows], yerr=errors, fmt="o", markersize=5, capsize=2, label=label)
     axes.set_xticks(range(len(sets)), sets, rotation=30, ha="right")
-    axes.set_ylabel("AP (median and range over the seeds)")
+    axes.set_ylabel("AP (median and range over seeds)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, axis="y")
     axes.legend(fontsize="small")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=120, format="png")
+    with replacing(path) as temp:
+        figure.savefig(temp, dpi=120, format="png")
 
 
 def _number(value: float | None) -> str:

@@ -1,9 +1,9 @@
-"""Fine-tune torchvision's FasterRCNN by its own recipe on the data of a configuration: the peer beside a row of the suite.
+"""Fine-tune torchvision's FasterRCNN with torchvision's recipe on the dataset of a configuration, as the suite's baseline.
 
-The recipe is that of torchvision's fine-tuning tutorial and of references/detection: SGD at 0.005 for two images (scaled
-linearly with the batch), momentum 0.9, weight decay 5e-4, a linear warm-up over the first epoch or 1,000 steps, the rate
-divided by ten at 16/26 and 22/26 of the run, horizontal flips, images at a short side of 480, float32. The first stages are
-frozen as torchvision does by default (conv1 and layer1).
+The recipe is that of torchvision's fine-tuning tutorial and references/detection: SGD with learning rate 0.005 for two
+images (scaled linearly with the batch size), momentum 0.9, weight decay 5e-4, linear warm-up over the first epoch or 1,000
+steps, learning rate divided by 10 at 16/26 and 22/26 of the run, horizontal flips, images resized to a short side of 480,
+float32. conv1 and layer1 are frozen, as torchvision does by default.
 """
 
 import itertools
@@ -33,8 +33,15 @@ LR, BATCH = 0.005, 2
 
 
 def build(architecture: str, model: ModelConfig, num_classes: int, short_side: int) -> FasterRCNN:
-    """Return torchvision's detector on a ResNet-18 up to conv4_x ("c4", as the tutorial puts another backbone under it: two
-    fully connected layers are the head), or on a ResNet-50 with a feature pyramid ("fpn")."""
+    """Return torchvision's detector.
+
+    Args:
+        architecture: "c4" for a ResNet-18 up to conv4_x with a head of two fully connected layers (as in the tutorial's
+            example of another backbone), "fpn" for a ResNet-50 with FPN.
+        model: names the backbone's weights and recipe.
+        num_classes: number of foreground classes.
+        short_side: of the resized images.
+    """
     assert model.weights is not None
     sizes: dict[str, Any] = {"min_size": short_side, "max_size": 1333}
     if architecture == "fpn":
@@ -58,7 +65,7 @@ def train(config: Config, output: Path, architecture: str = "c4", short_side: in
     pycocotools), and write metrics.json into ``output``.
 
     Raises:
-        ValueError: the loss became non-finite, as torchvision's own script ends then.
+        ValueError: the loss became non-finite; torchvision's script stops too.
     """
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,18 +86,18 @@ def train(config: Config, output: Path, architecture: str = "c4", short_side: in
             min(1.0, 0.001 + step / max(warmup, 1)) * 0.1 ** ((step >= steps * 16 / 26) + (step >= steps * 22 / 26))
         ),
     )
-    began = time.perf_counter()
+    start = time.perf_counter()
     model.train()
     for images, targets in itertools.islice(_batches(dataset, batch, config.seed), steps):
         losses = model([i.to(device) for i in images], [{k: v.to(device) for k, v in t.items()} for t in targets])
         loss = sum(losses.values())
         if not torch.isfinite(loss):
-            raise ValueError(f"loss is {float(loss)}: training ends")
+            raise ValueError(f"loss is {float(loss)}: training stopped")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         scheduler.step()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     report = evaluate(val.to_coco(), _detections(model.eval(), val, source.read, device))
     output.mkdir(parents=True, exist_ok=True)
     write_report(report, output)
@@ -99,7 +106,7 @@ def train(config: Config, output: Path, architecture: str = "c4", short_side: in
 
 
 def _batches(dataset: TrainSet, batch: int, seed: int) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
-    """Endless shuffled batches of images at their own size, float RGB 0..1, flipped with probability one half."""
+    """Yield infinite shuffled batches of images at their original size, float RGB 0..1, flipped with probability 0.5."""
     rng = np.random.default_rng(seed)
     records, usable = dataset.records, dataset.usable()
     order = itertools.chain.from_iterable(rng.permutation(usable) for _ in itertools.count())
@@ -107,15 +114,15 @@ def _batches(dataset: TrainSet, batch: int, seed: int) -> Iterator[tuple[list[Te
         images, targets = [], []
         for i in itertools.islice(order, batch):
             image = torch.from_numpy(dataset.read(records.files[i]).copy()).permute(2, 0, 1).float() / 255
-            where = records.objects(i)
-            keep = dataset.objects.keep[where]
-            boxes = torch.from_numpy(dataset.objects.boxes[where][keep])
+            objects = records.objects(i)
+            keep = dataset.objects.keep[objects]
+            boxes = torch.from_numpy(dataset.objects.boxes[objects][keep])
             if rng.random() < 0.5:
                 image = image.flip(-1)
                 boxes = boxes.clone()
                 boxes[:, [0, 2]] = image.shape[-1] - boxes[:, [2, 0]]
             images.append(image)
-            targets.append({"boxes": boxes, "labels": torch.from_numpy(records.labels[where][keep])})
+            targets.append({"boxes": boxes, "labels": torch.from_numpy(records.labels[objects][keep])})
         yield images, targets
 
 
@@ -124,9 +131,9 @@ def _detections(model: FasterRCNN, records: Any, read: Any, device: torch.device
     results = []
     for i, image_id in enumerate(records.image_ids):
         image = torch.from_numpy(read(records.files[i]).copy()).permute(2, 0, 1).float() / 255
-        (found,) = model([image.to(device)])
+        (detections,) = model([image.to(device)])
         for (x1, y1, x2, y2), label, score in zip(
-            found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), strict=True
+            detections["boxes"].tolist(), detections["labels"].tolist(), detections["scores"].tolist(), strict=True
         ):
             box = [x1, y1, x2 - x1, y2 - y1]
             category = records.category_ids[label - 1]

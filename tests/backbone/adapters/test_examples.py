@@ -1,4 +1,4 @@
-"""The examples in the docstrings, as they stand there."""
+"""Doctests of the adapters."""
 
 import doctest
 import importlib
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("name", ["torchvision", "timm", "transformers", "detectron2"])
 def test_examples(name):
-    if name != "timm":  # whose face needs no timm
+    if name != "timm":  # that adapter does not import timm
         pytest.importorskip(name)
     result = doctest.testmod(importlib.import_module(f"backbone.adapters.{name}"))
     assert result.attempted >= 2

@@ -5,7 +5,7 @@ from backbone import resnet18, resnet50
 from backbone.adapters.timm import FeaturesOnly
 
 
-def test_the_face_of_features_only():
+def test_features_only_interface():
     net = FeaturesOnly(resnet50(), out_indices=(2, 4))
     assert net.feature_info.channels() == [512, 2048]
     assert net.feature_info.reduction() == [8, 32]
@@ -20,18 +20,18 @@ def test_the_face_of_features_only():
 
 
 def test_equals_timm():
-    """Its weights load strictly, under the same names; maps and what is said of them are the same."""
+    """Key names, feature maps and feature_info equal timm's."""
     timm = pytest.importorskip("timm")
-    theirs = timm.create_model("resnet18", pretrained=False).eval()
+    reference = timm.create_model("resnet18", pretrained=False).eval()
     net = resnet18().eval()
-    net.load_state_dict(theirs.state_dict())
+    net.load_state_dict(reference.state_dict())
     features = timm.create_model("resnet18", pretrained=False, features_only=True, out_indices=(0, 1, 4)).eval()
-    features.load_state_dict(theirs.state_dict(), strict=False)
-    ours = FeaturesOnly(net, out_indices=(0, 1, 4))
+    features.load_state_dict(reference.state_dict(), strict=False)
+    features_only = FeaturesOnly(net, out_indices=(0, 1, 4))
     for key in ("channels", "reduction", "module_name"):
-        assert getattr(ours.feature_info, key)() == getattr(features.feature_info, key)()
+        assert getattr(features_only.feature_info, key)() == getattr(features.feature_info, key)()
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        for a, b in zip(ours(x), features(x), strict=True):
+        for a, b in zip(features_only(x), features(x), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(net(x), theirs(x), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(net(x), reference(x), rtol=1e-6, atol=1e-6)

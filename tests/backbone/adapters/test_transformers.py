@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from backbone.adapters.transformers import ResDetBackbone, ResDetConfig  # noqa: E402
 
 
-def test_the_interface(tmp_path):
+def test_backbone_interface(tmp_path):
     backbone = transformers.AutoBackbone.from_config(
         ResDetConfig(network="resnet18", out_features=["stage2", "stage4"])
     )
@@ -19,8 +19,8 @@ def test_the_interface(tmp_path):
     assert [tuple(m.shape) for m in out.feature_maps] == [(1, 128, 8, 8), (1, 512, 2, 2)]
     assert len(out.hidden_states) == 5
     backbone.save_pretrained(tmp_path)
-    again = ResDetBackbone.from_pretrained(tmp_path).eval()
-    assert torch.equal(again(x).feature_maps[1], out.feature_maps[1])
+    loaded = ResDetBackbone.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(x).feature_maps[1], out.feature_maps[1])
 
 
 def test_in_detr():
@@ -45,7 +45,7 @@ def test_in_detr():
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for n, p in detector.named_parameters() if "layer4" in n)
 
 
-def test_what_a_checkpoint_lacks_is_initialised(tmp_path):
+def test_missing_keys_are_initialised(tmp_path):
     ResDetBackbone(ResDetConfig(network="resnet18")).save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     state = {k: v for k, v in load_file(path).items() if "layer4" not in k}

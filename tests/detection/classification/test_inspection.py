@@ -38,7 +38,7 @@ def test_cifar_networks_default_to_32_pixels(capsys):
         (["resnet51"], "did you mean resnet50?"),
         (["resnet50", "--size", "1", "2", "3"], "a side, or height and width"),
         (["resnet50", "--size", "0"], "at least 1"),
-        (["resnet50", "--size", "1", "--stem-pool", "ceil"], "take a larger one"),
+        (["resnet50", "--size", "1", "--stem-pool", "ceil"], "use a larger one"),
         (["cifar_resnet20", "--output-stride", "8"], None),
     ],
 )
