@@ -184,8 +184,7 @@ def run_job(job: Job) -> dict[str, Any]:
 
             metrics: Any = torchvision_recipe.train(config, folder, job.peer)
         else:
-            report = train_config(config, folder, resume=(folder / "last.pth").exists(), config_name=job.config)
-            metrics = report.metrics if report is not None else {}
+            metrics = train_config(config, folder, resume=(folder / "last.pth").exists(), config_name=job.config) or {}
         result |= {name: metrics.get(name) for name in (*METRICS, "AP75")}
     except (ValueError, OSError) as error:
         result["error"] = str(error)
