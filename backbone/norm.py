@@ -11,6 +11,7 @@ from torch.nn.modules import module as _global
 
 NormName = Literal["bn", "frozen_bn", "sync_bn", "gn", "none"]
 NormFactory = Callable[[int], nn.Module]
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # the base of all batch norms, synchronised ones included
 
 
 class FrozenBatchNorm2d(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backbone.blocks import BasicBlock, Block, Bottleneck, Shortcut, StrideIn
 from backbone.features import FeatureSpec
-from backbone.norm import FrozenBatchNorm2d, NormFactory, NormName, conv_norm, norm_factory
+from backbone.norm import BATCH_NORM, FrozenBatchNorm2d, NormFactory, NormName, conv_norm, norm_factory
 from backbone.recipe import StemPool
 
 OutputStride = Literal[32, 16, 8]
@@ -26,7 +26,6 @@ _POOLS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,
 }
 # the statistics of these belong to a batch; in a frozen part they become constants
-_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class ResNet(nn.Module):
@@ -305,7 +304,7 @@ def _parts(net: ResNet) -> list[list[nn.Module]]:
 
 
 def _frozen(norm: NormFactory) -> NormFactory:
-    return FrozenBatchNorm2d if isinstance(norm(32), _BATCH_NORMS) else norm
+    return FrozenBatchNorm2d if isinstance(norm(32), BATCH_NORM) else norm
 
 
 def _check_choice(name: str, value: object, choices: Any) -> None:
@@ -331,6 +330,7 @@ _TABLE: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
     "wide_resnet50_2": (Bottleneck, (3, 4, 6, 3), 1, 128),
     "wide_resnet101_2": (Bottleneck, (3, 4, 23, 3), 1, 128),
 }
+DEPTHS = {name: depths for name, (_, depths, _, _) in _TABLE.items()}  # blocks of each stage
 _CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 _PLAIN = {"plain18": "resnet18", "plain34": "resnet34"}
 

@@ -14,7 +14,7 @@ ALLOWED = {
     "modeling": {"backbone", "ops"},
     "config": {"backbone", "modeling"},  # defaults and names are their constructors'
     "utils": set(),
-    "data": {"config", "ops", "utils"},
+    "data": {"backbone", "config", "ops", "utils"},
     "evaluation": {"data", "utils"},
     "checkpoint": {"backbone", "config", "modeling", "utils"},
     "dataset_check": {"config", "data", "modeling", "ops", "utils"},

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from backbone.blocks import BasicBlock, Bottleneck
 from backbone.layouts import to_detectron2, to_torchvision
-from backbone.resnet import Conv5, ResNet, Trunk
+from backbone.resnet import DEPTHS, Conv5, ResNet, Trunk
 
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_DEPTHS = {layers: DEPTHS[f"resnet{layers}"] for layers in (18, 34, 50, 101, 152)}
 _NORMS = {"FrozenBN": "frozen_bn", "BN": "bn", "SyncBN": "sync_bn", "GN": "gn"}
 
 

@@ -18,7 +18,7 @@ from detection.classification.config import ImageDataConfig
 from detection.data.annotations import DataError
 from detection.data.image import SUFFIXES, UnreadableImage, read_image
 from detection.data.loader import TrainBatchSampler, init_worker
-from detection.data.synthetic import CLASSES, draw_crop
+from detection.data.synthetic import CLASSES, VAL_SEED, draw_crop
 
 _LOG = logging.getLogger(__name__)
 _CIFAR_SIDE = 32
@@ -139,7 +139,7 @@ def _generate_shapes(config: ImageDataConfig, split: str, name: str) -> Labelled
     if not name.isdigit() or int(name) < 1:
         raise DataError(f"data.{split} must be a number of images, got {name!r}")
     # another seed, so that the two share no image
-    seed = config.seed + (1_000_003 if split == "val" else 0)
+    seed = config.seed + (VAL_SEED if split == "val" else 0)
     labels = np.arange(int(name)) % len(CLASSES)
     rngs = (np.random.default_rng((seed, config.crop, i)) for i in range(len(labels)))
     images = np.stack([draw_crop(rng, int(label) + 1, config.crop)[0] for rng, label in zip(rngs, labels, strict=True)])

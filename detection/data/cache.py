@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backbone import hub
+
 _LOG = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
 FORMAT_VERSION = 1  # cache files of another version are ignored
@@ -88,7 +90,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def cache_dir() -> Path:
     """Return ``$RESDET_CACHE``/annotations, or ~/.cache/resdet/annotations."""
-    return Path(os.environ.get("RESDET_CACHE", Path.home() / ".cache" / "resdet")) / "annotations"
+    return hub.cache_dir() / "annotations"
 
 
 def encode_json(value: object) -> NDArray[np.uint8]:

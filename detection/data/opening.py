@@ -9,7 +9,7 @@ from detection.data.annotations import Annotations, DataError, TrainObjects
 from detection.data.coco import annotation_file
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
 from detection.data.loader import ImageReader
-from detection.data.synthetic import draw_image, shapes_records
+from detection.data.synthetic import VAL_SEED, draw_image, shapes_records
 from detection.data.voc import read_voc, year_folders
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def open_source(config: DataConfig, *, train: bool = True, config_name: str = ""
         return Source(
             shapes_records(_count(config.train, "train"), config.seed) if train else None,
             # another seed, so that the two share no image
-            shapes_records(_count(config.val, "val"), config.seed + 1_000_003) if config.val else None,
+            shapes_records(_count(config.val, "val"), config.seed + VAL_SEED) if config.val else None,
             draw_image,
         )
     data_format, root = get_format(config.format), Path(config.root).expanduser()

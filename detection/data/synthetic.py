@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from detection.data.annotations import Annotations, Strings
 
+VAL_SEED = 1_000_003  # added to the seed of a validation set, so that it shares no image with training
 CLASSES = ("crescent", "cross", "disc", "square", "star", "triangle")
 SIZE_RANGE = (16.0, 200.0)  # longer side of an object's box in pixels, log-uniform
 IMAGE_SIZES = ((256, 320), (320, 256), (288, 288))  # height, width

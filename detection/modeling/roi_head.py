@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from backbone.norm import BATCH_NORM
 from detection.modeling.box_coder import BoxCoder
 from detection.modeling.losses import box_loss, classification_loss, normaliser
 from detection.modeling.matcher import FOREGROUND, IGNORED, Matcher
@@ -159,8 +160,7 @@ class RoIHead(nn.Module):
 
     def _uses_batch_statistics(self) -> bool:
         """Whether regions change each other's outputs: the head has batch norms, and they are in training."""
-        batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
-        return any(isinstance(m, batch_norms) and m.training for m in self.head.modules())
+        return any(isinstance(m, BATCH_NORM) and m.training for m in self.head.modules())
 
     @torch.no_grad()
     def _sample(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from backbone.norm import BATCH_NORM
 from detection.data.loader import Batch
 
 # means over the sampled regions
@@ -47,7 +48,7 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     norms = [
         module
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training and module.track_running_stats
+        if isinstance(module, BATCH_NORM) and module.training and module.track_running_stats
     ]
     for norm in norms:
         norm.track_running_stats = False

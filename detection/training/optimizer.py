@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from backbone.norm import BATCH_NORM
 from detection.config import SolverConfig
 
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)
+NORMS = (BATCH_NORM, nn.GroupNorm)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, norm_decay: bool) -> list[dict[str, Any]]:

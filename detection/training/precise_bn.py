@@ -6,12 +6,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from backbone.norm import BATCH_NORM
+
 
 @contextmanager
 def measuring_statistics(model: nn.Module) -> Iterator[None]:
     """Within, forward passes measure the batch norms of ``model`` anew, as means over all of them, as the ResNet paper does
     before it fixes them (appendix A): the running averages of training lag behind the weights."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORM)]
     before = [norm.momentum for norm in norms]
     was_training = model.training
     for norm in norms:
