@@ -13,7 +13,7 @@ Main = Callable[[Sequence[str] | None], int]
 _MODULE = "detection.commands.{}"
 _IMPORT = "--import"
 # errors that are the user's to mend, and say how; RESDET_TRACEBACK=1 shows where they come from, log.txt always
-_USER_ERRORS = (ValueError, TypeError, OSError)
+_USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 COMMANDS = {
     "train": "Train and evaluate a detector.",
     "evaluate": "Evaluate external detections.",

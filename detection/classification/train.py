@@ -100,7 +100,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         config.network.name,
         describe_solver(solver),
     )
-    loggers = make_loggers(solver.loggers, output) if rank == 0 else []
+    loggers = make_loggers(solver.loggers, output)
     metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS, loggers) if rank == 0 else None
     checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
     evaluator = Evaluator(config, images, val, output)

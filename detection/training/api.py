@@ -88,13 +88,20 @@ def train(
     return Run(folder, metrics, folder / "best.pth")
 
 
-def evaluate(weights: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None) -> dict[str, Any]:
+def evaluate(
+    weights: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    output: str | Path | None = None,
+    model: FasterRCNN | None = None,
+) -> dict[str, Any]:
     """Evaluate a trained detector on its validation set, or on another; return what metrics.json holds.
 
     Args:
         weights: best.pth or last.pth of a run.
         overrides: "key=value" entries that change the run's configuration, such as data.root.
         output: folder for metrics.json, detections.json and images; None keeps none.
+        model: the model to fill, where its backbone or head was a module of your own.
 
     Raises:
         FileNotFoundError, ValueError: weights or data are not as wanted, or there is no validation set.
@@ -103,5 +110,5 @@ def evaluate(weights: str | Path, overrides: Sequence[str] = (), *, output: str 
     config = require_metadata(read_weights(path)).config(str(weights), overrides)
     keys = [key for key in overrides if key.startswith("model.")]
     with tempfile.TemporaryDirectory() as scratch:
-        metrics = evaluate_only(config, path, Path(output or scratch), keys, str(weights))
+        metrics = evaluate_only(config, path, Path(output or scratch), keys, str(weights), model)
     return metrics or {}  # rank 0 has them

@@ -186,11 +186,10 @@ def _fit(
 ) -> dict[str, Any] | None:
     solver, start = config.solver, resumed.step if resumed else 0
     _LOG.info("training on %d images, %s", len(dataset.usable()), describe_solver(solver))
-    metrics, loggers = None, []
+    metrics, loggers = None, make_loggers(solver.loggers, output, given.loggers)
+    for logger in loggers:
+        logger.log_hyperparams(config_to_dict(config))
     if is_leader():
-        loggers = make_loggers(solver.loggers, output, given.loggers)
-        for logger in loggers:
-            logger.log_hyperparams(config_to_dict(config))
         names = (*(f"val_{name}" for name in _LOSSES), *_METRICS)
         metrics = MetricsLog(output, start, _LOSSES, names, loggers)
     checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
@@ -243,7 +242,12 @@ def _read_metrics(output: Path) -> dict[str, Any] | None:
 
 
 def evaluate_only(
-    config: Config, weights: str | Path, output: Path, model_keys: Sequence[str] = (), config_name: str = ""
+    config: Config,
+    weights: str | Path,
+    output: Path,
+    model_keys: Sequence[str] = (),
+    config_name: str = "",
+    given: FasterRCNN | None = None,
 ) -> dict[str, Any] | None:
     """Evaluate a trained detector on the configuration's validation set; write metrics.json and detections.json.
 
@@ -254,6 +258,7 @@ def evaluate_only(
         output: where the files go; earlier ones are moved to a subfolder.
         model_keys: "model.…=…" entries that change the checkpoint's configuration, such as a threshold.
         config_name: for messages.
+        given: the model to fill, where its backbone or head was a module of the user's own.
 
     Returns:
         What metrics.json holds, on rank 0.
@@ -266,7 +271,7 @@ def evaluate_only(
     source = open_source(config.data, train=False, config_name=config_name)
     if source.val is None:
         raise ValueError("data.val is null: there is nothing to evaluate on")
-    model, classes = _trained(config, local_file(weights), model_keys, source)
+    model, classes = _trained(config, local_file(weights), model_keys, source, given)
     if config.data.format == "voc" and set(source.val.classes) <= set(classes.names):
         # a validation set may lack some of the detector's classes
         source = Source(None, read_voc(config.data.root, str(config.data.val), classes.names), source.read)
@@ -283,10 +288,12 @@ def evaluate_only(
     return None if evaluator.report is None else evaluator.report.to_json()
 
 
-def _trained(config: Config, weights: Path, model_keys: Sequence[str], source: Source) -> tuple[FasterRCNN, Classes]:
+def _trained(
+    config: Config, weights: Path, model_keys: Sequence[str], source: Source, given: FasterRCNN | None
+) -> tuple[FasterRCNN, Classes]:
     file = read_weights(weights)
     if not is_detectron2(file.tensors):
-        model, _, classes = read_detector(file, model_keys)
+        model, _, classes = read_detector(file, model_keys, given)
         return model, classes
     records = source.records
     model = build_model(config.model, len(records.classes))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from runs import SMALL, go
 
+from detection import evaluate
 from detection.cli import run
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -68,7 +69,9 @@ def test_predict(example, tmp_path):
 def test_own_head(example):
     variables, _ = example("own_head.py")
     assert variables["loaded"].roi_head.classes.in_features == 64
-    assert variables["run"].metrics["AP"] is not None
+    run = variables["run"]
+    assert run.metrics["AP"] is not None
+    assert evaluate(run.best, model=variables["model"]) == run.metrics
 
 
 def test_own_format_from_the_command_line(tmp_path, capsys):

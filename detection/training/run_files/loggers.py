@@ -7,11 +7,13 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from detection.utils.distributed import is_leader
+
 _LOG = logging.getLogger(__name__)
 
 
 class GuardedLogger(Logger):
-    """A logger whose errors are warnings; after one it gets nothing more.
+    """A logger whose errors are warnings; after one it gets nothing more. Only rank 0 logs.
 
     Args:
         logger: of Lightning, or any object with ``log_metrics(metrics, step)``.
@@ -49,7 +51,7 @@ class GuardedLogger(Logger):
 
     def _call(self, name: str, *args: Any, **kwargs: Any) -> None:
         method: Callable[..., Any] | None = getattr(self.logger, name, None)
-        if method is None or self.failed:
+        if method is None or self.failed or not is_leader():
             return
         try:
             method(*args, **kwargs)
