@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detection.config import SolverConfig
+from detection.training.average import MovingAverage
 from detection.training.finite_check import FiniteCheck, PendingCheck, non_finite_names
 from detection.training.optimizer import NORMS, make_optimizer, parameter_groups, slower
 from detection.training.replay import NonFiniteLossError
@@ -43,12 +43,7 @@ class TrainingModule(L.LightningModule):
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self.solver, self.seed, self.output = solver, seed, output
         self.schedule = make_schedule(solver)
-        decay = solver.ema
-        self.average = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
-        )
-        if self.average is not None:
-            self.average.requires_grad_(False)  # DDP would wait for its gradients
+        self.average = MovingAverage(model, solver.ema) if solver.ema else None
         self.losses: dict[str, Tensor] = {}
         self.gradient_norm: Tensor | None = None  # of the last step, before clipping
         self.loss = 0.0  # of the last step, the mean over all processes and micro-batches

@@ -11,7 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from detection import build_model
-from detection.config import AnchorConfig, ModelConfig, RoIConfig, RPNConfig
+from detection.checkpoint.metadata import Classes
+from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig, RPNConfig, SolverConfig
+from detection.data.loader import Batch, to_device
+from detection.training.detection_module import DetectionModule
 
 SIZE = (96, 128)
 
@@ -100,3 +103,27 @@ def test_a_gpu_waits_for_nothing(architecture):
             model.eval().detect(model.batch(images), [SIZE] * 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_batch_of_the_loader_trains_on_a_gpu(monkeypatch):
+    """From uint8 images on the host to updated weights: moved once, then nothing is mixed between devices or read back."""
+    config = Config(model=ModelConfig(**SMALL), solver=SolverConfig(clip_norm=1.0, optimizer="adamw", max_iter=5))
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *args, **kwargs: self)  # channels_last: no fake tensor can
+    with FakeTensorMode():
+        images = [torch.zeros(3, *SIZE, dtype=torch.uint8) for _ in range(2)]
+        targets = [{"boxes": torch.rand(n, 4), "labels": torch.ones(n, dtype=torch.int64)} for n in (2, 0)]
+        batch = Batch(images, targets, [0, 1], [SIZE] * 2, [True] * 2)
+        with torch.device("cuda"):
+            module = DetectionModule(build_model(config.model, 3), config, Classes(("a", "b", "c"), (1, 2, 3)))
+        moved = to_device(batch, torch.device("cuda"))
+        assert all(image.device.type == "cuda" for image in moved.images)
+        with NoCopies(), torch.device("cuda"):
+            losses = module.compute_losses(moved, None)
+            assert torch.stack(list(losses.values())).sum().device.type == "cuda"
+            for parameter in module.model.parameters():  # autograd's engine wants a driver
+                parameter.grad = torch.empty_like(parameter)
+            optimizer = module.configure_optimizers()["optimizer"]
+            module.on_before_optimizer_step(optimizer)
+            optimizer.step()
+        assert module.gradient_norm.device.type == "cuda"
+        assert {p.device.type for p in module.parameters()} == {"cuda"}
