@@ -242,7 +242,7 @@ def test_pictures_that_the_file_says_and_the_recipe_does_not(tmp_path):
     torch.save({"model": state | {"pixel_mean": torch.tensor([103.53, 116.28, 123.675])}}, tmp_path / "a.pth")
     assert read_weights(tmp_path / "a.pth").recipe == "detectron2"
     torch.save({"model": state | {"pixel_mean": torch.tensor([123.675, 116.28, 103.53])}}, tmp_path / "b.pth")
-    with pytest.raises(ValueError, match="there is no recipe here for these weights"):
+    with pytest.raises(ValueError, match="no recipe is defined for these weights"):
         read_weights(tmp_path / "b.pth")
 
 
