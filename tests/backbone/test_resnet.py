@@ -161,7 +161,7 @@ def test_shortcut_a():
     assert torch.equal(pad(x)[0, 0], torch.tensor([[0.0, 2], [6, 8]]))
     assert not pad(x)[0, 1:].any()
     assert list(pad.parameters()) == []
-    with pytest.raises(ValueError, match="cannot go from 64 to 32"):
+    with pytest.raises(ValueError, match="cannot reduce channels from 64 to 32"):
         ZeroPad(64, 32, 1)
 
 
@@ -223,7 +223,7 @@ def test_cifar_networks(plain):
     }
     weighted = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(weighted) == 20
-    with pytest.raises(ValueError, match="conv2_x to conv5_x, and this network has 3 stages"):
+    with pytest.raises(ValueError, match="conv2_x to conv5_x, this one has 3 stages"):
         split_c4(net)
 
 
