@@ -8,7 +8,7 @@ from torch import nn
 
 
 @contextmanager
-def recompute_statistics(model: nn.Module) -> Iterator[None]:
+def precise_bn_statistics(model: nn.Module) -> Iterator[None]:
     """Recompute batch norm statistics as plain averages over the forward passes inside the context.
 
     The moving averages of training lag behind the weights; the ResNet paper recomputes them before it freezes batch norms

@@ -15,7 +15,7 @@ from detection.data.synthetic import CLASSES, draw_crop
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Target
 from detection.ops.device import autocast
-from detection.training.precise_bn import recompute_statistics
+from detection.training.precise_bn import precise_bn_statistics
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 100  # crops per DataLoader batch
@@ -119,7 +119,7 @@ def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfi
                 "pretraining: step %d/%d  %s  %.0f s", step, config.iterations, text, time.perf_counter() - started
             )
             recent.clear()
-    with recompute_statistics(model):
+    with precise_bn_statistics(model):
         for i in range(_STATISTICS_BATCHES):
             losses(pools[i % len(pools)])
 

@@ -75,8 +75,8 @@ def fit(
                 raise
             raise OSError(
                 f"data loading failed at step {trainer.global_step + 1}: {str(error).partition(chr(10))[0]} If a DataLoader "
-                "worker was killed, memory probably ran out: lower data.workers. If it timed out, the disk is slow or data.timeout "
-                "too short. --resume continues from the last checkpoint"
+                "worker was killed, memory probably ran out: lower data.workers. If it timed out, the disk is slow or "
+                "data.timeout too short. --resume continues from the last checkpoint"
             ) from error
     return trainer
 

@@ -61,8 +61,8 @@ class Interruption(StepCallback):
 
     @contextlib.contextmanager
     def interruptible_evaluation(self, trainer: L.Trainer) -> Iterator[None]:
-        """Let a signal interrupt an evaluation inside the context: save a checkpoint, from which a resumed run evaluates again,
-        and exit. Distributed processes finish the evaluation, since they synchronise in it."""
+        """Let a signal interrupt an evaluation inside the context: save a checkpoint, from which a resumed run evaluates
+        again, and exit. Distributed processes finish the evaluation, since they synchronise in it."""
         if not self.previous_handlers or not self.single_process:
             yield
             return
