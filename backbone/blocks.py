@@ -1,4 +1,4 @@
-"""The two residual blocks of the paper (figure 5) with its shortcuts A, B and C, or none. Knows norms, not networks."""
+"""The two residual blocks of the paper (figure 5) with its shortcuts A, B and C, or none."""
 
 from typing import Literal
 
@@ -14,23 +14,23 @@ Shortcut = Literal["B", "A", "C", "none"]
 def conv(
     cin: int, cout: int, kernel: int, norm: NormFactory, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """A convolution that keeps the map's size at stride 1; it has a bias only where no norm follows."""
+    """Return a convolution with "same" padding at stride 1; it has a bias only if no norm follows."""
     padding = dilation * (kernel // 2)
     bias = isinstance(norm(cout), nn.Identity)
     return nn.Conv2d(cin, cout, kernel, stride, padding, dilation, groups, bias=bias)
 
 
 class ZeroPad(nn.Module):
-    """Option A of the paper: every ``stride``-th point, and zeros for the channels that are new; no parameters."""
+    """Shortcut A of the paper: subsample by ``stride`` and pad new channels with zeros; no parameters."""
 
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         super().__init__()
         if cout < cin:
-            raise ValueError(f"shortcut A adds channels, and cannot go from {cin} to {cout}; take B")
+            raise ValueError(f"shortcut A cannot reduce channels from {cin} to {cout}; use B")
         self.added, self.stride = cout - cin, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]."""
+        """Subsample and pad: [N, cin, H, W] -> [N, cout, ceil(H / stride), ceil(W / stride)]."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
 
     def extra_repr(self) -> str:
@@ -38,8 +38,8 @@ class ZeroPad(nn.Module):
 
 
 def make_shortcut(kind: Shortcut, cin: int, cout: int, stride: int, norm: NormFactory) -> nn.Module | None:
-    """The module beside the residual function, None for the identity (section 3.3): A pads with zeros and B projects (1x1)
-    where the size changes; C always projects."""
+    """Return the shortcut's module, None for the identity (section 3.3): A pads with zeros and B projects (1x1) where the
+    size changes; C always projects."""
     if kind == "none" or (kind != "C" and stride == 1 and cin == cout):
         return None
     if kind == "A":
@@ -48,18 +48,18 @@ def make_shortcut(kind: Shortcut, cin: int, cout: int, stride: int, norm: NormFa
 
 
 class Block(nn.Module):
-    """What both blocks share: ``relu(branch(x) + shortcut(x))``. ``downsample`` is torchvision's name for the shortcut.
+    """Base class of both blocks: ``relu(branch(x) + shortcut(x))``. ``downsample`` is torchvision's name for the shortcut.
 
     Args:
         cin: input channels.
-        width: the stage's; the output has ``expansion`` times as many channels.
-        mid: channels of a bottleneck's 3x3 convolution; a basic block has none but ``width``.
+        width: base channels of the stage; the output has ``expansion`` times as many.
+        mid: channels of a bottleneck's 3x3 convolution; must equal ``width`` for a basic block.
         stride: of the block.
-        dilation: of the 3x3 convolutions (torchvision refuses it for basic blocks; the definition is the bottleneck's).
+        dilation: of the 3x3 convolutions (torchvision does not support it for basic blocks; defined as for bottlenecks).
         groups: of a bottleneck's 3x3 convolution (ResNeXt).
-        stride_in: "1x1" as in the paper and MSRA's weights, "3x3" as torchvision trains ("v1.5"); a basic block has only
-            3x3 convolutions, and strides in the first.
-        shortcut: A, B or C of the paper, or "none" for its plain nets: ``relu(branch(x))``.
+        stride_in: "1x1" as in the paper and MSRA's weights, "3x3" as torchvision trains ("v1.5"); a basic block has
+            the stride in its first convolution.
+        shortcut: A, B or C of the paper, or "none" for its plain networks: ``relu(branch(x))``.
         norm: channels -> norm layer.
     """
 
@@ -70,7 +70,7 @@ class Block(nn.Module):
     plain: bool
 
     def branch(self, x: Tensor) -> Tensor:
-        """The residual function F(x) up to and with its last norm."""
+        """Compute the residual function F(x), including its last norm."""
         raise TypeError(f"{type(self).__name__} must define branch(x)")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ class Block(nn.Module):
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions, as :class:`Block` says.
+    """Two 3x3 convolutions; arguments as in :class:`Block`.
 
     Raises:
-        ValueError: groups or a width for the middle: those are the bottleneck's alone.
+        ValueError: ``groups`` is not 1 or ``mid`` is not ``width``; only bottlenecks support them.
     """
 
     expansion = 1
@@ -113,8 +113,8 @@ class BasicBlock(Block):
         super().__init__()
         if groups != 1 or mid != width:
             raise ValueError(
-                f"a BasicBlock has groups=1 and one width, got groups={groups} and {mid} within {width} channels; "
-                "take a network of bottlenecks (50 layers and more)"
+                f"a BasicBlock requires groups=1 and mid=width, got groups={groups} and mid={mid} for width={width}; "
+                "use a network with bottlenecks (50 layers and more)"
             )
         self.conv1 = conv(cin, width, 3, norm, stride, dilation)
         self.bn1 = norm(width)
@@ -130,7 +130,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3, 1x1 with four times the width going out, as :class:`Block` says."""
+    """1x1, 3x3 and 1x1 convolutions with 4 * width output channels; arguments as in :class:`Block`."""
 
     expansion = 4
     norms = ("bn1", "bn2", "bn3")

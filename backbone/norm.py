@@ -1,4 +1,4 @@
-"""Normalisation layers: a frozen batch norm, its folding into a convolution, and norms by name. Knows torch alone."""
+"""Normalisation layers: frozen batch norm, its folding into a convolution, synchronised batch norm, and norms by name."""
 
 from collections.abc import Callable
 from typing import Any, Literal, cast, get_args
@@ -18,7 +18,7 @@ class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose statistics and affine parameters are constants, as in the ResNet paper's appendix A.
 
     The four tensors are buffers under the names of ``torch.nn.BatchNorm2d``, so its state dicts load; the counter
-    ``num_batches_tracked`` is dropped on the way. In evaluation the output equals ``BatchNorm2d``'s bit for bit.
+    ``num_batches_tracked`` is ignored. In evaluation mode the output equals ``BatchNorm2d``'s bit for bit.
 
     Args:
         num_features: channels C of the input [N, C, H, W].
@@ -40,7 +40,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift, each [C] float32: the norm is ``x * scale + shift``."""
+        """Return scale and shift, each [C] float32: the norm is ``x * scale + shift``."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -56,10 +56,13 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, in training: torch's ``SyncBatchNorm``, and on CPUs, which that one (and
-    DistributedDataParallel, of its subclasses) refuses, the same written out. In one process it is ``BatchNorm2d``."""
+    """Batch norm over the batches of all processes in training.
 
-    process_group = None  # all
+    On GPUs it is torch's ``SyncBatchNorm``. That one does not run on CPUs, nor does DistributedDataParallel accept its
+    subclasses there, so on CPUs the same is implemented here. In a single process it is ``BatchNorm2d``.
+    """
+
+    process_group = None  # all processes
     _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def forward(self, input: Tensor) -> Tensor:
@@ -70,24 +73,26 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return nn.SyncBatchNorm.forward(cast(nn.SyncBatchNorm, self), x)
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         sums = torch.cat((exact.sum(dim=(0, 2, 3)), exact.new_tensor([x.numel() / x.shape[1]])))
-        total = _over_processes(sums)
+        total = _all_reduce_sum(sums)
         count, mean = total[-1], total[:-1] / total[-1]
-        centred = exact - mean[:, None, None]  # squares of the whole would leave few digits of a small variance
-        variance = _over_processes(centred.square().sum(dim=(0, 2, 3))) / count
+        centred = exact - mean[:, None, None]  # E[x^2] - E[x]^2 would lose precision for a small variance
+        variance = _all_reduce_sum(centred.square().sum(dim=(0, 2, 3))) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None
             self.num_batches_tracked.add_(1)
-            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean), share)
-                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), share)
+                self.running_mean.lerp_(mean.to(self.running_mean), momentum)
+                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var), momentum)
         normed = centred * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             normed = normed * self.weight[:, None, None] + self.bias[:, None, None]
         return normed.to(x.dtype)
 
 
-class _SumOverProcesses(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
+    """Sum a tensor over all processes, with a gradient."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.clone()
@@ -96,35 +101,35 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # every process' loss depends on every process' terms
+        # each process's loss depends on every process's input
         (total,) = (gradient.clone() for gradient in gradients)
         dist.all_reduce(total)
         return total
 
 
-def _over_processes(x: Tensor) -> Tensor:
-    total: Tensor = _SumOverProcesses.apply(x)
+def _all_reduce_sum(x: Tensor) -> Tensor:
+    total: Tensor = _AllReduceSum.apply(x)
     return total
 
 
 def freeze_norms(module: nn.Module) -> nn.Module:
-    """Replaces every batch norm (2d, or synchronised) of a module by a FrozenBatchNorm2d with its numbers.
+    """Replace every BatchNorm2d and SyncBatchNorm of a module by a FrozenBatchNorm2d with the same values.
 
     Returns:
-        The module itself, changed in place; a batch norm that is given alone comes back as a new module.
+        The module itself, changed in place; a new module if it is itself a batch norm.
 
     Raises:
-        ValueError: a norm keeps no statistics, so that there is nothing to freeze, or is a subclass, which may do more than
-            norming (timm's BatchNormAct2d also activates).
+        ValueError: a norm has no running statistics to freeze, or is a subclass, which may do more than normalise (timm's
+            BatchNormAct2d also applies an activation).
     """
     return _freeze_norms(module, {})
 
 
-def _freeze_norms(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
+def _freeze_norms(module: nn.Module, replaced: dict[int, nn.Module]) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
         if type(module) not in (nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm2d):
             raise ValueError(
-                f"{type(module).__name__} is more than a batch norm, and cannot be replaced by a frozen one"
+                f"{type(module).__name__} is a subclass of batch norm, and cannot be replaced by FrozenBatchNorm2d"
             )
         if module.running_mean is None or module.running_var is None:
             raise ValueError("a batch norm without running statistics cannot be frozen (track_running_stats=False)")
@@ -133,11 +138,11 @@ def _freeze_norms(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
             frozen.weight, frozen.bias = module.weight.detach().clone(), module.bias.detach().clone()
         frozen.running_mean, frozen.running_var = module.running_mean.clone(), module.running_var.clone()
         return frozen.train(module.training)
-    for name, child in module._modules.items():  # a child that stands there twice, too
+    for name, child in module._modules.items():  # not named_children(), which skips a module registered twice
         if child is not None:
-            if id(child) not in done:
-                done[id(child)] = _freeze_norms(child, done)
-            module._modules[name] = done[id(child)]
+            if id(child) not in replaced:
+                replaced[id(child)] = _freeze_norms(child, replaced)
+            module._modules[name] = replaced[id(child)]
     return module
 
 
@@ -187,10 +192,10 @@ _FACTORIES: dict[str, NormFactory] = {
 
 
 def norm_factory(norm: NormName | NormFactory) -> NormFactory:
-    """The callable ``channels -> module`` behind a norm's name; a callable is its own.
+    """Return the callable ``channels -> module`` of a norm's name; a callable is returned as it is.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: unknown name.
     """
     if callable(norm):
         return norm

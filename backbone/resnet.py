@@ -1,5 +1,5 @@
-"""The residual networks of the paper's table 1, its plain and CIFAR-10 nets, ResNeXt and wide ones, and the split into
-trunk and conv5_x.
+"""ResNets of the paper's table 1, its plain and CIFAR-10 networks, ResNeXt and Wide ResNet, and the split into trunk and
+conv5_x.
 
 Key names are torchvision's (conv1, bn1, layer1..layer4, fc), so its weights load strictly; conv2_x of the paper is
 layer1, conv5_x is layer4.
@@ -25,40 +25,40 @@ _POOLS: dict[str, Callable[[], nn.Module]] = {
     "ceil": lambda: nn.MaxPool2d(3, 2, 0, ceil_mode=True),
     "none": nn.Identity,
 }
-# the statistics of these belong to a batch; in a frozen part they become constants
 
 
 class ResNet(nn.Module):
-    """A residual network with a classifier on top.
+    """A residual network with a classifier.
 
     Args:
         block: BasicBlock or Bottleneck.
-        depths: blocks in conv2_x, conv3_x, …; four for ImageNet's nets, three for CIFAR-10's.
+        depths: blocks in conv2_x, conv3_x, …; four stages for ImageNet networks, three for CIFAR-10.
         num_classes: outputs of the classifier.
-        widths: of the stages, one a depth; a bottleneck gives four times as many channels.
+        widths: base channels of each stage; a bottleneck outputs four times as many.
         norm: "bn", "frozen_bn", "sync_bn", "gn", "none", or a callable channels -> module.
-        conv5_norm: the same for conv5_x alone; None means ``norm``. A frozen trunk under a conv5_x that learns from
-            scratch needs a norm that learns.
+        conv5_norm: the same for conv5_x alone; None means ``norm``. A conv5_x that is trained from scratch on a frozen
+            trunk needs a trainable norm.
         shortcut: "B" (projections where sizes change), "A" (zero padding), "C" (projections throughout), or "none" for
-            a plain net.
-        stride_in: "3x3" (torchvision's) or "1x1" (the paper's, MSRA's and detectron2's): where a bottleneck strides.
+            a plain network.
+        stride_in: "3x3" (torchvision's) or "1x1" (the paper's, MSRA's and detectron2's): the convolution of a
+            bottleneck that has the stride.
         stem_pool: "pad1", or "ceil" for Caffe's rule (no padding, sizes rounded up), or "none" for no pooling.
-        stem_width, stem_kernel, stem_stride: of conv1 (64, 7 and 2; CIFAR-10's nets 16, 3 and 1).
+        stem_width, stem_kernel, stem_stride: channels, kernel size and stride of conv1 (64, 7, 2; for CIFAR-10 16, 3, 1).
         output_stride: 32, or 16 or 8 to dilate the last stages instead; as in torchvision the first dilated block keeps
             the old dilation.
-        replace_stride_with_dilation: the same stage by stage, a truth value for each but the first (torchvision's
-            keyword); excludes ``output_stride``.
-        dilate_first: the first block of a dilated stage has the new dilation too (detectron2's DC5).
-        freeze_at: 0..1 + stages; 1 freezes conv1, 2 also conv2_x, and so on (detectron2's counting). Batch norms in there
-            become FrozenBatchNorm2d.
-        in_channels: of the input.
-        groups, width_per_group: of the bottlenecks (ResNeXt, wide).
-        bottleneck_widths: channels of the bottlenecks' 3x3 convolutions, one a stage, in place of what ``groups`` and
-            ``width_per_group`` give.
-        zero_init_residual: every block begins as its shortcut: the branch's last norm has weight 0.
+        replace_stride_with_dilation: the same per stage, one bool for each but the first (torchvision's keyword);
+            excludes ``output_stride``.
+        dilate_first: the first block of a dilated stage uses the new dilation too (detectron2's DC5).
+        freeze_at: 0..1 + stages; 1 freezes conv1, 2 also conv2_x, and so on (detectron2's counting). Batch norms in
+            frozen stages become FrozenBatchNorm2d.
+        in_channels: channels of the input.
+        groups, width_per_group: of the bottlenecks' 3x3 convolutions (ResNeXt, Wide ResNet).
+        bottleneck_widths: channels of the bottlenecks' 3x3 convolutions, one per stage, instead of those computed from
+            ``groups`` and ``width_per_group``.
+        zero_init_residual: initialise the weight of each branch's last norm to 0, so that a block starts as its shortcut.
 
     Raises:
-        ValueError: an argument outside of the choices above.
+        ValueError: an argument is not one of the choices above.
     """
 
     layer1: nn.Sequential
@@ -122,14 +122,14 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = _POOLS[stem_pool]()
 
-        reached = stem_stride
-        specs = {"c1": FeatureSpec(stem_width, reached)}
+        total_stride = stem_stride
+        specs = {"c1": FeatureSpec(stem_width, total_stride)}
         if stem_pool != "none":
-            reached *= 2
+            total_stride *= 2
         if replace_stride_with_dilation is None:
-            replace_stride_with_dilation = [reached * 2**i > output_stride for i in range(1, stages)]
+            replace_stride_with_dilation = [total_stride * 2**i > output_stride for i in range(1, stages)]
         elif output_stride != 32:
-            raise ValueError("output_stride and replace_stride_with_dilation say the same thing: give one of them")
+            raise ValueError("output_stride and replace_stride_with_dilation are mutually exclusive: set one of them")
         _check_count("replace_stride_with_dilation", replace_stride_with_dilation, stages - 1)
         cin, dilation = stem_width, 1
         for i, depth in enumerate(depths):
@@ -137,7 +137,7 @@ class ResNet(nn.Module):
             previous = dilation
             if i and replace_stride_with_dilation[i - 1]:
                 stride, dilation = 1, dilation * 2
-            reached *= stride
+            total_stride *= stride
             blocks = []
             for b in range(depth):
                 blocks.append(
@@ -155,23 +155,23 @@ class ResNet(nn.Module):
                 )
                 cin = widths[i] * block.expansion
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
-            specs[f"c{i + 2}"] = FeatureSpec(cin, reached)
+            specs[f"c{i + 2}"] = FeatureSpec(cin, total_stride)
 
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(cin, num_classes)
         self.specs: dict[str, FeatureSpec] = specs
         self._initialise(zero_init_residual)
-        for part in _parts(self)[:freeze_at]:
-            for module in part:
+        for stage_modules in _modules_by_stage(self)[:freeze_at]:
+            for module in stage_modules:
                 module.requires_grad_(False)
 
     @property
     def stages(self) -> list[nn.Sequential]:
-        """conv2_x, conv3_x, …"""
+        """The stages conv2_x, conv3_x, …"""
         return [getattr(self, f"layer{i}") for i in range(1, len(self.specs))]
 
     def _initialise(self, zero_residual: bool) -> None:
-        """He et al.'s initialisation for rectifiers, as torchvision applies it (fan out)."""
+        """Initialise convolutions with He et al.'s normal initialisation for ReLU, fan-out mode, as torchvision does."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -180,11 +180,11 @@ class ResNet(nn.Module):
             elif zero_residual and isinstance(module, Block):
                 scale = getattr(getattr(module, module.norms[-1]), "weight", None)
                 if scale is None:
-                    raise ValueError("zero_init_residual needs norms with a weight, and these have none")
+                    raise ValueError("zero_init_residual requires normalisation layers with a weight")
                 nn.init.zeros_(scale)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
-        """The maps c1 (the stem before pooling), c2, … of a normalised image [N, C, H, W], finest first."""
+        """Return the feature maps c1 (the stem before pooling), c2, … of normalised images [N, C, H, W], finest first."""
         maps = {"c1": stem(self, x)}
         x = self.maxpool(maps["c1"])
         for i, stage in enumerate(self.stages):
@@ -192,22 +192,22 @@ class ResNet(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, num_classes] of a normalised image [N, C, H, W]."""
+        """Return logits [N, num_classes] of normalised images [N, C, H, W]."""
         *_, x = self.features(x).values()
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
 def stem(net: "ResNet | Trunk", x: Tensor) -> Tensor:
-    """conv1 with its norm and rectifier: [N, 64, ceil(H / 2), ceil(W / 2)]."""
+    """Apply conv1, its norm and ReLU: [N, C, H, W] -> [N, 64, ceil(H / 2), ceil(W / 2)]."""
     return net.relu(conv_norm(net.conv1, net.bn1, x))
 
 
 class Trunk(nn.Module):
-    """A ResNet up to one of its stages, sharing its parameters: image [N, 3, H, W] -> [N, C, ceil(H/S), ceil(W/S)].
+    """A ResNet up to one of its stages, sharing its parameters: images [N, 3, H, W] -> [N, C, ceil(H/S), ceil(W/S)].
 
     Args:
         net: the network.
-        last: name of the map that it ends with; ``spec`` describes that map.
+        last: name of the output feature map; ``spec`` describes it.
     """
 
     def __init__(self, net: ResNet, last: str = "c4") -> None:
@@ -222,17 +222,17 @@ class Trunk(nn.Module):
         self.stride_in, self.stem_pool = net.stride_in, net.stem_pool
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """c1 (the stem before pooling), c2, … up to the last."""
-        found = [stem(self, x)]
-        x = self.maxpool(found[0])
+        """Return the feature maps c1 (the stem before pooling), c2, … up to the last."""
+        maps = [stem(self, x)]
+        x = self.maxpool(maps[0])
         for i in range(1, self.count + 1):
             x = getattr(self, f"layer{i}")(x)
-            found.append(x)
-        return found
+            maps.append(x)
+        return maps
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(stem(self, x))
-        for i in range(1, self.count + 1):  # without a hold on the maps before
+        for i in range(1, self.count + 1):  # keeps no reference to earlier maps
             x = getattr(self, f"layer{i}")(x)
         return x
 
@@ -240,15 +240,15 @@ class Trunk(nn.Module):
 class Conv5(nn.Module):
     """conv5_x of a ResNet, sharing its parameters: RoI features [R, C4, S, S] -> [R, C5, S/2, S/2].
 
-    ``spec.stride`` counts image pixels per step, as everywhere: half the trunk's resolution at stride 32.
+    ``spec.stride`` is relative to the image, as everywhere: 32 is half the trunk's resolution.
 
     Args:
         net: the network.
-        strided: False for regions of which every second row and column was left out already, [R, C4, S/2, S/2]: the same
-            result where the stride is in 1x1 convolutions, which look at nothing else.
+        strided: False for RoI features that are already subsampled by 2, [R, C4, S/2, S/2]: the same result where the
+            stride is in 1x1 convolutions, which read no other positions.
 
     Raises:
-        ValueError: not strided, and a 3x3 convolution has the stride.
+        ValueError: ``strided`` is False, and a 3x3 convolution has the stride.
     """
 
     def __init__(self, net: ResNet, strided: bool = True) -> None:
@@ -261,46 +261,46 @@ class Conv5(nn.Module):
 
 
 def strides_in_1x1(stage: nn.Sequential) -> bool:
-    """Whether a stage halves its map by 1x1 convolutions alone, so that three of four points of the map do not count."""
+    """Return whether a stage downsamples in 1x1 convolutions only, so that three of four input positions are unused."""
     strided = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
     return bool(strided) and all(m.kernel_size == (1, 1) and m.stride == (2, 2) for m in strided)
 
 
 def _without_stride(stage: nn.Sequential) -> nn.Sequential:
-    """The stage with stride 1; modules without a stride and all parameters are shared, the stage itself stays as it is."""
+    """Return a copy of the stage with stride 1 that shares all parameters, and modules without a stride, with it."""
     if not strides_in_1x1(stage):
-        raise ValueError("only a stage that strides in its 1x1 convolutions can do without the stride")
+        raise ValueError("strided=False requires a stage whose stride is in its 1x1 convolutions")
 
-    def twin(module: nn.Module) -> nn.Module:
+    def copy_with_stride_1(module: nn.Module) -> nn.Module:
         if not any(isinstance(m, nn.Conv2d) and m.stride != (1, 1) for m in module.modules()):
             return module
-        other = copy.copy(module)  # with the same tables of parameters and buffers
-        other._modules = {name: twin(child) for name, child in module._modules.items() if child is not None}
-        if isinstance(other, nn.Conv2d):
-            other.stride = (1, 1)
-        return other
+        clone = copy.copy(module)  # a shallow copy, which shares parameters and buffers
+        clone._modules = {n: copy_with_stride_1(child) for n, child in module._modules.items() if child is not None}
+        if isinstance(clone, nn.Conv2d):
+            clone.stride = (1, 1)
+        return clone
 
-    found = twin(stage)
-    assert isinstance(found, nn.Sequential)
-    return found
+    result = copy_with_stride_1(stage)
+    assert isinstance(result, nn.Sequential)
+    return result
 
 
 def split_c4(net: ResNet) -> tuple[Trunk, Conv5]:
-    """The network split behind conv4_x, as the ResNet paper's appendix A uses it for detection.
+    """Split a network after conv4_x, as in the ResNet paper's appendix A for detection.
 
-    Both parts share the network's parameters and keep its key names; the classifier stays behind.
+    Both modules share the network's parameters and keep its key names; the classifier is dropped.
 
     Raises:
         ValueError: the network has no conv5_x.
     """
     if len(net.stages) != 4:
-        raise ValueError(f"the split wants conv2_x to conv5_x, and this network has {len(net.stages)} stages")
+        raise ValueError(f"split_c4 expects a network with conv2_x to conv5_x, this one has {len(net.stages)} stages")
     return Trunk(net), Conv5(net)
 
 
-def _parts(net: ResNet) -> list[list[nn.Module]]:
-    parts: list[list[nn.Module]] = [[net.conv1, net.bn1]]
-    return parts + [[stage] for stage in net.stages]
+def _modules_by_stage(net: ResNet) -> list[list[nn.Module]]:
+    stages: list[list[nn.Module]] = [[stage] for stage in net.stages]
+    return [[net.conv1, net.bn1], *stages]
 
 
 def _frozen(norm: NormFactory) -> NormFactory:
@@ -312,9 +312,9 @@ def _check_choice(name: str, value: object, choices: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
-def _check_count(name: str, values: Sequence[Any], wanted: int) -> None:
-    if len(values) != wanted:
-        raise ValueError(f"{name} must have {wanted} values for these depths, got {len(values)}: {tuple(values)}")
+def _check_count(name: str, values: Sequence[Any], expected: int) -> None:
+    if len(values) != expected:
+        raise ValueError(f"{name} must have {expected} values for these depths, got {len(values)}: {tuple(values)}")
 
 
 # The depth table (He et al., table 1; ResNeXt; Wide ResNet): block, blocks per stage, groups, width_per_group.
@@ -342,7 +342,7 @@ def _factory(name: str) -> Callable[..., ResNet]:
         return ResNet(block, depths, num_classes, groups=groups, width_per_group=width_per_group, **options)
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"{name} with blocks {depths}; ``options`` are the keywords of :class:`ResNet`."
+    build.__doc__ = f"Build {name} with {depths} blocks; ``options`` are keyword arguments of :class:`ResNet`."
     return build
 
 
@@ -352,30 +352,30 @@ def _plain_factory(name: str, residual: str) -> Callable[..., ResNet]:
         return FACTORIES[residual](num_classes, **(options | {"shortcut": "none"}))
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"The layers of {residual} without its shortcuts (figure 3, middle)."
+    build.__doc__ = f"Build {residual} without its shortcuts (He et al., figure 3, middle)."
     return build
 
 
 def _check_plain(name: str, options: dict[str, Any]) -> None:
     if options.get("shortcut", "none") != "none":
-        raise ValueError(f"{name} has no shortcuts, got shortcut={options['shortcut']!r}; take the residual network")
+        raise ValueError(f"{name} has no shortcuts, got shortcut={options['shortcut']!r}; use the residual network")
 
 
 def cifar_resnet(depth: int, plain: bool = False, num_classes: int = 10, **options: Any) -> ResNet:
-    """The paper's networks for CIFAR-10 (section 4.2): a 3x3 conv1 of 16 channels, then three stages of (depth - 2) / 6
-    blocks with 16, 32 and 64 channels at 32, 16 and 8 px, and shortcuts A.
+    """Build the paper's network for CIFAR-10 (section 4.2): a 3x3 conv1 with 16 channels, then three stages of
+    (depth - 2) / 6 basic blocks with 16, 32 and 64 channels at 32, 16 and 8 px, and shortcut A.
 
     Args:
         depth: 6n + 2: 20, 32, 44, 56, 110, 1202.
-        plain: without the shortcuts.
+        plain: whether to leave out the shortcuts.
         num_classes: outputs of the classifier.
-        options: other keywords of :class:`ResNet`.
+        options: other keyword arguments of :class:`ResNet`.
 
     Raises:
-        ValueError: another depth.
+        ValueError: the depth is not 6n + 2.
     """
-    n, rest = divmod(depth - 2, 6)
-    if rest or n < 1:
+    n, remainder = divmod(depth - 2, 6)
+    if remainder or n < 1:
         raise ValueError(f"the depth must be 6n + 2 (20, 32, 44, 56, 110, 1202), got {depth}")
     if plain:
         _check_plain(f"cifar_plain{depth}", options)
@@ -392,10 +392,10 @@ NAMES = (*FACTORIES, *_CIFAR)
 
 
 def network(name: str, **options: Any) -> ResNet:
-    """The network of a name: those of torchvision, plain18, plain34, cifar_resnet20 to cifar_plain1202.
+    """Build a network by name: torchvision's ResNets, plain18, plain34, cifar_resnet20 to cifar_plain1202.
 
     Raises:
-        ValueError: no such network; names the nearest.
+        ValueError: unknown name; suggests the closest.
     """
     if name in _CIFAR:
         depth, plain = _CIFAR[name]
@@ -403,7 +403,7 @@ def network(name: str, **options: Any) -> ResNet:
     if name not in FACTORIES:
         near = difflib.get_close_matches(name, NAMES, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"no network {name!r}; {hint}There are {', '.join(NAMES)}")
+        raise ValueError(f"unknown network {name!r}; {hint}available: {', '.join(NAMES)}")
     return FACTORIES[name](**options)
 
 

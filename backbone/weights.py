@@ -1,8 +1,7 @@
-"""Weights into a network: read a file without running it, copy, and report. What tensors are called elsewhere is in
-layouts.py.
+"""Load weights into a network: read a file without executing code from it, copy matching tensors, report the rest.
 
 Reads torch.save files (tensors only), safetensors, and the pickles of Caffe2/detectron2's ImageNet models through an
-unpickler that knows arrays and plain containers alone.
+unpickler restricted to arrays and plain containers. Key mappings between layouts are in layouts.py.
 """
 
 import io
@@ -24,8 +23,8 @@ from backbone.layouts import Layout, layout_of, to_torchvision
 from backbone.norm import FrozenBatchNorm2d
 from backbone.recipe import RECIPES, Recipe
 
-# how files of torch.save began before it wrote zip archives: a pickled magic number
-_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# first bytes of torch.save's format before it wrote zip archives: a pickled magic number
+_LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STAGES = {
     "conv1": "conv1",
     "bn1": "conv1",
@@ -38,14 +37,14 @@ _STAGES = {
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a file of weights did to a network. Names are the network's (torchvision's).
+    """The result of loading weights into a network. Names are the network's (torchvision's).
 
     Attributes:
         loaded: tensors copied.
-        missing: tensors of the network that the file lacks; they keep their values.
-        unused: tensors of the file that the network lacks.
+        missing: tensors of the network that the file does not have; their values are unchanged.
+        unused: tensors of the file that the network does not have.
         mismatched: name -> (shape in the network, shape in the file); not copied.
-        recipe: how the weights want pictures and network.
+        recipe: the input normalisation and architecture variant that the weights expect.
     """
 
     loaded: tuple[str, ...]
@@ -59,7 +58,7 @@ class LoadReport:
         for title, names in (
             ("missing", self.missing),
             ("unused", self.unused),
-            ("other shape", tuple(self.mismatched)),
+            ("mismatched", tuple(self.mismatched)),
         ):
             if names:
                 text += f"; {len(names)} {title}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
@@ -68,14 +67,14 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights holds.
+    """The content of a weights file.
 
     Attributes:
-        tensors: under torchvision's names, where they have one, else under the file's own.
-        layout: whose names the file has.
+        tensors: under torchvision's key names where the key is mapped, else under the file's.
+        layout: the key names that the file uses.
         recipe: name of the recipe that the file implies, if any.
-        content: all of it: what else the file says of itself.
-        source: the file, for messages.
+        content: everything in the file, metadata included.
+        source: the file's path, for messages.
     """
 
     tensors: dict[str, Tensor]
@@ -88,44 +87,44 @@ class Weights:
 def load_weights(
     net: nn.Module | Sequence[nn.Module], source: str | Path | Weights, recipe: str | None = None
 ) -> LoadReport:
-    """Copies a file's weights into a network.
+    """Copy a file's weights into a network.
 
     Args:
-        net: a ResNet, or the parts of one that together keep its names (what ``split_c4`` returns).
-        source: .pth, .safetensors, or a Caffe2/detectron2 .pkl of an ImageNet model; or what
-            :func:`read_weights` made of it.
-        recipe: name of the recipe that the weights were trained with; None takes the file's own (its "recipe" entry, or
-            detectron2's for its pickles), else "torchvision". Key names do not tell: MSRA's weights also come under
-            torchvision's keys.
+        net: a ResNet, or the submodules of one that together keep its key names (as returned by ``split_c4``).
+        source: .pth, .safetensors, or a Caffe2/detectron2 .pkl of an ImageNet model; or the
+            :class:`Weights` that :func:`read_weights` returns.
+        recipe: name of the recipe that the weights were trained with; None uses the file's (its "recipe" entry, or
+            detectron2's for its pickles), else "torchvision". Key names do not identify it: MSRA's weights are also
+            published under torchvision's keys.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not readable as weights, no tensor fits, or the network's stride or pooling contradict
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read as weights, no tensor matches, or the network's stride or pooling contradict
             the recipe.
     """
     parts = [net] if isinstance(net, nn.Module) else list(net)
     weights = source if isinstance(source, Weights) else read_weights(source)
-    own = weights.recipe
-    if recipe and own and recipe != own:
+    file_recipe = weights.recipe
+    if recipe and file_recipe and recipe != file_recipe:
         raise ValueError(
-            f"{weights.source} holds weights of recipe {own!r}, and recipe {recipe!r} was asked for; leave it out or say "
-            f"{own!r} (model.recipe={own})"
+            f"{weights.source} contains weights of recipe {file_recipe!r}, but recipe {recipe!r} was requested; omit it or "
+            f"set {file_recipe!r} (model.recipe={file_recipe})"
         )
-    name = recipe or own or "torchvision"
+    name = recipe or file_recipe or "torchvision"
     if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}: wanted one of {', '.join(RECIPES)}")
+        raise ValueError(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
     for part in parts:
         check_recipe(part, RECIPES[name])
     target: dict[str, Tensor] = {}
     for part in parts:
         target |= part.state_dict()
-    # a running count, which no frozen norm has and many files lack
+    # batch counters, which FrozenBatchNorm2d does not have and many files do not contain
     target = {k: v for k, v in target.items() if not k.endswith("num_batches_tracked")}
     tensors = {k: v for k, v in weights.tensors.items() if not k.endswith("num_batches_tracked")}
     report = _copy(target, tensors, RECIPES[name])
     if not report.loaded:
         raise ValueError(
-            f"{weights.source}: no tensor fits this network. It wants names such as {', '.join(list(target)[:3])}; "
+            f"{weights.source}: no tensor matches this network. It expects keys such as {', '.join(list(target)[:3])}; "
             f"the file has {', '.join(list(tensors)[:3]) or 'no tensors'}"
         )
     return report
@@ -150,83 +149,84 @@ def _copy(target: Mapping[str, Tensor], source: Mapping[str, Tensor], recipe: Re
 
 
 def check_recipe(net: nn.Module, recipe: Recipe) -> None:
-    """Refuses a network that strides or pools otherwise than its weights were trained, which loses accuracy in silence.
+    """Raise for a network whose stride or pooling differs from that of its weights, which would silently lower accuracy.
 
     Raises:
-        ValueError: says what the recipe wants, what the network has, and how to mend it.
+        ValueError: says what the recipe expects, what the network has, and how to fix it.
     """
     has_bottlenecks = any(isinstance(m, Bottleneck) for m in net.modules())
     grouped = any(isinstance(m, Bottleneck) and m.conv2.groups > 1 for m in net.modules())
     if grouped and recipe.name in ("msra", "detectron2"):
         raise ValueError(
-            f"recipe {recipe.name!r} is that of plain bottlenecks; grouped ones (ResNeXt) were trained on other pictures "
-            "and with the stride in the 3x3, for which there is no recipe here"
+            f"recipe {recipe.name!r} is for bottlenecks with groups=1; grouped ones (ResNeXt) were trained with other input "
+            "normalisation and with the stride in the 3x3, for which no recipe is defined"
         )
-    wanted: dict[str, str] = {"stride_in": recipe.stride_in} if has_bottlenecks else {}
-    if getattr(net, "stem_pool", None) != "none":  # without a pooling there is no rule of it to break
-        wanted["stem_pool"] = recipe.stem_pool
-    for key, value in wanted.items():
-        have = getattr(net, key, value)
-        if have != value:
+    expected: dict[str, str] = {"stride_in": recipe.stride_in} if has_bottlenecks else {}
+    if getattr(net, "stem_pool", None) != "none":  # without pooling the recipe's pooling does not apply
+        expected["stem_pool"] = recipe.stem_pool
+    for key, value in expected.items():
+        actual = getattr(net, key, value)
+        if actual != value:
             raise ValueError(
-                f"weights of recipe {recipe.name!r} want a network with {key}={value!r}, this one has {key}={have!r}; "
-                f"build it with {key}={value!r}, or name the weights' true recipe ({', '.join(RECIPES)})"
+                f"weights of recipe {recipe.name!r} expect a network with {key}={value!r}, this one has {key}={actual!r}; "
+                f"build it with {key}={value!r}, or set the weights' actual recipe ({', '.join(RECIPES)})"
             )
 
 
 def require_loaded(parts: nn.Module | Sequence[nn.Module], loaded: Collection[str]) -> None:
-    """Refuses a network whose frozen norms stand on weights that were never loaded.
+    """Raise for a network with frozen stages or frozen normalisation layers whose weights were not loaded.
 
     Args:
-        parts: a ResNet or the parts of one.
-        loaded: names that a file filled (``LoadReport.loaded``).
+        parts: a ResNet or the submodules of one.
+        loaded: names of the tensors that were loaded (``LoadReport.loaded``).
 
     Raises:
-        ValueError: names the stages; frozen statistics that were never measured normalise nothing.
+        ValueError: names the stages; frozen statistics at their initial values do not normalise.
     """
     parts = [parts] if isinstance(parts, nn.Module) else list(parts)
-    bad: dict[str, int] = {}
+    unloaded: dict[str, int] = {}
     for part in parts:
         frozen = {_stage(name) for name, m in part.named_modules() if isinstance(m, FrozenBatchNorm2d)}
         frozen |= {_stage(name) for name, p in part.named_parameters() if not p.requires_grad}
         for key in part.state_dict():
             if key not in loaded and _stage(key) in frozen:
-                bad[_stage(key)] = bad.get(_stage(key), 0) + 1
-    if bad:
-        listed = ", ".join(f"{stage} ({count} tensors)" for stage, count in sorted(bad.items()))
+                unloaded[_stage(key)] = unloaded.get(_stage(key), 0) + 1
+    if unloaded:
+        listed = ", ".join(f"{stage} ({count} tensors)" for stage, count in sorted(unloaded.items()))
         raise ValueError(
-            f"frozen norms over random weights in {listed}: no weights were loaded there, and what is frozen cannot learn "
-            "them. Give weights that hold these parts (--weights FILE), or a norm that learns "
+            f"frozen norms over random weights in {listed}: no weights were loaded there, and frozen parameters are not "
+            "trained. Use weights that contain these stages (--weights FILE), or trainable normalisation layers "
             "(model.norm=bn; for conv5_x alone model.conv5_norm=bn; model.freeze_at=0 if the stage is frozen)"
         )
 
 
 def require_same_network(report: LoadReport) -> None:
-    """Refuses weights of which a part of the network is left over: those of a deeper one fill a shallower one in silence.
+    """Raise for weights with unused tensors in conv1 to conv5_x: a deeper network's would silently fill a shallower one.
 
     Raises:
         ValueError: names the tensors.
     """
-    over = [name for name in report.unused if re.match(r"(conv1|bn1|layer\d+)\.", name)]
-    if over:
+    unused = [name for name in report.unused if re.match(r"(conv1|bn1|layer\d+)\.", name)]
+    if unused:
         raise ValueError(
-            f"the weights are of another network, with {len(over)} more tensors ({', '.join(over[:4])}"
-            f"{', …' if len(over) > 4 else ''}); build the one that they were trained with"
+            f"the weights are of another network, with {len(unused)} more tensors ({', '.join(unused[:4])}"
+            f"{', …' if len(unused) > 4 else ''}); build the network that they were trained with"
         )
 
 
 def require_complete(report: LoadReport) -> None:
-    """Refuses a network of which a part was not loaded, and weights of which a part is left over.
+    """Raise unless every tensor of the network was loaded and every one of the weights was used.
 
     Raises:
         ValueError: names tensors that are missing, of another shape, or of a deeper network.
     """
     require_same_network(report)
-    lacking = (*report.missing, *report.mismatched)
-    if lacking:
+    not_loaded = (*report.missing, *report.mismatched)
+    if not_loaded:
         raise ValueError(
-            f"the weights do not fill this network: {len(lacking)} tensors are missing or of another shape "
-            f"({', '.join(lacking[:4])}{', …' if len(lacking) > 4 else ''}); is it the network that they were trained with?"
+            f"the weights do not match this network: {len(not_loaded)} tensors are missing or of another shape "
+            f"({', '.join(not_loaded[:4])}{', …' if len(not_loaded) > 4 else ''}); is it the network that they were trained "
+            "with?"
         )
 
 
@@ -238,7 +238,7 @@ def _stage(key: str) -> str:
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Reads a file of weights; nothing in it is run.
+    """Read a weights file without executing code from it.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_weights`.
@@ -247,49 +247,49 @@ def read_weights(path: str | Path) -> Weights:
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}")
     content = read_file(path)
-    state = _unwrap(content, path)
+    state_dict = _unwrap(content, path)
     try:
-        tensors = {str(k): torch.as_tensor(v) for k, v in state.items() if isinstance(v, (Tensor, np.ndarray))}
-    except (TypeError, ValueError) as error:  # an array of words or objects
-        raise ValueError(f"{path} holds an array that is no tensor: {error}") from error
-    if tensors and all(name.startswith("module.") for name in tensors):  # saved from within DataParallel
+        tensors = {str(k): torch.as_tensor(v) for k, v in state_dict.items() if isinstance(v, (Tensor, np.ndarray))}
+    except (TypeError, ValueError) as error:  # an array of strings or objects
+        raise ValueError(f"{path} contains an array that is not a tensor: {error}") from error
+    if tensors and all(name.startswith("module.") for name in tensors):  # saved from a DataParallel wrapper
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     layout = layout_of(tensors)
     names = {name: to_torchvision(name, layout) for name in tensors}
     renamed = {names[name] or name: tensor for name, tensor in tensors.items()}
-    if layout == "caffe2":  # what has no name is a trace of training
-        renamed = _caffe2_norms({ours: tensors[name] for name, ours in names.items() if ours is not None})
+    if layout == "caffe2":  # unmapped blobs are training state, such as momentum
+        renamed = _caffe2_norms({key: tensors[name] for name, key in names.items() if key is not None})
     return Weights(renamed, layout, _implied_recipe(content, layout), content, str(path))
 
 
 def read_file(path: Path) -> Any:
-    """The content of a weights file: tensors, arrays and plain containers; nothing in it is run.
+    """Return the content of a weights file (tensors, arrays, plain containers) without executing code from it.
 
     Raises:
-        ValueError: it is none of the known formats, truncated, or holds something else.
+        ValueError: the format is unknown, or the file is truncated or contains other objects.
     """
     data = path.read_bytes()
     try:
-        if data[:4] == b"PK\x03\x04" or data.startswith(_OLD_TORCH):
+        if data[:4] == b"PK\x03\x04" or data.startswith(_LEGACY_TORCH_MAGIC):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if len(data) > 9 and data[8:9] == b"{":
-            # what the file says of itself lies beside the tensors in its header
+            # safetensors keeps a file's metadata in its header
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             return {**header.get("__metadata__", {}), "model": load_safetensors(data)}
         return _with_arrays(_ArrayUnpickler(io.BytesIO(data), encoding="latin1").load())
-    except Exception as error:  # whatever a damaged file makes the readers raise, the user gets one message
+    except Exception as error:  # a damaged file can raise anything in the readers; report one error type
         raise ValueError(
-            f"{path} cannot be read as weights (wanted a torch.save file of tensors, safetensors, or a Caffe2/detectron2 "
+            f"{path} cannot be read as weights (expected a torch.save file of tensors, safetensors, or a Caffe2/detectron2 "
             f"pickle of arrays; {len(data)} bytes): {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
 
 
 class _DType:
-    """A pickled dtype. numpy's own would take any state from a file, flags that make it follow pointers among them."""
+    """A pickled dtype. numpy.dtype.__setstate__ accepts any state, including flags that make it follow pointers."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(f[248]|[iu][1248]|b1)", code):
-            raise pickle.UnpicklingError(f"arrays of {code!r} are no weights")
+            raise pickle.UnpicklingError(f"an array of dtype {code!r} is not allowed in a weights file")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -298,7 +298,7 @@ class _DType:
 
 
 class _Array:
-    """A pickled array: bytes, which are held against dtype and shape before numpy sees them."""
+    """A pickled array; its bytes are checked against dtype and shape before numpy reads them."""
 
     def __init__(self, *_: Any) -> None:
         self.array: Any = None
@@ -313,10 +313,10 @@ def _array_of_bytes(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
         raise pickle.UnpicklingError("an array's dtype or shape is damaged")
     if isinstance(data, str):
         data = data.encode("latin1")
-    found = _Array()
+    result = _Array()
     array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
-    found.array = array.astype(dtype.dtype.newbyteorder("="))  # a copy of its own, in this machine's order
-    return found
+    result.array = array.astype(dtype.dtype.newbyteorder("="))  # a copy, in native byte order
+    return result
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
@@ -324,12 +324,12 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays and plain containers; every other global is refused before it is looked up."""
+    """Unpickle arrays and plain containers; every other global is refused before it is imported."""
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): dict,
         ("numpy", "dtype"): _DType,
-        ("numpy", "ndarray"): None,  # an argument of _reconstruct and nothing else: it cannot be called
+        ("numpy", "ndarray"): None,  # only an argument of _reconstruct; never called
         ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
     }
     for _core in ("numpy.core", "numpy._core"):
@@ -345,7 +345,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _with_arrays(content: Any, depth: int = 3) -> Any:
-    """Dictionaries with numpy's arrays for those that the unpickler built."""
+    """Replace each ``_Array`` in nested dictionaries by its numpy array."""
     if isinstance(content, _Array):
         return content.array
     if isinstance(content, dict) and depth:
@@ -354,17 +354,17 @@ def _with_arrays(content: Any, depth: int = 3) -> Any:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Any]:
-    """The state dict inside the usual wrappers."""
+    """Return the state dict inside the usual wrappers (model, state_dict, blobs)."""
     for key in ("model", "state_dict", "blobs"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: wanted a dictionary of tensors, the file holds a {type(content).__name__}")
+        raise ValueError(f"{path}: expected a dictionary of tensors, the file contains a {type(content).__name__}")
     return content
 
 
 def _caffe2_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Caffe2's norms are affine alone: mean 0 and, after eps, variance 1."""
+    """Add running statistics for Caffe2's affine-only norms: mean 0 and, after eps, variance 1."""
     out = dict(tensors)
     for name, tensor in tensors.items():
         if re.search(r"(?:bn\d|downsample\.1)\.weight$", name):
@@ -375,21 +375,21 @@ def _caffe2_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _implied_recipe(content: Any, layout: Layout) -> str | None:
-    """The recipe that a file's own entries or its layout tell."""
-    own = content.get("recipe") if isinstance(content, dict) else None
-    if isinstance(own, str):
-        return own
+    """Return the recipe given by a file's metadata or implied by its layout, or None."""
+    name = content.get("recipe") if isinstance(content, dict) else None
+    if isinstance(name, str):
+        return name
     if layout == "torchvision":
         return None
-    # torchvision's weights also come in detectron2's layout, by its converter, which names them
+    # detectron2's converter writes torchvision's weights in this layout, with their author
     if content.get("__author__") == "torchvision":
         return "torchvision"
-    state = content.get("model", content)
-    mean = state.get("pixel_mean") if isinstance(state, dict) else None
-    wanted = RECIPES["detectron2"].mean
-    if mean is not None and not np.allclose(np.asarray(mean).ravel(), wanted, atol=0.01):
+    state_dict = content.get("model", content)
+    mean = state_dict.get("pixel_mean") if isinstance(state_dict, dict) else None
+    expected = RECIPES["detectron2"].mean
+    if mean is not None and not np.allclose(np.asarray(mean).ravel(), expected, atol=0.01):
         raise ValueError(
-            f"the file says that its pictures have the mean {np.asarray(mean).ravel().tolist()}, and detectron2's recipe "
-            f"has {wanted}: there is no recipe here for these weights"
+            f"the file has pixel_mean {np.asarray(mean).ravel().tolist()}, and detectron2's recipe has {expected}: no "
+            "recipe is defined for these weights"
         )
     return "detectron2"

@@ -1,4 +1,4 @@
-"""The table of commands: ``resdet COMMAND …``; the scripts of tools/ run the same ones."""
+"""Command-line entry point: ``resdet COMMAND …``; the scripts of tools/ run the same commands."""
 
 import importlib
 import logging
@@ -12,63 +12,63 @@ from detection.utils.distributed import is_leader
 Main = Callable[[Sequence[str] | None], int]
 _MODULE = "detection.commands.{}"
 _IMPORT = "--import"
-# errors that are the user's to mend, and say how; RESDET_TRACEBACK=1 shows where they come from, log.txt always
+# errors that the user can fix; RESDET_TRACEBACK=1 shows their traceback, log.txt always has it
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 COMMANDS = {
     "train": "Train and evaluate a detector.",
     "evaluate": "Evaluate external detections.",
-    "predict": "Detect on your images.",
-    "train-classifier": "Train and evaluate a classifier, whose network can be a detector's trunk.",
-    "classify": "Name what is on images with a classifier.",
-    "degradation": "Train plain and residual networks side by side and draw their errors.",
-    "convert-weights": "Write weights in torchvision's, detectron2's or the own layout.",
-    "inspect": "Print a network's map sizes, parameters and multiply-adds; draw its layers' responses.",
-    "replay": "Repeat a training step whose losses were non-finite, and say where.",
-    "check-dataset": "Report every fault of a data set, and what training does about it.",
+    "predict": "Detect objects on your images.",
+    "train-classifier": "Train and evaluate a classifier, which can pretrain a detector's trunk.",
+    "classify": "Classify images.",
+    "degradation": "Train plain and residual networks of several depths and plot their errors.",
+    "convert-weights": "Write weights in torchvision's, detectron2's or ResDet's layout.",
+    "inspect": "Print a network's feature map sizes, parameters and multiply-adds; plot its layer responses.",
+    "replay": "Repeat a training step whose losses were non-finite, and name the first non-finite layers.",
+    "check-dataset": "Report every issue of a dataset, and how training handles it.",
 }
 
 
 def run(command: str, argv: Sequence[str] | None = None) -> int:
-    """Run a command, as :func:`run_main` says.
+    """Run a command by name with :func:`run_main`.
 
     Args:
         command: a key of ``COMMANDS``.
-        argv: its arguments; None takes the process'.
+        argv: its arguments; None uses ``sys.argv``.
     """
-    # imported by name, so that a command pays for its own imports alone
+    # imported lazily, so that a command loads only its own dependencies
     module = _MODULE.format(command.replace("-", "_"))
     return run_main(lambda arguments: importlib.import_module(module).main(import_plugins(arguments)), argv)
 
 
 def import_plugins(argv: Sequence[str] | None) -> list[str]:
-    """Import what every "--import MODULE" or "--import FILE.py" of a command's arguments names; return the others.
+    """Import the modules and files of all "--import MODULE" and "--import FILE.py" arguments; return the other arguments.
 
     Raises:
-        ValueError: there is no such module or file.
+        ValueError: a module or file does not exist.
     """
-    rest = list(sys.argv[1:] if argv is None else argv)
-    while _IMPORT in rest:
-        place = rest.index(_IMPORT)
-        if place + 1 == len(rest):
-            raise ValueError("--import wants a module's name or a file")
-        name = rest[place + 1]
-        del rest[place : place + 2]
+    remaining = list(sys.argv[1:] if argv is None else argv)
+    while _IMPORT in remaining:
+        position = remaining.index(_IMPORT)
+        if position + 1 == len(remaining):
+            raise ValueError("--import expects a module's name or a file")
+        name = remaining[position + 1]
+        del remaining[position : position + 2]
         try:
             if name.endswith(".py"):
                 runpy.run_path(name)
             else:
-                sys.path.insert(0, os.getcwd())  # as python -m has it
+                sys.path.insert(0, os.getcwd())  # as python -m does
                 importlib.import_module(name)
         except (ModuleNotFoundError, FileNotFoundError) as error:
             raise ValueError(f"--import {name}: {error}") from error
-    return rest
+    return remaining
 
 
 def run_main(command: Main, argv: Sequence[str] | None = None) -> int:
-    """Run a command's function with logging to the screen, and return its exit code.
+    """Run a command's function with logging to stderr, and return its exit code.
 
-    An error that the user can mend is one message and exit code 2. SIGTERM and Ctrl-C end a training with 143 and 130
-    (:mod:`detection.training.callbacks.signals`).
+    Errors that the user can fix are printed as one message, with exit code 2. SIGTERM and Ctrl-C end training with exit
+    codes 143 and 130 (:mod:`detection.training.callbacks.signals`).
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -93,15 +93,15 @@ def run_main(command: Main, argv: Sequence[str] | None = None) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``resdet COMMAND …``."""
+    """Run ``resdet COMMAND …``."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
-        known = "\n".join(f"  {name:17} {about}" for name, about in COMMANDS.items())
-        wanted = bool(argv) and argv[0] in ("-h", "--help")
+        commands = "\n".join(f"  {name:17} {description}" for name, description in COMMANDS.items())
+        help_requested = bool(argv) and argv[0] in ("-h", "--help")
         print(
-            f"usage: resdet COMMAND …\n\n{known}\n\nresdet COMMAND --help says more. Every command takes --import FILE.py: "
-            "Python to run first,\nsuch as what registers a data format.",
-            file=sys.stdout if wanted else sys.stderr,
+            f"usage: resdet COMMAND …\n\n{commands}\n\nresdet COMMAND --help shows a command's options. Every command takes "
+            "--import FILE.py: Python code to run first,\nfor example to register a data format.",
+            file=sys.stdout if help_requested else sys.stderr,
         )
-        return 0 if wanted else 2
+        return 0 if help_requested else 2
     return run(argv[0], argv[1:])

@@ -1,4 +1,4 @@
-"""``resdet convert-weights``: networks and detectors between torchvision's, detectron2's and the own layout."""
+"""Convert weights of networks and detectors between torchvision's, detectron2's and ResDet's layout."""
 
 import logging
 import pickle
@@ -27,79 +27,82 @@ LAYOUTS = ("resdet", "torchvision", "detectron2")
 def convert(
     weights: Weights, to: str, recipe: str | None, config: str | None, classes: str | None, *, backbone: bool
 ) -> dict[str, Any]:
-    """Return what is to be written: {"tensors", "recipe", "to"}, and what the file says of itself.
+    """Return the content to write: {"tensors", "recipe", "to"}, and the file's metadata.
 
     Raises:
-        ValueError: the layout has no place for a tensor, or it is not known what the file holds.
+        ValueError: the layout cannot represent a tensor, or recipe, configuration or classes are unknown.
     """
     metadata = read_metadata(weights)
-    whole = metadata is not None or is_detectron2(weights.tensors)
-    if (metadata is not None or not whole or backbone) and (config or classes):
+    is_detector = metadata is not None or is_detectron2(weights.tensors)
+    if (metadata is not None or not is_detector or backbone) and (config or classes):
         raise ValueError(
-            "--config and --classes are for a detector of detectron2's, whose file does not say them; "
-            f"{weights.source} is no such or says them itself"
+            "--config and --classes are for detectron2 detectors, whose files do not contain them; "
+            f"{weights.source} is not one, or contains them"
         )
     implied = recipe_implied(weights)
     if recipe and implied and recipe != implied:
-        raise ValueError(f"{weights.source} holds weights of recipe {implied!r}, not of {recipe!r}")
-    if whole and not backbone:
+        raise ValueError(f"{weights.source} contains weights of recipe {implied!r}, not {recipe!r}")
+    if is_detector and not backbone:
         metadata = _metadata(weights, config, classes)
         if to == "torchvision":
             raise ValueError(
-                "torchvision's layout holds residual networks and this is a detector: rpn.conv.weight and others have no "
-                "place in it; --backbone writes the network alone"
+                "torchvision's layout is for backbones, and this is a detector: rpn.conv.weight and others cannot be "
+                "represented; --backbone writes only the backbone"
             )
-        state = detector_state(weights)
-        check_state(metadata, state, weights.source)
-        found = {"tensors": state, "recipe": metadata.tree["model"]["recipe"], KEY: metadata.to_dict(), "to": to}
+        state_dict = detector_state(weights)
+        check_state(metadata, state_dict, weights.source)
+        content = {"tensors": state_dict, "recipe": metadata.tree["model"]["recipe"], KEY: metadata.to_dict(), "to": to}
     else:
-        found = {"tensors": _network(weights, whole), "recipe": recipe or implied, "to": to}
-        if not whole and isinstance(weights.content, dict) and CLASSIFIER in weights.content:
-            found[CLASSIFIER] = weights.content[CLASSIFIER]
-        if found["recipe"] is None:
+        content = {"tensors": _backbone_tensors(weights, is_detector), "recipe": recipe or implied, "to": to}
+        if not is_detector and isinstance(weights.content, dict) and CLASSIFIER in weights.content:
+            content[CLASSIFIER] = weights.content[CLASSIFIER]
+        if content["recipe"] is None:
             raise ValueError(
-                f"{weights.source} does not say what images and network its weights expect: give --recipe "
-                f"({', '.join(RECIPES)}; torchvision's and timm's own files are of torchvision)"
+                f"{weights.source} does not name the recipe of its weights: set --recipe "
+                f"({', '.join(RECIPES)}; torchvision for the files of torchvision and timm)"
             )
     if to == "detectron2":
-        _check_detectron2_can(RECIPES[found["recipe"]])
-        rename = to_detectron2 if whole and not backbone else _network_to_detectron2
-        found["tensors"] = rename(found["tensors"])
-    return found
+        _check_detectron2_support(RECIPES[content["recipe"]])
+        rename = to_detectron2 if is_detector and not backbone else _network_to_detectron2
+        content["tensors"] = rename(content["tensors"])
+    return content
 
 
-def _network(weights: Weights, whole: bool) -> dict[str, Tensor]:
-    """Return the tensors of the residual network alone, under torchvision's names."""
-    everything = detector_state(weights) if whole else weights.tensors
-    names = {key: network_name(key) for key in everything}
+def _backbone_tensors(weights: Weights, is_detector: bool) -> dict[str, Tensor]:
+    """Return the tensors of the ResNet alone, under torchvision's key names."""
+    tensors = detector_state(weights) if is_detector else weights.tensors
+    names = {key: network_name(key) for key in tensors}
     unmapped = [key for key, name in names.items() if name is None]
-    if unmapped and not whole:
+    if unmapped and not is_detector:
         raise ValueError(
-            f"{weights.source}: {len(unmapped)} tensors are no part of a residual network of a kind known here: "
-            f"{', '.join(unmapped[:5])}"
+            f"{weights.source}: {len(unmapped)} tensors are not part of a supported ResNet: {', '.join(unmapped[:5])}"
         )
-    found = {name: everything[key] for key, name in names.items() if name is not None}
-    if not found:
-        raise ValueError(f"{weights.source}: there is no residual network in it")
-    return found
+    renamed = {name: tensors[key] for key, name in names.items() if name is not None}
+    if not renamed:
+        raise ValueError(f"{weights.source}: no ResNet found in it")
+    return renamed
 
 
 def _network_to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {network_to_detectron2(name) or name: tensor for name, tensor in tensors.items()}
 
 
-def _check_detectron2_can(recipe: Recipe) -> None:
-    """Warn, or refuse: detectron2 reads neither recipe nor network from a file: its configuration must say them."""
+def _check_detectron2_support(recipe: Recipe) -> None:
+    """Check that detectron2 can run weights of a recipe, and log the settings that its configuration must contain.
+
+    Raises:
+        ValueError: the recipe needs a stem that detectron2 does not have.
+    """
     if recipe.stem_pool != "pad1":
         raise ValueError(
-            f"weights of recipe {recipe.name!r} want a stem that pools by Caffe's rule (stem_pool='ceil'), which "
-            "detectron2's networks do not have: their results would be others there"
+            f"weights of recipe {recipe.name!r} expect a stem with Caffe's ceil-mode pooling (stem_pool='ceil'), which "
+            "detectron2 does not support: results would differ there"
         )
     if recipe.name != "detectron2":
         mean, std = ([round(255 / recipe.scale * v, 3) for v in values] for values in (recipe.mean, recipe.std))
         _LOG.warning(
-            "detectron2 must be told what these weights want: INPUT.FORMAT %s MODEL.PIXEL_MEAN %s MODEL.PIXEL_STD %s "
-            "MODEL.RESNETS.STRIDE_IN_1X1 %s",
+            "detectron2's configuration needs these settings for the weights: INPUT.FORMAT %s MODEL.PIXEL_MEAN %s "
+            "MODEL.PIXEL_STD %s MODEL.RESNETS.STRIDE_IN_1X1 %s",
             recipe.channels,
             mean,
             std,
@@ -108,67 +111,71 @@ def _check_detectron2_can(recipe: Recipe) -> None:
 
 
 def _metadata(weights: Weights, config: str | None, classes: str | None) -> Metadata:
-    """Return what the file says of itself, or else what the command line says of it."""
+    """Return the file's metadata, or for a detectron2 detector that of the command line."""
     metadata = read_metadata(weights)
     if metadata is not None:
         return metadata
-    state = detector_state(weights)
-    if "roi_head.classes.bias" not in state:
+    state_dict = detector_state(weights)
+    if "roi_head.classes.bias" not in state_dict:
         raise ValueError(
-            f"{weights.source} is a detector of detectron2's of a kind that there is not here; of its tensors there is no "
+            f"{weights.source} is a detectron2 detector of an unsupported kind: it has no tensor "
             "roi_heads.box_predictor.cls_score.bias"
         )
     if config is None:
         raise ValueError(
-            f"{weights.source} is a detector that does not say its configuration: give --config, such as "
+            f"{weights.source} is a detector without its configuration: set --config, for example "
             "faster_rcnn_r50_c4_1x.yaml"
         )
-    read = load_config(config)
-    if read.model.recipe != weights.recipe:
+    loaded = load_config(config)
+    if loaded.model.recipe != weights.recipe:
         raise ValueError(
-            f"{weights.source} is of recipe {weights.recipe!r}, and {config} has model.recipe={read.model.recipe}"
+            f"{weights.source} is of recipe {weights.recipe!r}, and {config} has model.recipe={loaded.model.recipe}"
         )
-    return describe(read, class_names(classes, len(state["roi_head.classes.bias"]) - 1))
+    return describe(loaded, class_names(classes, len(state_dict["roi_head.classes.bias"]) - 1))
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write one file, whole or not at all.
+    """Write converted weights to one file, atomically.
 
     Raises:
-        ValueError: the ending is not known.
+        ValueError: unknown suffix, or the format cannot store the content.
     """
-    # views of one storage would be saved twice, or refused
+    # tensors that share storage would be saved twice, or rejected by safetensors
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in content["tensors"].items()}
-    about: dict[str, Any] = {"recipe": content["recipe"]}
-    about |= {key: content[key] for key in (KEY, CLASSIFIER) if key in content}
+    metadata: dict[str, Any] = {"recipe": content["recipe"]}
+    metadata |= {key: content[key] for key in (KEY, CLASSIFIER) if key in content}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         if path.suffix == ".safetensors":
-            if len(about) > 1:
-                raise ValueError("safetensors holds tensors and words alone; a file with classes is written as .pth")
-            save_file(tensors, part, metadata=about)
+            if len(metadata) > 1:
+                raise ValueError("safetensors cannot store class names and configuration: write .pth")
+            save_file(tensors, part, metadata=metadata)
         elif path.suffix == ".pkl" and content["to"] == "detectron2":
             if any(tensor.dtype == torch.bfloat16 for tensor in tensors.values()):
-                raise ValueError("a pickle of arrays has no bfloat16: write .pth")
+                raise ValueError("NumPy arrays do not support bfloat16: write .pth")
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-            part.write_bytes(pickle.dumps({"model": arrays, "__author__": "resdet", **about}, protocol=4))
+            part.write_bytes(pickle.dumps({"model": arrays, "__author__": "resdet", **metadata}, protocol=4))
         elif path.suffix in (".pth", ".pt"):
-            # torchvision's own files are bare, and its recipe is what a bare file is taken for
-            bare = content["to"] == "torchvision" and content["recipe"] == "torchvision"
-            torch.save(tensors if bare else {"model": tensors, **about}, part)
+            # torchvision's files are plain state dicts, and its recipe is the default for those
+            plain = content["to"] == "torchvision" and content["recipe"] == "torchvision"
+            torch.save(tensors if plain else {"model": tensors, **metadata}, part)
         else:
-            raise ValueError(f"{path}: wanted .pth or .safetensors, or .pkl with --to detectron2")
+            raise ValueError(f"{path}: expected .pth or .safetensors, or .pkl with --to detectron2")
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """Return bytes, which can be compared although a value is NaN."""
+    """Return a tensor's bytes, which compare equal also for NaN."""
     return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
 def check_written(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Read the file again, and raise ValueError unless every tensor is there, bit by bit."""
+    """Read a written file back, and compare all tensors.
+
+    Raises:
+        ValueError: a tensor is not bit-equal.
+    """
     content = torch.load(path, weights_only=True) if path.suffix in (".pth", ".pt") else read_weights(path).content
-    found = content.get("model", content)
+    written = content.get("model", content)
     for name, tensor in tensors.items():
-        if not torch.equal(_bytes(torch.as_tensor(found[name])), _bytes(tensor)):
-            raise ValueError(f"{path}: {name} is not what was written; is the disk full?")
+        if not torch.equal(_bytes(torch.as_tensor(written[name])), _bytes(tensor)):
+            raise ValueError(f"{path}: {name} differs from what was written; is the disk full?")

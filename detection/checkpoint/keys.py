@@ -1,7 +1,7 @@
-"""detectron2's names for a whole detector's tensors, and back; the network's part is backbone/layouts.py.
+"""Key mapping between ResDet's and detectron2's detectors; backbone keys are mapped by backbone/layouts.py.
 
-Theirs differ in one thing besides names: the background is the last row of their class layer, the first of ours. Both box
-layers have four rows for each class and none for the background.
+Besides names one thing differs: the background is the last row of detectron2's class layer, and the first of ResDet's.
+Both box layers have four rows per class and none for the background.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 from backbone.layouts import to_detectron2 as network_to_detectron2
 from backbone.layouts import to_torchvision
 
-_PARTS = {
+_PREFIXES = {
     "rpn.conv.": "proposal_generator.rpn_head.conv.",
     "rpn.objectness.": "proposal_generator.rpn_head.objectness_logits.",
     "rpn.deltas.": "proposal_generator.rpn_head.anchor_deltas.",
@@ -21,84 +21,85 @@ _PARTS = {
     "roi_head.classes.": "roi_heads.box_predictor.cls_score.",
     "roi_head.deltas.": "roi_heads.box_predictor.bbox_pred.",
 }
-_PARTS |= {f"trunk.fpn.lateral.{i}.": f"backbone.fpn_lateral{i + 2}." for i in range(4)}
-_PARTS |= {f"trunk.fpn.output.{i}.": f"backbone.fpn_output{i + 2}." for i in range(4)}
-# the network's modules in our names -> theirs; longer ones first
-_NETWORKS = {"trunk.body.": "backbone.bottom_up.", "trunk.": "backbone.", "roi_head.head.": "roi_heads."}
-# their convolutions have no bias beside a norm, and none without one
+_PREFIXES |= {f"trunk.fpn.lateral.{i}.": f"backbone.fpn_lateral{i + 2}." for i in range(4)}
+_PREFIXES |= {f"trunk.fpn.output.{i}.": f"backbone.fpn_output{i + 2}." for i in range(4)}
+# backbone modules in ResDet -> detectron2; longer prefixes first
+_BACKBONES = {"trunk.body.": "backbone.bottom_up.", "trunk.": "backbone.", "roi_head.head.": "roi_heads."}
+# detectron2's ResNet convolutions have no bias
 _BIASES = ("conv1.bias", "conv2.bias", "conv3.bias", "shortcut.bias")
-# buffers of old files that follow from the configuration
-_CONFIGURED = ("proposal_generator.anchor_generator.", "pixel_mean", "pixel_std")
+# buffers of older files that are computed from the configuration
+_IGNORED = ("proposal_generator.anchor_generator.", "pixel_mean", "pixel_std")
 
 
 def is_detectron2(names: Mapping[str, object]) -> bool:
-    """Return whether these are the tensors of a detector of detectron2's, and not of a network alone."""
+    """Return whether tensor names are those of a detectron2 detector, and not of a backbone alone."""
     return any(name.startswith("proposal_generator.") for name in names)
 
 
 def network_name(name: str) -> str | None:
-    """Return the residual network's name of a tensor, also where a detector holds it; None for other tensors."""
-    for place in _NETWORKS:
-        if name.startswith(place):
-            name = name.removeprefix(place)
+    """Return the ResNet key of a tensor of a ResNet or of a detector; None for tensors outside the backbone."""
+    for prefix in _BACKBONES:
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
             break
     return name if network_to_detectron2(name) is not None else None
 
 
 def from_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under the detector's names; those that it has no name for keep theirs."""
-    found = {}
+    """Rename a detectron2 detector's tensors to ResDet's keys; unmapped ones keep their names."""
+    renamed = {}
     for name, tensor in tensors.items():
-        if name.startswith(_CONFIGURED):
+        if name.startswith(_IGNORED):
             continue
-        ours = _ours(name)
-        found[ours] = _roll(ours, tensor, 1)
-    return found
+        key = _from_detectron2_key(name)
+        renamed[key] = _roll_background(key, tensor, 1)
+    return renamed
 
 
 def to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the reverse of :func:`from_detectron2`.
+    """Rename a detector's tensors to detectron2's keys, the inverse of :func:`from_detectron2`.
 
     Raises:
-        ValueError: names the tensors that detectron2's networks have no place for.
+        ValueError: names the tensors without a counterpart in detectron2.
     """
-    found, unmapped = {}, []
+    renamed: dict[str, Tensor] = {}
+    unmapped = []
     for name, tensor in tensors.items():
-        theirs = _theirs(name)
-        if theirs is None:
+        key = _to_detectron2_key(name)
+        if key is None:
             unmapped.append(name)
         else:
-            found[theirs] = _roll(name, tensor, -1)
+            renamed[key] = _roll_background(name, tensor, -1)
     if unmapped:
         raise ValueError(
-            f"detectron2's layout has no place for {len(unmapped)} tensors: {', '.join(unmapped[:5])}"
+            f"detectron2's layout has no counterpart for {len(unmapped)} tensors: {', '.join(unmapped[:5])}"
             f"{', …' if len(unmapped) > 5 else ''}"
         )
-    return found
+    return renamed
 
 
-def _ours(name: str) -> str:
-    for ours, theirs in _PARTS.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    for ours, theirs in _NETWORKS.items():
-        if name.startswith(theirs):
-            inner = to_torchvision(name, "detectron2")
-            return name if inner is None else ours + inner
+def _from_detectron2_key(name: str) -> str:
+    for resdet, detectron2 in _PREFIXES.items():
+        if name.startswith(detectron2):
+            return resdet + name.removeprefix(detectron2)
+    for resdet, detectron2 in _BACKBONES.items():
+        if name.startswith(detectron2):
+            key = to_torchvision(name, "detectron2")
+            return name if key is None else resdet + key
     return name
 
 
-def _theirs(name: str) -> str | None:
-    for ours, theirs in _PARTS.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    for ours, theirs in _NETWORKS.items():
-        if name.startswith(ours):
-            inner = network_to_detectron2(name.removeprefix(ours))
-            return None if inner is None or inner.endswith(_BIASES) else theirs + inner
+def _to_detectron2_key(name: str) -> str | None:
+    for resdet, detectron2 in _PREFIXES.items():
+        if name.startswith(resdet):
+            return detectron2 + name.removeprefix(resdet)
+    for resdet, detectron2 in _BACKBONES.items():
+        if name.startswith(resdet):
+            key = network_to_detectron2(name.removeprefix(resdet))
+            return None if key is None or key.endswith(_BIASES) else detectron2 + key
     return None
 
 
-def _roll(name: str, tensor: Tensor, by: int) -> Tensor:
-    """Move the background's row of the class layer between the front and the end."""
-    return torch.roll(tensor, by, dims=0) if name.startswith("roi_head.classes.") else tensor
+def _roll_background(name: str, tensor: Tensor, shift: int) -> Tensor:
+    """Move the background's row of the class layer between first and last."""
+    return torch.roll(tensor, shift, dims=0) if name.startswith("roi_head.classes.") else tensor

@@ -1,35 +1,35 @@
-"""Names of the classes that well-known data sets have, for weights that do not say them."""
+"""Class names of COCO and VOC, for weights without label maps."""
 
 from detection.checkpoint.metadata import Classes
 
 _COUNTS = {80: "coco", 20: "voc"}
 
 
-def class_names(wanted: str | None, count: int) -> Classes:
-    """Return COCO's, VOC's or other names, with the ids that they have in results.
+def class_names(spec: str | None, count: int) -> Classes:
+    """Return COCO's, VOC's or other class names, with their category ids in results.
 
     Args:
-        wanted: "coco", "voc", names with commas; None goes by ``count``.
-        count: how many there are.
+        spec: "coco", "voc", or comma-separated names; None selects COCO or VOC by ``count``.
+        count: number of classes.
 
     Raises:
-        ValueError: another number of names, or nothing to go by.
+        ValueError: the number of names is not ``count``, or no names are known for it.
     """
-    wanted = wanted or _COUNTS.get(count)
-    if wanted is None:
-        raise ValueError(f"these weights have {count} classes and no names for them: give --classes NAME,NAME,…")
-    if wanted in ("coco", "voc"):
-        names, ids = _coco() if wanted == "coco" else _voc()
+    spec = spec or _COUNTS.get(count)
+    if spec is None:
+        raise ValueError(f"these weights have {count} classes without names: set --classes NAME,NAME,…")
+    if spec in ("coco", "voc"):
+        names, ids = _coco() if spec == "coco" else _voc()
     else:
-        names = tuple(wanted.split(","))
+        names = tuple(spec.split(","))
         ids = tuple(range(1, len(names) + 1))
     if len(names) != count or len(set(names)) != count:
-        raise ValueError(f"these weights have {count} classes, and {len(set(names))} different names were given")
+        raise ValueError(f"these weights have {count} classes, but {len(set(names))} different names were given")
     return Classes(names, ids)
 
 
 def _coco() -> tuple[tuple[str, ...], tuple[int, ...]]:
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # slow to import, and needed here alone
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # slow to import, and only needed here
 
     categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     pairs = [(name, i) for i, name in enumerate(categories) if i and name != "N/A"]

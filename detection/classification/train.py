@@ -36,7 +36,7 @@ from detection.ops.device import autocast
 from detection.training.callbacks.evaluation import Evaluation
 from detection.training.callbacks.metrics_log import MetricsLog, Row
 from detection.training.loop import TrainingModule
-from detection.training.precise_bn import measuring_statistics
+from detection.training.precise_bn import precise_bn_statistics
 from detection.training.resume import LENGTH, MAY_CHANGE, Resumed, last_checkpoint, resumed
 from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
@@ -277,7 +277,7 @@ class Evaluator:
 
 def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, bf16: bool = False) -> None:
     """Recompute the batch norm statistics of ``net`` over normalised batches [N, 3, H, W]."""
-    with measuring_statistics(net):
+    with precise_bn_statistics(net):
         for batch in batches:
             with autocast(batch.device, bf16):
                 net(batch)

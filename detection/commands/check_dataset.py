@@ -1,4 +1,4 @@
-"""``resdet check-dataset``: report every fault of a data set, and what training does about it."""
+"""``resdet check-dataset``: report every issue of a dataset, and how training handles it."""
 
 import argparse
 import json
@@ -12,14 +12,16 @@ from detection.utils.atomic_io import replacing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reports; 1 where something would be lost to training, else 0."""
+    """Print the report. Return 1 if training would drop images or boxes, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", default="faster_rcnn_r101.yaml", help="whose sizes and anchors count")
-    parser.add_argument("--json", type=Path, help="write everything there too")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that decode (default: all cores)"
+        "--config", default="faster_rcnn_r101.yaml", help="configuration whose image sizes and anchors are checked"
     )
-    parser.add_argument("--quick", action="store_true", help="annotations alone: no picture is decoded")
+    parser.add_argument("--json", type=Path, help="also write the full report to this file")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that decode images (default: all cores)"
+    )
+    parser.add_argument("--quick", action="store_true", help="check annotations only, without decoding images")
     parser.add_argument(
         "keys", nargs="*", metavar="key=value", help="data.format=voc|coco data.root=… data.train=… data.val=…"
     )
@@ -30,5 +32,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None:
         with replacing(args.json) as part:
             part.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"everything is in {args.json}")
-    return 1 if any(fault["drops"] for fault in report["faults"]) else 0
+        print(f"full report written to {args.json}")
+    return 1 if any(issue["drops"] for issue in report["faults"]) else 0

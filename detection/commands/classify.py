@@ -1,4 +1,4 @@
-"""``resdet classify``: name what is on images with a classifier."""
+"""``resdet classify``: classify images."""
 
 import argparse
 import json
@@ -19,51 +19,58 @@ _LOG = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns 1 when a file could not be read, after all others are done."""
+    """Run the command. Return 1 if a file could not be read, after processing all others."""
     parser = argparse.ArgumentParser(
-        prog="classify.py", description="Name what is on images and folders of images.", allow_abbrev=False
+        prog="classify.py", description="Classify images and folders of images.", allow_abbrev=False
     )
-    parser.add_argument("--weights", type=Path, required=True, help="a network's weights with its classifier")
-    parser.add_argument("--network", help="default: that of a file that was trained here, else resnet50")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of a network, classifier included")
+    parser.add_argument("--network", help="default: the one in the checkpoint's metadata, else resnet50")
     parser.add_argument(
-        "--recipe", choices=list(RECIPES), help="how the weights want pictures and network (default: the file's own)"
+        "--recipe",
+        choices=list(RECIPES),
+        help="input normalisation and architecture of the weights (default: the file's)",
     )
     parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders that are searched for them"
+        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders to search for images"
     )
-    parser.add_argument("--top", type=int, default=5, help="classes an image (default 5)")
-    parser.add_argument("--short-side", type=int, default=256, help="of the image before the crop (default 256)")
-    parser.add_argument("--crop", type=int, default=224, help="side of the square from the middle (default 224)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers there too")
+    parser.add_argument("--top", type=int, default=5, help="classes per image (default 5)")
+    parser.add_argument(
+        "--short-side",
+        type=int,
+        default=256,
+        help="short side that the image is resized to before the crop (default 256)",
+    )
+    parser.add_argument("--crop", type=int, default=224, help="side of the centre crop (default 224)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to this file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     if args.top < 1 or not 1 <= args.crop <= args.short_side:
         raise ValueError(
-            f"wanted --top of at least 1 and --crop from 1 to --short-side, got {args.top}, {args.crop}, {args.short_side}"
+            f"expected --top of at least 1 and --crop from 1 to --short-side, got {args.top}, {args.crop}, {args.short_side}"
         )
     files = find_images(args.inputs)
     classifier = read_classifier(args.weights, args.network, args.recipe)
     net = classifier.net.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     count = net.fc.out_features
     names = classifier.classes or class_names(count)
-    answers, unreadable = {}, []
+    predictions, unreadable = {}, []
     for file in files:
         try:
-            picture = read_image(file)
+            original = read_image(file)
         except (ValueError, OSError) as error:
             unreadable.append(str(error))
             _LOG.error("skipped: %s", error)
             continue
-        image = resize_center_crop(picture, args.short_side, args.crop).float().div_(255)
+        image = resize_center_crop(original, args.short_side, args.crop).float().div_(255)
         with torch.no_grad():
             scores = net(classifier.recipe.normalise(image.to(args.device))[None])[0].softmax(0)
         best = scores.topk(min(args.top, count))
-        answers[str(file)] = [
+        predictions[str(file)] = [
             {"class": names[i], "score": round(s, 6)} for s, i in zip(*map(Tensor.tolist, best), strict=True)
         ]
-        print(f"{file}  " + "  ".join(f"{a['class']} {a['score']:.3f}" for a in answers[str(file)]))
+        print(f"{file}  " + "  ".join(f"{p['class']} {p['score']:.3f}" for p in predictions[str(file)]))
     if args.json:
-        args.json.write_text(json.dumps(answers, indent=2) + "\n")
+        args.json.write_text(json.dumps(predictions, indent=2) + "\n")
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} files could not be read:\n  " + "\n  ".join(unreadable))
     return 1 if unreadable else 0

@@ -1,4 +1,4 @@
-"""``resdet degradation``: train plain and residual networks side by side and draw their errors."""
+"""``resdet degradation``: train plain and residual networks of several depths and plot their errors."""
 
 import argparse
 import dataclasses
@@ -20,25 +20,27 @@ _LOG = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="degradation.py",
-        description="Train plain and residual networks of several depths by one recipe, and draw their errors.",
+        description="Train plain and residual networks of several depths with the same settings, and plot their errors.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--config", required=True, help="a classifier's YAML file, or the bare name of one in configs/classifiers/"
     )
     parser.add_argument(
-        "--networks", default=",".join(PAPER_NETWORKS), help=f"names with commas (default: {','.join(PAPER_NETWORKS)})"
+        "--networks",
+        default=",".join(PAPER_NETWORKS),
+        help=f"comma-separated names (default: {','.join(PAPER_NETWORKS)})",
     )
-    parser.add_argument("--seeds", default="0,1,2", help="numbers with commas (default: 0,1,2)")
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated integers (default: 0,1,2)")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the cores (default: 1)"
+        "--jobs", type=int, default=1, metavar="N", help="parallel runs, which share the cores (default: 1)"
     )
     parser.add_argument(
-        "--output", type=Path, help="a folder for each run, and the picture (default: output/CONFIG_NAME); finished runs in "
-        "it are kept, others go on where they stopped",
+        "--output", type=Path, help="folder of the runs and the plot (default: output/CONFIG_NAME); finished runs are kept, "
+        "others resumed",
     )  # fmt: skip
     parser.add_argument(
         "keys", nargs="*", metavar="key=value", help="configuration keys to change, the same for all runs"
@@ -48,20 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
     names, seeds = args.networks.split(","), args.seeds.split(",")
     if not all(seed.isdigit() for seed in seeds):
-        raise ValueError(f"--seeds wants whole numbers with commas between them, such as 0,1,2; got {args.seeds}")
+        raise ValueError(f"--seeds expects comma-separated integers, such as 0,1,2; got {args.seeds}")
     for name in names:
         if name not in NAMES:
             with torch.device("meta"):
-                network(name)  # raises, and says which is nearest
+                network(name)  # raises, and suggests the closest name
     config = load(ClassifierConfig, args.config, args.keys, "classifiers")
     if config.data.val is None:
-        raise ValueError("data.val is null: there would be no test error")
+        raise ValueError("data.val is null: the test error needs a validation set")
     if config.mixup or config.cutmix or config.solver.early_stop is not None:
         raise ValueError(
-            "mixed pictures have no training error and stopped runs no end: set mixup=0 cutmix=0 solver.early_stop=null"
+            "mixed images have no training error, and early stopping ends runs at different steps: set mixup=0 cutmix=0 "
+            "solver.early_stop=null"
         )
     if len(set(names)) < len(names) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"a network or seed is given twice: {args.networks}; {args.seeds}")
+        raise ValueError(f"duplicate network or seed: {args.networks}; {args.seeds}")
     output = args.output or Path("output") / Path(args.config).stem
     runs = [
         Run(
@@ -77,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = summarise(runs)
     move_earlier_run(output, ("degradation.json", "degradation.png"))
     (output / "degradation.json").write_text(json.dumps(summary, indent=2) + "\n")
-    picture = output / "degradation.png"
-    draw_errors(curves(runs), picture)
+    plot = output / "degradation.png"
+    draw_errors(curves(runs), plot)
     print_summary(summary)
-    _LOG.info("errors over the steps: %s", picture)
+    _LOG.info("errors over the steps: %s", plot)
     return 0

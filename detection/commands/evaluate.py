@@ -13,17 +13,20 @@ _LOG = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
-        description="COCO's twelve numbers and VOC's mAP of a file of detections.",
+        description="Compute COCO's twelve metrics and VOC's mAP of a detections file.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "detections", type=Path, help="a COCO results list, or a dictionary with images, annotations and categories"
     )
     parser.add_argument(
-        "truth", type=Path, help="COCO annotations, or a VOC folder (with Annotations, or with years that have them)"
+        "truth",
+        type=Path,
+        metavar="ground_truth",
+        help="COCO annotations, or a VOC folder (with Annotations, or with VOC2007 etc. that contain it)",
     )
     parser.add_argument(
         "--voc-iou",
@@ -31,22 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[],
         metavar="IOU",
-        help="further IoUs for VOC's AP (0.5 is always there)",
+        help="additional IoU thresholds for VOC's AP (0.5 is always included)",
     )
-    parser.add_argument("--set", help="VOC: judge on this image set (ImageSets/Main/SET.txt) and not on all images")
+    parser.add_argument("--set", help="VOC: evaluate on this image set (ImageSets/Main/SET.txt) instead of all images")
     parser.add_argument("--output", type=Path, help="folder for metrics.json and per_class.csv")
     args = parser.parse_args(argv)
-    truth = read_voc_ground_truth(args.truth, args.set) if args.truth.is_dir() else read_ground_truth(args.truth)
-    detections = read_detections(args.detections, truth, by_name=args.truth.is_dir())
-    without = len(truth["images"]) - len({d["image_id"] for d in detections})
-    if args.truth.is_dir() and args.set is None and without:
+    ground_truth = read_voc_ground_truth(args.truth, args.set) if args.truth.is_dir() else read_ground_truth(args.truth)
+    detections = read_detections(args.detections, ground_truth, by_name=args.truth.is_dir())
+    without_detections = len(ground_truth["images"]) - len({d["image_id"] for d in detections})
+    if args.truth.is_dir() and args.set is None and without_detections:
         _LOG.warning(
-            "judged on all %d images of %s, %d of them without a detection (--set NAME judges on one image set)",
-            len(truth["images"]),
+            "evaluated on all %d images of %s, %d of them without detections (--set NAME evaluates on one image set)",
+            len(ground_truth["images"]),
             args.truth,
-            without,
+            without_detections,
         )
-    report = evaluate(truth, detections, args.voc_iou)
+    report = evaluate(ground_truth, detections, args.voc_iou)
     print(table(report), end="")
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""``resdet inspect``: print a network's map sizes, parameters and multiply-adds; draw its layers' responses."""
+"""``resdet inspect``: print a network's feature map sizes, parameters and multiply-adds; plot its layer responses."""
 
 import argparse
 import dataclasses
@@ -16,52 +16,56 @@ from detection.classification.inspection import inspect_responses, print_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         prog="inspect_backbone.py",
-        description="Print a network stage by stage: map size, stride, receptive field, parameters, multiply-adds. With "
-        "--responses, draw how strongly the layers of trained networks respond.",
+        description="Print each stage of a network: feature map size, stride, receptive field, parameters, multiply-adds. "
+        "With --responses, plot the standard deviations of layer responses of trained networks.",
         epilog=f"networks: {', '.join(NAMES)}",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="with --responses: of files that do not say it themselves"
+        "name", metavar="NAME", nargs="?", help="with --responses: the network of files whose metadata does not name it"
     )
     parser.add_argument(
         "--size",
         type=int,
         nargs="+",
         metavar="N",
-        help="input in pixels: a side, or height and width (default: 224, or 32)",
+        help="input size in pixels: side, or height and width (default: 224; CIFAR networks 32)",
     )
-    parser.add_argument("--shortcut", choices=get_args(Shortcut), help="default: the network's own")
-    parser.add_argument("--stride-in", choices=get_args(StrideIn), default="3x3", help="where a bottleneck strides")
-    parser.add_argument("--stem-pool", choices=("pad1", "ceil", "none"), help="default: the network's own")
+    parser.add_argument("--shortcut", choices=get_args(Shortcut), help="default: the network's")
+    parser.add_argument(
+        "--stride-in", choices=get_args(StrideIn), default="3x3", help="bottleneck convolution with the stride"
+    )
+    parser.add_argument("--stem-pool", choices=("pad1", "ceil", "none"), help="default: the network's")
     parser.add_argument("--output-stride", type=int, choices=get_args(OutputStride), default=32)
-    parser.add_argument("--classes", type=int, help="outputs of the classifier (default: 1000, or 10)")
-    parser.add_argument("--json", action="store_true", help="print the same as JSON")
-    drawn = parser.add_argument_group("responses")
-    drawn.add_argument(
-        "--responses", type=Path, nargs="+", metavar="FILE", help="best.pth of classifiers, or their weights"
+    parser.add_argument("--classes", type=int, help="outputs of the classifier (default: 1000; CIFAR networks 10)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    responses = parser.add_argument_group("responses")
+    responses.add_argument(
+        "--responses", type=Path, nargs="+", metavar="FILE", help="best.pth of classifiers, or other classifier weights"
     )
-    drawn.add_argument(
-        "--pictures", type=Path, nargs="+", metavar="INPUT", help="image files and folders (default: each file's own "
-        "validation pictures)",
+    responses.add_argument(
+        "--pictures", type=Path, nargs="+", metavar="INPUT", help="image files and folders (default: validation images "
+        "of each file's run)",
     )  # fmt: skip
-    drawn.add_argument("--count", type=int, default=512, help="pictures at most (default: 512)")
-    drawn.add_argument("--output", type=Path, default=Path("responses.png"), help="default: responses.png")
+    responses.add_argument("--count", type=int, default=512, help="maximum number of images (default: 512)")
+    responses.add_argument("--output", type=Path, default=Path("responses.png"), help="default: responses.png")
     args = parser.parse_args(argv)
     if args.responses:
         return inspect_responses(args.responses, args.name, args.pictures, args.count, args.output, as_json=args.json)
     if args.name is None:
-        parser.error("wanted NAME, or --responses FILE …")
-    given = {"shortcut": args.shortcut, "stem_pool": args.stem_pool, "num_classes": args.classes}
-    options = {k: v for k, v in given.items() if v is not None}
-    with torch.device("meta"):  # sizes alone; nothing is computed
+        parser.error("expected NAME, or --responses FILE …")
+    arguments = {"shortcut": args.shortcut, "stem_pool": args.stem_pool, "num_classes": args.classes}
+    options = {k: v for k, v in arguments.items() if v is not None}
+    with torch.device("meta"):  # shapes only, without computation
         net = network(args.name, stride_in=args.stride_in, output_stride=args.output_stride, **options)
     sides = args.size or [32 if args.name.startswith("cifar") else 224]
     if len(sides) > 2 or min(sides) < 1:
-        raise ValueError(f"--size wants a side, or height and width, each at least 1, got {' '.join(map(str, sides))}")
+        raise ValueError(
+            f"--size expects a side, or height and width, each at least 1, got {' '.join(map(str, sides))}"
+        )
     rows = table(net, (sides[0], sides[-1]))
     if args.json:
         print(

@@ -1,4 +1,4 @@
-"""What several commands' parsers share."""
+"""Argument parsers shared by several commands."""
 
 import argparse
 import sys
@@ -8,14 +8,14 @@ from pathlib import Path
 from detection.config import config_help
 
 
-def run_parser(description: str, argv: Sequence[str] | None, schema: type, shelf: str = "") -> argparse.ArgumentParser:
-    """Return the parser of a command that trains from a configuration.
+def run_parser(description: str, argv: Sequence[str] | None, schema: type, folder: str = "") -> argparse.ArgumentParser:
+    """Return the parser of a training command.
 
     Args:
         description: of the command.
-        argv: its arguments; the keys are listed, which takes time, where they ask for help.
-        schema: of its configurations.
-        shelf: where the shipped ones lie in configs/.
+        argv: its arguments; with --help the epilog lists the configuration keys, which takes time.
+        schema: dataclass of its configurations.
+        folder: subfolder of configs/ with its shipped configurations.
     """
     parser = argparse.ArgumentParser(
         description=description,
@@ -23,19 +23,19 @@ def run_parser(description: str, argv: Sequence[str] | None, schema: type, shelf
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help=f"a YAML file, or the bare name of one in configs/{shelf}")
+    parser.add_argument("--config", required=True, help=f"a YAML file, or the bare name of one in configs/{folder}")
     parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
     parser.add_argument("--resume", action="store_true", help="resume from the output folder's last.pth")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val, train nothing")
-    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val without training")
+    parser.add_argument("--print-config", action="store_true", help="print the full configuration and exit")
     parser.add_argument(
-        "keys", nargs="*", metavar="key=value", help="configuration keys to change, e.g. solver.max_iter=1000"
+        "keys", nargs="*", metavar="key=value", help="configuration overrides, e.g. solver.max_iter=1000"
     )
     return parser
 
 
 def quoted(text: str) -> str:
-    """Return a string as YAML reads it back."""
+    """Return a string as a double-quoted YAML scalar."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -1,4 +1,4 @@
-"""``resdet predict``: detect on your images with a trained detector."""
+"""``resdet predict``: detect objects on your images with a trained detector."""
 
 import argparse
 import json
@@ -17,37 +17,42 @@ _LOG = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns 1 when a file could not be read, after all others are done."""
+    """Run the command. Return 1 if a file could not be read, after processing all others."""
     parser = argparse.ArgumentParser(
-        prog="predict.py", description="Detect on images and folders of images.", allow_abbrev=False
+        prog="predict.py", description="Detect objects on images and folders of images.", allow_abbrev=False
     )
     parser.add_argument("--weights", type=Path, required=True, help="best.pth or last.pth of a run")
     parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders that are searched for them"
+        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders to search for images"
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the annotated images and detections.json"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="lowest score that is drawn (all go to the JSON; default 0.5)"
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="minimum score of drawn boxes (detections.json has all; default 0.5)",
     )
-    parser.add_argument("--batch-size", type=int, default=1, help="images at once (default 1)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images per batch (default 1)")
     parser.add_argument(
-        "--cuda-graphs", action="store_true", help="replay a recording for image sizes that come again (on a GPU)"
+        "--cuda-graphs", action="store_true", help="replay a CUDA graph for image sizes that recur (on a GPU)"
     )
     parser.add_argument(
         "--precision",
         choices=("float32", "bf16", "auto"),
         default="auto",
-        help="default: auto, bf16 where it is native",
+        help="default: auto, bf16 where the hardware supports it",
     )
     parser.add_argument(
-        "--padded", action="store_true", help="run the form with a fixed number of slots, as on a GPU (same detections)"
+        "--padded",
+        action="store_true",
+        help="run with proposals and detections padded to fixed shapes, as on a GPU (same detections)",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
-        raise ValueError(f"--batch-size wants at least 1, got {args.batch_size}")
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     files = find_images(args.inputs, exclude=args.output)
     predictor = Predictor(
         args.weights,

@@ -14,13 +14,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the losses of a saved step, and the first modules whose output is non-finite."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("file", type=Path, help="the not_finite.pth of a run's folder")
-    parser.add_argument("--precision", choices=["float32", "bf16"], help="another than the run's")
+    parser.add_argument("--precision", choices=["float32", "bf16"], help="default: the run's")
     args = parser.parse_args(argv)
     if not args.file.exists():
-        raise FileNotFoundError(f"no file {args.file}: wanted the not_finite.pth that a stopped training wrote")
+        raise FileNotFoundError(f"no file {args.file}: expected the not_finite.pth that training wrote")
     content = torch.load(args.file, map_location="cpu", weights_only=True)
     if KEY not in content or "seed" not in content:
-        raise ValueError(f"{args.file} holds no step: wanted the not_finite.pth that a stopped training wrote")
+        raise ValueError(
+            f"{args.file} does not contain a training step: expected the not_finite.pth that training wrote"
+        )
     losses, non_finite = replay(content, args.precision)
     print(f"step {content['step']}, {'bf16' if (args.precision or content['precision']) == 'bf16' else 'float32'}")
     print("images: " + ", ".join(content["files"]))
@@ -29,5 +31,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in non_finite:
         print(line)
     if not non_finite and all(map(torch.isfinite, map(torch.tensor, losses.values()))):
-        print("all is finite here: another precision or device than in training may be why")
+        print("all values are finite: precision or device may differ from training")
     return 0

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--padded",
         action="store_true",
-        help="short for model.padded=true: the form that GPUs run, with the same results",
+        help="short for model.padded=true: fixed shapes as on GPUs, with the same results",
     )
     args = parser.parse_intermixed_args(argv)
     overrides = list(args.keys)

@@ -1,4 +1,4 @@
-"""``resdet train-classifier``: train and evaluate a classifier, whose network can be a detector's trunk."""
+"""``resdet train-classifier``: train and evaluate a classifier, which can pretrain a detector's trunk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from detection.config import dump_config, load
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train a residual network as a classifier; its best.pth goes to --weights of a detector's training."""
+    """Train a residual network as a classifier; resdet train takes its best.pth as --weights."""
     parser = run_parser(main.__doc__ or "", argv, ClassifierConfig, "classifiers/")
     parser.add_argument("--weights", type=Path, help="for --eval-only (default: the output folder's best.pth)")
     parser.add_argument(
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     if (args.weights or args.views != "single") and not args.eval_only:
-        raise ValueError("--weights and --views are for --eval-only; to begin with weights, set network.init_from=FILE")
+        raise ValueError("--weights and --views require --eval-only; to start from weights, set network.init_from=FILE")
     config = load(ClassifierConfig, args.config, args.keys, "classifiers")
     if args.print_config:
         print(dump_config(config), end="")

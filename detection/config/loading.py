@@ -1,4 +1,4 @@
-"""Configurations from files and command lines: bases, overrides, checks with the nearest name, printing, help."""
+"""Load configurations from YAML files and command lines: base files, overrides, validation, dump, help."""
 
 import contextlib
 import copy
@@ -21,66 +21,66 @@ Schema = typing.TypeVar("Schema")
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a detector's configuration, as :func:`load` says."""
+    """Load a detector's configuration with :func:`load`."""
     return load(Config, name, overrides)
 
 
 def load(schema: type[Schema], name: str | Path, overrides: Sequence[str] = (), folder: str = "") -> Schema:
-    """Reads a configuration.
+    """Load a configuration.
 
     Args:
-        schema: the dataclass that it fills.
-        name: a file, or the bare name of a shipped one (see :func:`find_config`).
+        schema: its dataclass.
+        name: a file, or the bare name of a shipped configuration (see :func:`find_config`).
         overrides: "key=value" with dotted keys; values are YAML.
-        folder: of the shipped ones, within configs/.
+        folder: subfolder of configs/ with the shipped configurations.
 
     Raises:
-        FileNotFoundError: no such configuration; lists the shipped ones.
-        ValueError: unknown keys (with the nearest name), values of another type or out of range.
+        FileNotFoundError: no configuration of this name; lists the shipped ones.
+        ValueError: unknown keys (suggests the closest name), or values of the wrong type or out of range.
     """
     path = find_config(name, folder)
     return from_dict(schema, override(_read(path, folder), overrides), str(path))
 
 
 def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of nested dictionaries with "key=value" entries changed.
+    """Return a copy of nested dictionaries with "key=value" overrides applied.
 
     Raises:
-        ValueError: not key=value, or a value that is not YAML.
+        ValueError: an entry is not key=value, or a value is not valid YAML.
     """
     tree = copy.deepcopy(tree)
     for entry in overrides:
-        key, found, value = entry.partition("=")
-        if not found:
-            raise ValueError(f"wanted key=value, got {entry!r}")
+        key, separator, value = entry.partition("=")
+        if not separator:
+            raise ValueError(f"expected key=value, got {entry!r}")
         _set(tree, key.strip(), _parse_yaml(value, f"the value of {key}"))
     return tree
 
 
 def config_from_dict(tree: dict[str, Any], where: str = "configuration") -> Config:
-    """A detector's configuration from nested dictionaries, checked as files are."""
+    """Return a detector's configuration from nested dictionaries, validated as files are."""
     return from_dict(Config, tree, where)
 
 
 def from_dict(schema: type[Schema], tree: dict[str, Any], where: str) -> Schema:
-    """A configuration of any schema from nested dictionaries, checked as files are."""
+    """Return a configuration of any schema from nested dictionaries, validated as files are."""
     unknown = list(_unknown_keys(tree, schema, schema))
     if unknown:
         raise ValueError(f"{where}: " + "; ".join(unknown))
     try:
         return TypeAdapter(schema).validate_python(tree)
     except ValidationError as error:
-        raise ValueError(f"{where}: " + "; ".join(_fault(e) for e in error.errors())) from None
+        raise ValueError(f"{where}: " + "; ".join(_format_error(e) for e in error.errors())) from None
 
 
-def _fault(error: Any) -> str:
+def _format_error(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("constrained"))
     text = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return f"{key} {text}, got {error['input']!r}" if key else text
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """Nested dictionaries and lists of plain values, as YAML and checkpoints hold them."""
+    """Return a configuration as nested dictionaries and lists of plain values, for YAML and checkpoints."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -92,7 +92,7 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 
 def dump_config(config: Any) -> str:
-    """The whole configuration as YAML; reading it gives the same."""
+    """Return the full configuration as YAML; loading it gives an equal configuration."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types it as None
@@ -102,7 +102,7 @@ def dump_config(config: Any) -> str:
 
 
 def config_help(schema: type = Config) -> str:
-    """One line or two a key, from the docstrings."""
+    """Return one or two lines per key, with defaults and descriptions from the docstrings."""
     lines = []
     for key, annotation, default, doc in _walk(schema):
         kind = (
@@ -116,52 +116,55 @@ def config_help(schema: type = Config) -> str:
 
 
 def config_folder() -> Path:
-    """Where the shipped configurations lie: in the installed package, or beside it in a checkout."""
+    """Return the folder of the shipped configurations: in the installed package, or next to it in a checkout."""
     installed = Path(__file__).parents[1] / "configs"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 def find_config(name: str | Path, folder: str = "") -> Path:
-    """A file's path, or that of a shipped configuration given by bare name, with or without .yaml; ``folder`` is theirs
-    within configs/.
+    """Return the path of a file, or of a shipped configuration given by bare name, with or without .yaml.
+
+    Args:
+        name: path or bare name.
+        folder: subfolder of configs/ with the shipped configurations.
 
     Raises:
-        FileNotFoundError: lists the nearest shipped names.
+        FileNotFoundError: suggests the closest shipped name, and lists all.
     """
-    shelf = config_folder() / folder
-    for candidate in (Path(name), shelf / name, shelf / f"{name}.yaml"):
-        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+    shipped_folder = config_folder() / folder
+    for candidate in (Path(name), shipped_folder / name, shipped_folder / f"{name}.yaml"):
+        with contextlib.suppress(OSError, ValueError):  # a name that is not a valid path
             if candidate.is_file():
                 return candidate
-    shipped = sorted(p.name for p in shelf.glob("*.yaml"))
+    shipped = sorted(p.name for p in shipped_folder.glob("*.yaml"))
     near = difflib.get_close_matches(str(name), shipped, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise FileNotFoundError(f"no configuration {name}{hint} Shipped: {', '.join(shipped)}")
 
 
-def _read(path: Path, folder: str = "", seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, folder: str = "", parents: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
-    if path in seen:
-        raise ValueError(f"{path}: _base_ leads back to itself")
+    if path in parents:
+        raise ValueError(f"{path}: circular _base_")
     tree = _parse_yaml(path.read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(tree, dict):
-        raise ValueError(f"{path}: wanted keys and values, got a {type(tree).__name__}")
+        raise ValueError(f"{path}: expected keys and values, got a {type(tree).__name__}")
     base = tree.pop("_base_", None)
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise ValueError(f"{path}: _base_ names one file, got {base!r}")
-    beside = path.parent / base
-    found = beside if beside.is_file() else find_config(base, folder)
-    return _merge(_read(found, folder, (*seen, path)), tree)
+        raise ValueError(f"{path}: _base_ must be the name of one file, got {base!r}")
+    sibling = path.parent / base
+    base_path = sibling if sibling.is_file() else find_config(base, folder)
+    return _merge(_read(base_path, folder, (*parents, path)), tree)
 
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        # ruamel's safe loader refuses a key that stands twice
+        # ruamel's safe loader raises for duplicate keys
         return YAML(typ="safe", pure=True).load(text)
     except RecursionError:
-        raise ValueError(f"{where}: not valid YAML: too deep") from None
+        raise ValueError(f"{where}: not valid YAML: nested too deeply") from None
     except YAMLError as error:
         raise ValueError(f"{where}: not valid YAML: {error}") from error
 
@@ -169,8 +172,8 @@ def _parse_yaml(text: str, where: str) -> Any:
 def _merge(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in tree.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        base_value = merged.get(key)
+        merged[key] = _merge(base_value, value) if isinstance(base_value, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -184,8 +187,8 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _walk(group: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
-    """(dotted key, type, default, documentation) of every leaf."""
-    # a group that fills constructors has its documentation there
+    """Yield (dotted key, type, default, description) of every leaf."""
+    # groups that are passed to constructors are documented there
     sources = (*getattr(group, "documented_by", ()), group)
     parameters = [p for source in sources for p in parse_docstring(source.__doc__ or "").params]
     docs = {p.arg_name: " ".join((p.description or "").split()) for p in parameters}
@@ -218,9 +221,9 @@ def _unknown_keys(tree: dict[str, Any], group: type, schema: type, prefix: str =
 
 
 def _nearest(full: str, leaf: str, siblings: list[str], schema: type) -> str:
-    everything = _keys(schema)
+    all_keys = _keys(schema)
     near = difflib.get_close_matches(full, siblings, n=1, cutoff=0.75) or [
-        k for k in everything if k.rpartition(".")[2] == leaf
+        k for k in all_keys if k.rpartition(".")[2] == leaf
     ]
-    near = near or difflib.get_close_matches(full, everything, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(siblings)}"
+    near = near or difflib.get_close_matches(full, all_keys, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; valid keys: {', '.join(siblings)}"

@@ -1,4 +1,4 @@
-"""What a predictor gives for an image."""
+"""Detections of one image, as returned by a predictor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from detection.evaluation.visualize import BoxAnnotations, draw
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects found on one image, highest score first.
+    """The detections of one image, by decreasing score.
 
     Attributes:
         boxes: float32 [N, 4], xyxy in the original image's pixels, exclusive right and bottom edges.
         scores: float32 [N], 0..1.
         labels: int64 [N], 1..K.
         classes: the K class names of the detector; label k is classes[k - 1].
-        category_ids: their K ids in COCO results.
+        category_ids: the K category ids of the classes in COCO results.
     """
 
     boxes: NDArray[np.float32]
@@ -33,9 +33,11 @@ class Detections:
         return len(self.boxes)
 
     def __getitem__(self, index: Any) -> "Detections":
-        """Return the detections that a mask, a slice or indices choose; a single number gives one."""
-        chosen = np.atleast_1d(np.arange(len(self))[index])
-        return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen], self.classes, self.category_ids)
+        """Select detections by mask, slice or indices; an integer selects one."""
+        indices = np.atleast_1d(np.arange(len(self))[index])
+        return Detections(
+            self.boxes[indices], self.scores[indices], self.labels[indices], self.classes, self.category_ids
+        )
 
     @property
     def names(self) -> list[str]:
@@ -43,7 +45,7 @@ class Detections:
         return [self.classes[label - 1] for label in self.labels]
 
     def to_coco(self, image_id: Any) -> list[dict[str, Any]]:
-        """Return COCO results: image_id, category_id, bbox [x, y, w, h] and score of each."""
+        """Return COCO results: image_id, category_id, bbox [x, y, w, h] and score per detection."""
         return [
             {
                 "image_id": image_id,
@@ -57,7 +59,7 @@ class Detections:
         ]
 
     def to_supervision(self) -> Any:
-        """Return supervision's ``Detections``; its class ids count from 0.
+        """Return ``supervision.Detections``, whose class ids are zero-based.
 
         Raises:
             ImportError: supervision is not installed.
@@ -66,23 +68,23 @@ class Detections:
             import supervision  # an optional dependency
         except ImportError as error:
             raise ImportError(
-                "Detections.to_supervision() wants the package supervision: pip install supervision"
+                "Detections.to_supervision() requires the package supervision: pip install supervision"
             ) from error
         return supervision.Detections(
             xyxy=self.boxes, confidence=self.scores, class_id=self.labels - 1, data={"class_name": np.array(self.names)}
         )
 
     def draw(self, image: "NDArray[np.uint8] | Image.Image") -> NDArray[np.uint8]:
-        """Return the RGB image [H, W, 3] with boxes, names and scores on it; the one given stays as it is."""
-        drawn = BoxAnnotations(self.boxes.tolist(), self.labels.tolist(), self.scores.tolist())
-        return draw(np.asarray(image), drawn, self.classes)
+        """Return a copy of the RGB image [H, W, 3] with boxes, names and scores drawn on it."""
+        annotations = BoxAnnotations(self.boxes.tolist(), self.labels.tolist(), self.scores.tolist())
+        return draw(np.asarray(image), annotations, self.classes)
 
 
 def label_filter(classes: Sequence[str] | None, known: Sequence[str]) -> frozenset[int] | None:
     """Return the labels of class names, or None for all.
 
     Raises:
-        ValueError: a name that the detector does not have; lists those that it has.
+        ValueError: unknown class names; lists the detector's.
     """
     if classes is None:
         return None

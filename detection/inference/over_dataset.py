@@ -1,4 +1,4 @@
-"""A detector over a data set: detections in the original images' coordinates, as COCO results."""
+"""Inference over a dataset: detections in original image coordinates, as COCO results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -21,14 +21,14 @@ Tick = Callable[[], None]
 Rows = NDArray[np.float64]
 
 
-def scale_back(boxes: Tensor, seen: tuple[int, int], original: tuple[int, int]) -> Tensor:
+def scale_back(boxes: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
     """Rescale boxes [N, 4] from the resized image to the original image; both sizes are (height, width)."""
-    ratio = boxes.new_tensor([original[1] / seen[1], original[0] / seen[0]] * 2)
+    ratio = boxes.new_tensor([original[1] / resized[1], original[0] / resized[0]] * 2)
     return clip(boxes * ratio, original)
 
 
 def as_rows(detections: Detections) -> Rows:
-    """Return one image's detections as [n, 6] float64: left, top, width, height, label, score. One sync."""
+    """Return one image's detections as [N, 6] float64: x, y, width, height, label, score; one host-device sync."""
     box, label, score = (detections[key].double() for key in ("boxes", "labels", "scores"))
     rows: Rows = torch.cat((xyxy_to_xywh(box), label[:, None], score[:, None]), dim=1).cpu().numpy()
     return rows
@@ -37,7 +37,7 @@ def as_rows(detections: Detections) -> Rows:
 def coco_results(
     rows: Rows, image_id: Any, category_ids: Sequence[int], names: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Return one image's detections as COCO results; with ``names``, "category_name" says what a made-up id stands for."""
+    """Return one image's detections as COCO results; ``names`` adds "category_name", for datasets without COCO ids."""
     results = []
     for *box, label, score in rows.tolist():
         k = int(label) - 1
@@ -59,38 +59,38 @@ def detect(
     names: Sequence[str] | None = None,
     tick: Tick = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Run the model over this process's images and return every process's results on rank 0, each image once and in the
-    records' order; on the others nothing.
+    """Run inference on this rank's images; rank 0 returns the results of all ranks, each image once and in the order of
+    ``records``, other ranks an empty list.
 
     Args:
-        model: images -> detections; its mode is restored afterwards.
-        loader: batches of this process's share.
-        records: where image ids and category ids come from.
+        model: images -> detections; its training mode is restored afterwards.
+        loader: batches of this rank's images.
+        records: annotations with the image and category ids.
         device: of the model.
-        bf16: run under autocast.
-        cuda_graphs: replay recordings for sizes that come again (on a GPU).
-        names: see :func:`coco_results`.
-        tick: called after every image.
+        bf16: run under bfloat16 autocast.
+        cuda_graphs: replay CUDA graphs for image sizes that recur (on a GPU).
+        names: class names, see :func:`coco_results`.
+        tick: called after each image.
     """
     was_training = model.training
     model.eval()
     run = RecordedDetector(model) if cuda_graphs else model
-    found: list[tuple[int, Rows]] = []
+    rows_by_index: list[tuple[int, Rows]] = []
     try:
         for batch in loader:
             images = float_images(to_device(batch, device))
             with autocast(device, bf16):
                 outputs = run(images)
-            rows = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
-            for image, output, i, size, readable in rows:
+            items = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
+            for image, output, i, size, readable in items:
                 output["boxes"] = scale_back(output["boxes"].float(), (image.shape[-2], image.shape[-1]), size)
                 if readable:
-                    found.append((i, as_rows(output)))
+                    rows_by_index.append((i, as_rows(output)))
                 tick()
     finally:
         model.train(was_training)
     results = []
-    for i, rows in sorted(gather(found), key=lambda own: own[0]):
+    for i, rows in sorted(gather(rows_by_index), key=lambda item: item[0]):
         results += coco_results(rows, records.image_ids[i], records.category_ids, names)
     return results
 
@@ -99,8 +99,8 @@ def detect(
 def validation_losses(
     model: Any, loader: Iterable[Batch], device: torch.device, seed: int, *, bf16: bool = False
 ) -> dict[str, float]:
-    """Return the training losses over a validation set, the norms in evaluation, samples drawn from ``seed``; means over
-    the images of all processes."""
+    """Return the training losses on a validation set, averaged over the images of all ranks; normalisation layers in
+    evaluation mode, sampling seeded by ``seed``."""
     was_training = model.training
     model.eval()
     generator = torch.Generator(device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Training and evaluation from Python: what ``resdet train`` does, with data sets, callbacks and loggers of your own."""
+"""Python API for training and evaluation: ``resdet train`` with your datasets, callbacks and loggers."""
 
 import dataclasses
 import tempfile
@@ -16,7 +16,7 @@ from detection.data.annotations import Annotations, DataError
 from detection.data.image import read_image
 from detection.data.opening import Source
 from detection.modeling.faster_rcnn import FasterRCNN
-from detection.training.run import Given, evaluate_only, train_config
+from detection.training.run import Components, evaluate_only, train_config
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Run:
     """A finished training.
 
     Attributes:
-        output: its folder.
-        metrics: the last evaluation, as metrics.json has it; None without a validation set.
-        best: the weights of the best evaluation, for :func:`detection.load_detector` and ``Predictor``.
+        output: the run's folder.
+        metrics: of the last evaluation, as in metrics.json; None without a validation set.
+        best: checkpoint of the best evaluation, for :func:`detection.load_detector` and ``Predictor``.
     """
 
     output: Path
@@ -50,18 +50,18 @@ def train(
 
     Args:
         config: a configuration, a YAML file, or the bare name of a shipped one.
-        overrides: "key=value" entries that change it.
+        overrides: "key=value" entries.
         output: the run's folder (default: output/CONFIG_NAME); an earlier run in it is moved to a subfolder unless resumed.
         resume: resume from its last.pth.
-        train_set, val_set: images and boxes in place of those that the configuration names
-            (``detection.data.open``, ``Annotations.from_arrays``); without ``val_set`` nothing is evaluated.
-        model: the detector to train, in place of the configuration's, with the weights that it has; what the configuration's
-            model part says is then not used.
-        callbacks: of Lightning.
-        loggers: of Lightning; they get every line of metrics.jsonl too.
+        train_set, val_set: annotations that replace the configuration's datasets (``detection.data.open``,
+            ``Annotations.from_arrays``); without ``val_set`` there is no evaluation.
+        model: a detector with its initial weights, which replaces the configuration's; the configuration's model
+            section is then ignored.
+        callbacks: Lightning callbacks.
+        loggers: Lightning loggers; they also receive every row of metrics.jsonl.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: configuration, data or weights are not as wanted.
+        ValueError, FileNotFoundError, ConnectionError: invalid or missing configuration, data or weights.
     """
     name = config if isinstance(config, str | Path) else "config"
     settings = load_config(config, overrides) if isinstance(config, str | Path) else config
@@ -73,17 +73,17 @@ def train(
             raise DataError(
                 f"different classes:\n  train_set: {', '.join(train_set.classes)}\n  val_set: {', '.join(val_set.classes)}"
             )
-        # their images are files; what else the data part says (sizes, augmentation) holds
+        # images are read from files; the rest of the data section (sizes, augmentation) applies
         source = Source(train_set, val_set, read_image)
     elif val_set is not None:
-        raise DataError("val_set is given without train_set: give both, or name the sets in the configuration")
+        raise DataError("val_set requires train_set: pass both, or set the datasets in the configuration")
     folder = Path(output) if output is not None else Path("output") / Path(name).stem
     metrics = train_config(
         settings,
         folder,
         resume=resume,
         config_name=str(name),
-        given=Given(source, model, callbacks, loggers),
+        components=Components(source, model, callbacks, loggers),
     )
     return Run(folder, metrics, folder / "best.pth")
 
@@ -95,20 +95,20 @@ def evaluate(
     output: str | Path | None = None,
     model: FasterRCNN | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a trained detector on its validation set, or on another; return what metrics.json holds.
+    """Evaluate a trained detector on its validation set, or on another; return the content of metrics.json.
 
     Args:
         weights: best.pth or last.pth of a run.
         overrides: "key=value" entries that change the run's configuration, such as data.root.
-        output: folder for metrics.json, detections.json and images; None keeps none.
+        output: folder for metrics.json, detections.json and images; None writes no files.
         model: the model to fill, where its backbone or head was a module of your own.
 
     Raises:
-        FileNotFoundError, ValueError: weights or data are not as wanted, or there is no validation set.
+        FileNotFoundError, ValueError: invalid or missing weights or data, or no validation set.
     """
     path = local_file(weights)
     config = require_metadata(read_weights(path)).config(str(weights), overrides)
     keys = [key for key in overrides if key.startswith("model.")]
     with tempfile.TemporaryDirectory() as scratch:
         metrics = evaluate_only(config, path, Path(output or scratch), keys, str(weights), model)
-    return metrics or {}  # rank 0 has them
+    return metrics or {}  # other ranks have none

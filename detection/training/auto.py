@@ -1,4 +1,4 @@
-"""Settings that a run takes from its own data: anchor sizes, the number of steps, where the class layer starts."""
+"""Settings derived from the training set: anchor sizes, number of steps, initial biases of the class layer."""
 
 import dataclasses
 import logging
@@ -14,36 +14,38 @@ from detection.modeling.faster_rcnn import FasterRCNN
 
 _LOG = logging.getLogger(__name__)
 EPOCHS, MIN_STEPS = 12, 1000  # of solver.max_iter=auto
-_LOOKED_AT = 500  # images whose boxes are held against anchors
-_UNSEEN = 1.0  # objects that a class is counted as having besides its own, so that a rare one can still be learned
+_ANCHOR_IMAGES = 500  # images whose boxes anchor sizes are fitted to, at most
+_PSEUDO_COUNT = 1.0  # added to each class's count (Laplace smoothing), so that a rare class can still be learned
 
 
 def resolve(config: Config, dataset: TrainSet) -> Config:
-    """Return the configuration with every ``auto`` replaced by a number, each said in the log with its reason.
+    """Return the configuration with each ``auto`` replaced by a value, and log each value with its reason.
 
     Args:
         config: of the run.
-        dataset: its training set.
+        dataset: the training set.
     """
     model, solver = config.model, config.solver
     usable = dataset.usable()
     if not model.anchors.sizes:
-        some = usable[:: max(1, math.ceil(len(usable) / _LOOKED_AT))]
+        subset = usable[:: max(1, math.ceil(len(usable) / _ANCHOR_IMAGES))]
         records, objects = dataset.records, dataset.objects
-        boxes = [objects.boxes[records.objects(i)][objects.keep[records.objects(i)]].tolist() for i in some]
-        sizes = [(int(h), int(w)) for h, w in records.sizes[some]]
-        chosen, matched, usual = best_anchor_sizes(model, resized_boxes(config, list(zip(sizes, boxes, strict=True))))
-        _LOG.info(
-            "model.anchors.sizes=auto: [%s], of which %.1f%% of the boxes find one at IoU 0.5 (%.1f%% with the usual sizes)",
-            ", ".join(f"{size:g}" for size in chosen),
-            100 * matched,
-            100 * usual,
+        boxes = [objects.boxes[records.objects(i)][objects.keep[records.objects(i)]].tolist() for i in subset]
+        sizes = [(int(h), int(w)) for h, w in records.sizes[subset]]
+        anchor_sizes, coverage, default_coverage = best_anchor_sizes(
+            model, resized_boxes(config, list(zip(sizes, boxes, strict=True)))
         )
-        model = dataclasses.replace(model, anchors=dataclasses.replace(model.anchors, sizes=chosen))
+        _LOG.info(
+            "model.anchors.sizes=auto: [%s], which match %.1f%% of the boxes at IoU 0.5 (default sizes %.1f%%)",
+            ", ".join(f"{size:g}" for size in anchor_sizes),
+            100 * coverage,
+            100 * default_coverage,
+        )
+        model = dataclasses.replace(model, anchors=dataclasses.replace(model.anchors, sizes=anchor_sizes))
     if not solver.max_iter:
         steps = max(math.ceil(EPOCHS * len(usable) / solver.batch_size), MIN_STEPS)
         _LOG.info(
-            "solver.max_iter=auto: %d steps, %.1f epochs of %d images (%d epochs, but %d steps at least)",
+            "solver.max_iter=auto: %d steps, %.1f epochs of %d images (%d epochs, at least %d steps)",
             steps,
             steps * solver.batch_size / len(usable),
             len(usable),
@@ -56,15 +58,15 @@ def resolve(config: Config, dataset: TrainSet) -> Config:
 
 @torch.no_grad()
 def start_classes_at_frequencies(model: FasterRCNN, dataset: TrainSet, foreground_fraction: float) -> None:
-    """Set the class layer's biases to the logarithms of what a sampled region is likely to be: background with
-    1 - ``foreground_fraction``, the rest divided as the training objects are.
+    """Set the class layer's biases to log priors of a sampled region: 1 - ``foreground_fraction`` for the background, the
+    rest in proportion to the classes' object counts.
 
-    The softmax of the untrained layer is then near the classes' frequencies, and the first steps need not move the trunk to
-    learn them (the softmax form of RetinaNet's prior, Lin et al., 2017, section 4.1).
+    The softmax of the untrained layer is then near the class frequencies, so that the first steps do not change the trunk
+    to learn them (the softmax form of RetinaNet's prior initialisation, Lin et al., 2017, section 4.1).
     """
     head = model.roi_head
     labels = dataset.records.labels[dataset.objects.keep]
-    counts = np.bincount(labels, minlength=head.num_classes + 1)[1:] + _UNSEEN
-    share = foreground_fraction * counts / counts.sum()
-    prior = torch.from_numpy(np.concatenate(([1 - foreground_fraction], share)))
+    counts = np.bincount(labels, minlength=head.num_classes + 1)[1:] + _PSEUDO_COUNT
+    foreground = foreground_fraction * counts / counts.sum()
+    prior = torch.from_numpy(np.concatenate(([1 - foreground_fraction], foreground)))
     head.classes.bias.copy_(prior.log())

@@ -24,18 +24,18 @@ _LOG = logging.getLogger(__name__)
 
 
 class Evaluator:
-    """Runs a detector over the validation set on all ranks; rank 0 computes the metrics and writes the files."""
+    """Run a detector over the validation set on all ranks; rank 0 computes the metrics and writes the files."""
 
     def __init__(self, config: Config, source: Source, output: Path) -> None:
         assert source.val is not None
         self.config, self.records, self.output = config, source.val, output
         self.dataset = EvalSet(source.val, source.read, config.data)
-        self.truth = source.val.to_coco()
+        self.ground_truth = source.val.to_coco()
         self.bf16 = use_bf16(config.solver.precision)
         self.report: Report | None = None
 
     def __call__(self, module: DetectionModule) -> Row:
-        """Return metrics, and where wanted losses, for the run's log; on rank 0."""
+        """Return metrics, and with ``solver.val_loss`` losses, for the run's log; empty on other ranks than 0."""
         self.evaluate(module.detector, module.device)
         losses: dict[str, float] = {}
         if self.config.solver.val_loss:
@@ -46,8 +46,8 @@ class Evaluator:
         return eval_loader(self.dataset, rank=rank(), world=world_size(), pin=torch.cuda.is_available())
 
     def evaluate(self, detector: Any, device: torch.device) -> None:
-        """Evaluate a detector on ``device``; ``report`` has the numbers on rank 0."""
-        began = time.perf_counter()
+        """Evaluate a detector on ``device``; rank 0 sets ``report``."""
+        started = time.perf_counter()
         loader = self._loader()
         names = None if self.config.data.format == "coco" else self.records.classes
         with progress_bar(shown=is_leader()) as bar:
@@ -66,10 +66,10 @@ class Evaluator:
             return
         (self.output / "detections.json").write_text(json.dumps(results))
         if self.config.data.format != "coco":
-            # a results file means little without the annotations to evaluate it against
-            (self.output / "ground_truth.json").write_text(json.dumps(self.truth))
-        report = self.report = evaluate(self.truth, results)
+            # the annotations that detections.json can be evaluated against
+            (self.output / "ground_truth.json").write_text(json.dumps(self.ground_truth))
+        report = self.report = evaluate(self.ground_truth, results)
         write_report(report, self.output)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         _LOG.info("evaluated %d images in %.1f s\n%s", len(self.records), seconds, table(report))
         write_pictures(self.records, self.dataset.read, results, self.output / "pictures")

@@ -1,4 +1,4 @@
-"""Replay a step whose losses were non-finite from the file that training left, and name the first non-finite layers."""
+"""Replay a saved training step with non-finite losses, and name the first non-finite layers."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def save_step(
     losses: dict[str, Tensor],
     module: str | None = None,
 ) -> None:
-    """Write all that a step's losses come from: weights, images, targets, the seed of its samples."""
+    """Write everything that determines a step's losses: weights, images, targets, sampling seed."""
     content = {KEY: describe(config, classes, module).to_dict(), "model": model.state_dict(), **step}
     content["losses"] = {name: float(value.detach()) for name, value in losses.items()}
     with replacing(path) as part:
@@ -33,22 +33,24 @@ def save_step(
 
 
 def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[str, float], list[str]]:
-    """Return the losses of a saved step, and what was non-finite first: tensors of the weights, then modules' outputs. A
-    CPU's generator draws other samples than a GPU's from the same seed."""
-    metadata = parse_metadata(content[KEY], "the step")
+    """Return the losses of a saved step, and what was non-finite first: weight tensors, then module outputs.
+
+    A CPU generator draws different samples than a GPU's from the same seed.
+    """
+    metadata = parse_metadata(content[KEY], "the saved step")
     if metadata.is_module:
         raise ValueError(
-            f"the step is of a module of your own ({metadata.backbone['name']}), which no configuration builds"
+            f"the step was saved with a custom module ({metadata.backbone['name']}), which no configuration can build"
         )
-    model = build_model(metadata.config("the step").model, len(metadata.classes.names))
+    model = build_model(metadata.config("the saved step").model, len(metadata.classes.names))
     model.load_state_dict(content["model"])
     model.train()
     weights = content["model"].items()
-    non_finite = [f"weights: {k} is not finite" for k, v in weights if v.is_floating_point() and not _finite(v)]
+    non_finite = [f"weights: {k} is non-finite" for k, v in weights if v.is_floating_point() and not _is_finite(v)]
     outputs: list[str] = []
     for name, module in model.named_modules():
         if name:
-            module.register_forward_hook(_watch(name, outputs))
+            module.register_forward_hook(_non_finite_hook(name, outputs))
     images = [image.float().div_(255) for image in content["images"]]
     generator = torch.Generator().manual_seed(content["seed"])
     with torch.autocast("cpu", torch.bfloat16, enabled=(precision or content["precision"]) == "bf16"):
@@ -56,14 +58,14 @@ def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[
     return {name: float(value.detach()) for name, value in losses.items()}, non_finite[:5] + outputs[:5]
 
 
-def _watch(name: str, found: list[str]) -> Any:
+def _non_finite_hook(name: str, messages: list[str]) -> Any:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and not _finite(output):
-            before = all(_finite(x) for x in inputs if isinstance(x, Tensor))
-            found.append(f"output: {name} is not finite{', its input was' if before else ''}")
+        if isinstance(output, Tensor) and not _is_finite(output):
+            finite_input = all(_is_finite(x) for x in inputs if isinstance(x, Tensor))
+            messages.append(f"output: {name} is non-finite{', its input is finite' if finite_input else ''}")
 
     return hook
 
 
-def _finite(x: Tensor) -> bool:
+def _is_finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x).all())

@@ -1,4 +1,4 @@
-"""A run, from top to bottom: data, model, weights, training, evaluation."""
+"""Training and evaluation runs: data, model, weights, training, evaluation."""
 
 import dataclasses
 import json
@@ -46,14 +46,14 @@ _METRICS = ("AP", "AP50", "AP75", "VOC07_mAP", "VOC_mAP")
 
 
 @dataclass(frozen=True)
-class Given:
-    """What Python passes to a run in place of what the configuration names.
+class Components:
+    """Objects that :func:`detection.train` passes to a run, in place of the configuration's or in addition.
 
     Attributes:
-        source: the sets to train and evaluate on.
-        model: the detector, with the weights that training starts from.
-        callbacks: of Lightning, called beside the run's own.
-        loggers: of Lightning, which get every line of the metrics too.
+        source: datasets for training and validation.
+        model: the detector, with its initial weights.
+        callbacks: additional Lightning callbacks.
+        loggers: additional Lightning loggers.
     """
 
     source: Source | None = None
@@ -63,38 +63,38 @@ class Given:
 
 
 def train_config(
-    config: Config, output: Path, *, resume: bool = False, config_name: str = "", given: Given | None = None
+    config: Config, output: Path, *, resume: bool = False, config_name: str = "", components: Components | None = None
 ) -> dict[str, Any] | None:
-    """Train and evaluate; everything that a run makes lies in ``output``.
+    """Train and evaluate a detector; all files of the run are written to ``output``.
 
     Args:
-        config: the experiment.
+        config: of the run.
         output: the run's folder; an earlier run in it is moved to a subfolder unless resumed.
         resume: resume from ``output``/last.pth.
         config_name: for messages.
-        given: from Python.
+        components: from Python.
 
     Returns:
-        What metrics.json holds: the last evaluation, or None where there is no validation set.
+        The last evaluation's metrics.json, or None without a validation set.
 
     Raises:
-        ValueError, FileNotFoundError, ConnectionError: data or weights are not as wanted; ``output`` is then untouched.
+        ValueError, FileNotFoundError, ConnectionError: invalid or missing data or weights; ``output`` is then unchanged.
     """
-    given = given or Given()
+    components = components or Components()
     run_log = RunLog()
     _check_cuda_graphs(config.solver)
     check_loggers(config.solver.loggers)
-    source = given.source or open_source(config.data, config_name=config_name)
+    source = components.source or open_source(config.data, config_name=config_name)
     assert source.train is not None
     classes = Classes(source.train.classes, source.train.category_ids)
     dataset = TrainSet(source.train, source.read, config.data, config.seed)
     if not len(dataset.usable()):
-        raise ValueError(f"{source.train.name}: no image has an object to train on")
+        raise ValueError(f"{source.train.name}: no image with objects to train on")
 
     config = resolve(config, dataset)
     L.seed_everything(config.seed, verbose=False)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
     checkpoint = last_checkpoint(output) if resume else None
     resumed = check_resume(checkpoint, config, classes) if checkpoint is not None else None
@@ -102,58 +102,64 @@ def train_config(
         _LOG.info("%s; its files are in %s", resumed.finished, output)
         run_log.close()
         return _read_metrics(output)
-    model = _model(config, classes, dataset, given.model, new=checkpoint is None)
+    model = _build(config, classes, dataset, components.model, new=checkpoint is None)
 
     if is_leader():
         move_earlier_run(output, RUN_FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
         write_provenance(output / "run.json", config.seed, resumed.step if resumed else 0)
-        if checkpoint is None and given.source is None:
+        if checkpoint is None and components.source is None:
             quick_check(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
     _LOG.info(describe(source.train, dataset.objects))
     if checkpoint is None and config.pretrain.iterations:
         _pretrain(model, config, len(classes.names))
-    metrics = _fit(model, dataset, source, config, classes, output, checkpoint, resumed, given)
+    metrics = _fit(model, dataset, source, config, classes, output, checkpoint, resumed, components)
     run_log.close()
     return metrics
 
 
-def _model(config: Config, classes: Classes, dataset: TrainSet, given: FasterRCNN | None, new: bool) -> FasterRCNN:
-    """Return the model; a new run's with the weights that training starts from."""
-    if given is not None:
-        if given.roi_head.num_classes != len(classes.names):
+def _build(config: Config, classes: Classes, dataset: TrainSet, model: FasterRCNN | None, new: bool) -> FasterRCNN:
+    """Return the model, that of a new run with its initial weights."""
+    if model is not None:
+        if model.roi_head.num_classes != len(classes.names):
             raise ValueError(
-                f"the model has {given.roi_head.num_classes} classes and the data {len(classes.names)}: "
+                f"the model has {model.roi_head.num_classes} classes and the dataset {len(classes.names)}: "
                 f"{', '.join(classes.names)}"
             )
         if config.pretrain.iterations:
-            raise ValueError(f"pretrain.iterations={config.pretrain.iterations} with a model of your own: set it to 0")
-        return given
+            raise ValueError(
+                f"pretrain.iterations={config.pretrain.iterations} cannot be used with model=: set it to 0"
+            )
+        return model
     model = build_model(config.model, len(classes.names))
     if new:
-        _start(model, config, classes, dataset)
+        _initialise(model, config, classes, dataset)
     return model
 
 
-def _start(model: FasterRCNN, config: Config, classes: Classes, dataset: TrainSet) -> None:
-    """Load the weights that training begins with, or refuse a start that makes no sense."""
+def _initialise(model: FasterRCNN, config: Config, classes: Classes, dataset: TrainSet) -> None:
+    """Load the initial weights of a new run.
+
+    Raises:
+        ValueError: pretraining and weights are both set.
+    """
     if config.model.roi.class_start == "frequencies":
-        # weights of a whole detector then replace it
+        # overwritten where weights of a whole detector are loaded
         start_classes_at_frequencies(model, dataset, config.model.roi.foreground_fraction)
     if not config.pretrain.iterations:
         start_weights(model, config.model, classes)
         return
     if config.model.weights is not None:
         raise ValueError(
-            f"the detector is to be trained on synthetic crops (pretrain.iterations={config.pretrain.iterations}) and to "
-            f"start from {config.model.weights}: set pretrain.iterations=0, or leave the weights out"
+            f"pretrain.iterations={config.pretrain.iterations} and weights {config.model.weights} are mutually exclusive: "
+            "set pretrain.iterations=0, or omit the weights"
         )
 
 
 def _pretrain(model: FasterRCNN, config: Config, num_classes: int) -> None:
-    """Fill ``model`` from a twin whose norms learn and which is trained on crops: frozen norms then hold measured
-    statistics, as with weights from ImageNet."""
+    """Pretrain a copy of ``model`` with trainable batch norms on crops, and load its weights into ``model``: frozen norms
+    then have measured statistics, as with ImageNet weights."""
     pretrain = config.pretrain
     roi = dataclasses.replace(
         config.model.roi,
@@ -161,14 +167,16 @@ def _pretrain(model: FasterRCNN, config: Config, num_classes: int) -> None:
         foreground_fraction=pretrain.foreground_fraction,
         box_loss_weight=pretrain.box_loss_weight,
     )
-    twin = build_model(dataclasses.replace(config.model, norm="bn", conv5_norm="bn", freeze_at=0, roi=roi), num_classes)
-    pretrain_on_crops(twin, config.pretrain, config.data, config.seed, use_bf16(config.solver.precision))
-    state = {k: v for k, v in twin.state_dict().items() if not k.endswith("num_batches_tracked")}
-    rest = model.load_state_dict(state, strict=False)
-    lost = [k for k in (*rest.missing_keys, *rest.unexpected_keys) if not k.endswith("num_batches_tracked")]
-    if lost:
+    pretrained = build_model(
+        dataclasses.replace(config.model, norm="bn", conv5_norm="bn", freeze_at=0, roi=roi), num_classes
+    )
+    pretrain_on_crops(pretrained, config.pretrain, config.data, config.seed, use_bf16(config.solver.precision))
+    state_dict = {k: v for k, v in pretrained.state_dict().items() if not k.endswith("num_batches_tracked")}
+    result = model.load_state_dict(state_dict, strict=False)
+    unmatched = [k for k in (*result.missing_keys, *result.unexpected_keys) if not k.endswith("num_batches_tracked")]
+    if unmatched:
         raise ValueError(
-            f"pretraining on crops trains batch norms, and the model has others: {', '.join(lost[:3])}; "
+            f"pretraining on crops requires batch norms, the model has other norms: {', '.join(unmatched[:3])}; "
             "set model.norm and model.conv5_norm to bn or frozen_bn"
         )
 
@@ -182,11 +190,11 @@ def _fit(
     output: Path,
     checkpoint: Path | None,
     resumed: Resumed | None,
-    given: Given,
+    components: Components,
 ) -> dict[str, Any] | None:
     solver, start = config.solver, resumed.step if resumed else 0
     _LOG.info("training on %d images, %s", len(dataset.usable()), describe_solver(solver))
-    metrics, loggers = None, make_loggers(solver.loggers, output, given.loggers)
+    metrics, loggers = None, make_loggers(solver.loggers, output, components.loggers)
     for logger in loggers:
         logger.log_hyperparams(config_to_dict(config))
     if is_leader():
@@ -209,8 +217,8 @@ def _fit(
             lengthened=resumed is not None and resumed.lengthened,
         )
         callbacks.append(evaluation)
-    callbacks += given.callbacks
-    callbacks.append(interruption)  # the last: what belongs to a step is done before it ends the run
+    callbacks += components.callbacks
+    callbacks.append(interruption)  # the last: all other callbacks of a step run before it ends the run
     loader = train_loader(
         dataset,
         solver.batch_size,
@@ -221,16 +229,16 @@ def _fit(
         start=start,
         pin=torch.cuda.is_available(),
     )
-    name = None if given.model is None else type(given.model.trunk).__qualname__
+    name = None if components.model is None else type(components.model.trunk).__qualname__
     module = DetectionModule(model, config, classes, output, dataset.records.files.__getitem__, name)
-    began = time.perf_counter()
+    started = time.perf_counter()
     trainer = fit(module, loader, callbacks, checkpoint, loggers)
     if evaluation is not None and evaluation.done_at < trainer.global_step:
-        # a run that stopped between its last step and its last evaluation
+        # a run that was stopped between its last step and its last evaluation
         evaluation.evaluate(trainer, module)
     if evaluator is None and is_leader():
         module.save_weights(output / "best.pth")
-    _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - began, output)
+    _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - started, output)
     report = evaluator.report if evaluator is not None else None
     return None if report is None else report.to_json()
 
@@ -252,28 +260,28 @@ def evaluate_only(
     """Evaluate a trained detector on the configuration's validation set; write metrics.json and detections.json.
 
     Args:
-        config: its data part and precision are used; the model is the checkpoint's, except for a detector of
-            detectron2's, whose file does not say what it is.
-        weights: the detector: a file, or a name in detectron2's zoo.
-        output: where the files go; earlier ones are moved to a subfolder.
-        model_keys: "model.…=…" entries that change the checkpoint's configuration, such as a threshold.
+        config: its data section and precision are used; the model configuration is the checkpoint's, except for a
+            detectron2 checkpoint, which does not contain one.
+        weights: checkpoint file, or a name in detectron2's model zoo.
+        output: folder for the files; earlier ones are moved to a subfolder.
+        model_keys: "model.…=…" overrides of the checkpoint's configuration, such as a threshold.
         config_name: for messages.
         given: the model to fill, where its backbone or head was a module of the user's own.
 
     Returns:
-        What metrics.json holds, on rank 0.
+        The content of metrics.json on rank 0, None on other ranks.
 
     Raises:
-        ValueError: no validation set, or other classes than the detector's (lists both).
+        ValueError: no validation set, or its classes differ from the detector's (lists both).
     """
     run_log = RunLog()
     _check_cuda_graphs(config.solver)
     source = open_source(config.data, train=False, config_name=config_name)
     if source.val is None:
-        raise ValueError("data.val is null: there is nothing to evaluate on")
-    model, classes = _trained(config, local_file(weights), model_keys, source, given)
+        raise ValueError("data.val is null: evaluation needs a validation set")
+    model, classes = _load_detector(config, local_file(weights), model_keys, source, given)
     if config.data.format == "voc" and set(source.val.classes) <= set(classes.names):
-        # a validation set may lack some of the detector's classes
+        # the validation set may have a subset of the detector's classes
         source = Source(None, read_voc(config.data.root, str(config.data.val), classes.names), source.read)
     classes.check(Classes(source.records.classes, ()), str(weights), source.records.name)
     device = run_device()
@@ -288,7 +296,7 @@ def evaluate_only(
     return None if evaluator.report is None else evaluator.report.to_json()
 
 
-def _trained(
+def _load_detector(
     config: Config, weights: Path, model_keys: Sequence[str], source: Source, given: FasterRCNN | None
 ) -> tuple[FasterRCNN, Classes]:
     file = read_weights(weights)
@@ -303,4 +311,4 @@ def _trained(
 
 def _check_cuda_graphs(solver: SolverConfig) -> None:
     if solver.cuda_graphs and not torch.cuda.is_available():
-        raise ValueError("solver.cuda_graphs=true wants a GPU, and there is none here: leave it out")
+        raise ValueError("solver.cuda_graphs=true requires a GPU, and none is available: set it to false")

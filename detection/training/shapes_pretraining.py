@@ -1,5 +1,5 @@
-"""The detector on mosaics of drawn crops, one object each, before it sees pictures: what ImageNet does for the papers, in
-miniature. A mosaic has many more objects a pixel than a picture, so that the trunk learns outlines in minutes."""
+"""Pretrain a detector on mosaics of synthetic crops with one object each, in place of ImageNet pretraining. A mosaic has
+many more objects per pixel than an image, so that the trunk learns outlines in minutes."""
 
 import logging
 import time
@@ -15,18 +15,18 @@ from detection.data.synthetic import CLASSES, draw_crop
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Target
 from detection.ops.device import autocast
-from detection.training.precise_bn import measuring_statistics
+from detection.training.precise_bn import precise_bn_statistics
 
 _LOG = logging.getLogger(__name__)
-_CHUNK = 100
+_CHUNK = 100  # crops per DataLoader batch
 _STATISTICS_BATCHES = 45
 _WEIGHT_DECAY = 0.02
 _CLIP_NORM = 5.0
 
 
 class Crops(Dataset[tuple[Tensor, int, Tensor]]):
-    """Drawn crops, each of its number alone: image uint8 [3, side, side], label (0 is clutter without an object), and the
-    object's box xyxy [4] in pixels."""
+    """Synthetic crops, each determined by its index and the seed: image uint8 [3, side, side], label (0 is clutter without
+    an object), and the object's box xyxy [4] in pixels."""
 
     def __init__(self, side: int, seed: int) -> None:
         self.side, self.seed = side, seed
@@ -39,54 +39,54 @@ class Crops(Dataset[tuple[Tensor, int, Tensor]]):
 
 
 def draw_crops(count: int, side: int, seed: int, workers: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``count`` crops: uint8 [count, 3, side, side], labels [count] and boxes [count, 4]."""
+    """Return ``count`` crops: uint8 [count, 3, side, side], labels [count] and boxes [count, 4]."""
     chunks = [list(range(i, min(i + _CHUNK, count))) for i in range(0, count, _CHUNK)]
     loader = DataLoader(Crops(side, seed), batch_sampler=chunks, num_workers=workers)
     images, labels, boxes = zip(*loader, strict=True)
     return torch.cat(images), torch.cat(labels), torch.cat(boxes)
 
 
-def vary(images: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A batch [n, 3, s, s] and its boxes [n, 4], turned by a multiple of 90° and mirrored, its colours exchanged and
-    inverted: 96 ways that keep every outline's class."""
-    turn, mirror, invert = (int(torch.randint(k, (1,), generator=generator)) for k in (4, 2, 2))
+def augment(images: Tensor, boxes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rotate a batch [N, 3, S, S] and its boxes [N, 4] by a random multiple of 90°, flip it, permute its channels and invert
+    its colours: 96 augmentations that keep every outline's class."""
+    rotations, flip, invert = (int(torch.randint(k, (1,), generator=generator)) for k in (4, 2, 2))
     side = images.shape[-1]
     images = images[:, torch.randperm(3, generator=generator)]
-    for _ in range(turn):  # counter-clockwise: (x, y) -> (y, side - x)
+    for _ in range(rotations):  # counter-clockwise: (x, y) -> (y, side - x)
         images, (x1, y1, x2, y2) = images.rot90(1, (2, 3)), boxes.unbind(1)
         boxes = torch.stack((y1, side - x2, y2, side - x1), dim=1)
-    if mirror:
+    if flip:
         images, (x1, y1, x2, y2) = images.flip(3), boxes.unbind(1)
         boxes = torch.stack((side - x2, y1, side - x1, y2), dim=1)
     return (255 - images if invert else images), boxes
 
 
-def mosaics(images: Tensor, labels: Tensor, boxes: Tensor, across: int) -> tuple[Tensor, list[Target]]:
-    """Crops [m·across², 3, s, s], row by row, as ``m`` squares [m, 3, across·s, across·s] with their objects."""
-    side, tiles = images.shape[-1], across * across
-    joined = images.view(-1, across, across, 3, side, side).permute(0, 3, 1, 4, 2, 5)
-    place = torch.arange(tiles, device=boxes.device)
-    corner = torch.stack((place % across, place // across), dim=1).repeat(1, 2) * side
+def make_mosaics(images: Tensor, labels: Tensor, boxes: Tensor, grid: int) -> tuple[Tensor, list[Target]]:
+    """Tile crops [M·grid², 3, S, S] row by row into mosaics [M, 3, grid·S, grid·S]; return them with their targets."""
+    side, tiles = images.shape[-1], grid * grid
+    mosaics = images.view(-1, grid, grid, 3, side, side).permute(0, 3, 1, 4, 2, 5)
+    index = torch.arange(tiles, device=boxes.device)
+    corner = torch.stack((index % grid, index // grid), dim=1).repeat(1, 2) * side
     labels, boxes = labels.view(-1, tiles), boxes.view(-1, tiles, 4) + corner
     targets: list[Target] = [{"boxes": b[n > 0], "labels": n[n > 0]} for b, n in zip(boxes, labels, strict=True)]
-    return joined.reshape(len(targets), 3, across * side, across * side), targets
+    return mosaics.reshape(len(targets), 3, grid * side, grid * side), targets
 
 
 def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfig, seed: int, bf16: bool) -> None:
-    """Trains a detector in place.
+    """Train a detector in place on mosaics of crops; then recompute its batch norm statistics.
 
     Raises:
-        ValueError: the data are not the drawn ones.
+        ValueError: the dataset is not the synthetic one.
     """
     if data.format != "shapes":
         raise ValueError(
-            f"pretrain.iterations={config.iterations} draws crops of shapes, but data.format is {data.format}: set "
-            "pretrain.iterations=0, and give weights with --weights"
+            f"pretrain.iterations={config.iterations} trains on synthetic shapes, but data.format is {data.format}: set "
+            "pretrain.iterations=0, and pass pretrained weights with --weights"
         )
-    began = time.perf_counter()
+    started = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pools = [_pool(config, side, seed, data.workers, device) for side in config.sizes]
-    _LOG.info("pretraining on crops of %s pixels (drawn in %.0f s)", config.sizes, time.perf_counter() - began)
+    pools = [_crop_pool(config, side, seed, data.workers, device) for side in config.sizes]
+    _LOG.info("pretraining on crops of %s pixels (generated in %.0f s)", config.sizes, time.perf_counter() - started)
     model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=_WEIGHT_DECAY)
@@ -94,41 +94,43 @@ def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfi
     generator = torch.Generator().manual_seed(seed)
 
     def losses(pool: Sequence[Tensor]) -> dict[str, Tensor]:
-        across = max(round(config.mosaic / pool[0].shape[-1]), 1)
-        chosen = torch.randint(len(pool[0]), (config.batch_size * across**2,), generator=generator).to(device)
-        images, labels, boxes = (t[chosen] for t in pool)
-        images, boxes = vary(images, boxes, generator)
-        images, targets = mosaics(images, labels, boxes, across)
+        grid = max(round(config.mosaic / pool[0].shape[-1]), 1)
+        indices = torch.randint(len(pool[0]), (config.batch_size * grid**2,), generator=generator).to(device)
+        images, labels, boxes = (t[indices] for t in pool)
+        images, boxes = augment(images, boxes, generator)
+        images, targets = make_mosaics(images, labels, boxes, grid)
         with autocast(device, bf16):
             return model(list(images.float() / 255), targets)
 
-    tenth = max(config.iterations // 10, 1)
+    log_every = max(config.iterations // 10, 1)
     recent: list[dict[str, Tensor]] = []
     for step in range(1, config.iterations + 1):
-        parts = losses(pools[_choose(step, config, generator)])
+        step_losses = losses(pools[_choose_size(step, config, generator)])
         optimizer.zero_grad()
-        torch.stack(list(parts.values())).sum().backward()
+        torch.stack(list(step_losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
         optimizer.step()
         schedule.step()
-        recent.append({k: v.detach() for k, v in parts.items()})
-        if step % tenth == 0:
-            mean = {k: float(torch.stack([r[k] for r in recent]).mean()) for k in parts}
+        recent.append({k: v.detach() for k, v in step_losses.items()})
+        if step % log_every == 0:
+            mean = {k: float(torch.stack([r[k] for r in recent]).mean()) for k in step_losses}
             text = "  ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in mean.items())
-            _LOG.info("pretraining: step %d/%d  %s  %.0f s", step, config.iterations, text, time.perf_counter() - began)
+            _LOG.info(
+                "pretraining: step %d/%d  %s  %.0f s", step, config.iterations, text, time.perf_counter() - started
+            )
             recent.clear()
-    with measuring_statistics(model):
+    with precise_bn_statistics(model):
         for i in range(_STATISTICS_BATCHES):
             losses(pools[i % len(pools)])
 
 
-def _pool(config: PretrainConfig, side: int, seed: int, workers: int, device: torch.device) -> Sequence[Tensor]:
+def _crop_pool(config: PretrainConfig, side: int, seed: int, workers: int, device: torch.device) -> Sequence[Tensor]:
     count = config.crops * config.sizes[0] // side
     return [t.to(device) for t in draw_crops(max(count, 1), side, seed, max(workers, 1))]
 
 
-def _choose(step: int, config: PretrainConfig, generator: torch.Generator) -> int:
-    """Which size a step has: the smallest alone for the first quarter, where most is learned for the least, then any."""
+def _choose_size(step: int, config: PretrainConfig, generator: torch.Generator) -> int:
+    """Return the index of a step's crop size: the smallest for the first quarter, where steps are cheapest, then random."""
     if step <= config.iterations // 4:
         return 0
     return int(torch.randint(len(config.sizes), (1,), generator=generator))

@@ -1,4 +1,4 @@
-"""Lightning's Trainer with a run's callbacks: the fit that detectors and classifiers share."""
+"""Lightning's Trainer with a run's callbacks, for detectors and classifiers."""
 
 import logging
 import warnings
@@ -21,14 +21,14 @@ from detection.utils.distributed import local_world_size, world_size
 from detection.utils.precision import use_bf16
 
 _LOG = logging.getLogger(__name__)
-# in torch's messages, where a DataLoader worker is gone or hangs
+# in torch's messages, when a DataLoader worker died or hangs
 _WORKER_ERRORS = ("is killed by signal", "exited unexpectedly", "timed out after")
 
 
 def describe_solver(solver: SolverConfig) -> str:
-    """Return what is done in a step and at what learning rate, for the log."""
+    """Return a description of batch size, steps, precision and learning rate, for the log."""
     return (
-        f"{solver.batch_size} images a step ({world_size()} processes x {solver.accumulate} micro-batches), "
+        f"{solver.batch_size} images per step ({world_size()} processes x {solver.accumulate} micro-batches), "
         f"{solver.max_iter} steps in {'bf16' if use_bf16(solver.precision) else 'float32'}; learning rate "
         f"{scaled_lr(solver):g} (base_lr {solver.base_lr:g} for {solver.reference_batch} images, "
         f"{solver.lr_scaling} scaling)"
@@ -38,11 +38,11 @@ def describe_solver(solver: SolverConfig) -> str:
 def step_callbacks(
     solver: SolverConfig, metrics: MetricsLog | None, output: Path
 ) -> tuple[Checkpoints, Interruption, list[L.Callback]]:
-    """Return the callbacks of every run in order, but for the interruption, which is to be the last; ``metrics`` is that of
-    rank 0, and None on the others."""
+    """Return the callbacks of every run in order, except the interruption, which must be the last; ``metrics`` is None on
+    other ranks than 0."""
     checkpoints = Checkpoints(output, iterations(solver.checkpoint_every, solver.max_iter))
     interruption = Interruption(checkpoints)
-    recovery = Recovery(output / "run.json")  # before the others: they see the weights that the run continues with
+    recovery = Recovery(output / "run.json")  # first, so that the others see the restored weights
     callbacks: list[L.Callback] = [interruption.begin, recovery, StepLog(metrics, solver.log_every), checkpoints]
     if metrics is not None:
         callbacks.append(ProgressLine(solver.max_iter, solver.log_every))
@@ -56,13 +56,17 @@ def fit(
     checkpoint: Path | None,
     loggers: Sequence[Any] = (),
 ) -> L.Trainer:
-    """Train, from a checkpoint on where there is one, and return the trainer."""
+    """Train, from a checkpoint if given, and return the trainer.
+
+    Raises:
+        OSError: a DataLoader worker died or timed out.
+    """
     if module.solver.compile:
         for part in module.parts_to_compile():
-            part.compile(dynamic=True)  # images differ in size and in their number of regions
+            part.compile(dynamic=True)  # image sizes and numbers of regions vary
     trainer = make_trainer(module.solver, callbacks, loggers)
     with warnings.catch_warnings():
-        # advice on workers and loggers that the configuration decides
+        # advice on workers and loggers, which the configuration sets
         warnings.filterwarnings("ignore", module="lightning")
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
@@ -70,15 +74,15 @@ def fit(
             if "DataLoader" not in str(error) or not any(sign in str(error) for sign in _WORKER_ERRORS):
                 raise
             raise OSError(
-                f"loading stopped at step {trainer.global_step + 1}: {str(error).partition(chr(10))[0]} A DataLoader worker "
-                "that was killed had mostly no memory left: lower data.workers; one that timed out waits for a disk, or "
-                "data.timeout is too short. --resume continues from the last checkpoint"
+                f"data loading failed at step {trainer.global_step + 1}: {str(error).partition(chr(10))[0]} If a DataLoader "
+                "worker was killed, memory probably ran out: lower data.workers. If it timed out, the disk is slow or "
+                "data.timeout too short. --resume continues from the last checkpoint"
             ) from error
     return trainer
 
 
 def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], loggers: Sequence[Any] = ()) -> L.Trainer:
-    """Return Lightning's Trainer, under torchrun where that started this process."""
+    """Return Lightning's Trainer; distributed if torchrun started this process."""
     world, local = world_size(), local_world_size()
     return L.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
@@ -87,7 +91,7 @@ def make_trainer(solver: SolverConfig, callbacks: list[L.Callback], loggers: Seq
         strategy="ddp" if world > 1 else "auto",
         precision="bf16-mixed" if use_bf16(solver.precision) else "32-true",
         max_steps=solver.max_iter,
-        log_every_n_steps=solver.log_every,  # of loggers: what callbacks of the user log
+        log_every_n_steps=solver.log_every,  # for metrics that the user's callbacks log
         max_epochs=-1,
         accumulate_grad_batches=solver.accumulate,
         callbacks=callbacks,

@@ -1,5 +1,5 @@
-"""This process among those of a run: what torchrun says in the environment, and what torch.distributed adds. The one place
-that reads RANK and WORLD_SIZE."""
+"""Distributed training: rank and world size from torchrun's environment variables, and process group helpers. Only this
+module reads RANK and WORLD_SIZE."""
 
 import os
 from typing import Any
@@ -9,17 +9,17 @@ import torch.distributed as dist
 
 
 def rank() -> int:
-    """Return this process's number; 0 where torchrun did not start it."""
+    """Return this process's rank; 0 without torchrun."""
     return int(os.environ.get("RANK", 0))
 
 
 def world_size() -> int:
-    """Return the number of processes of the run."""
+    """Return the number of processes of the run; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def local_rank() -> int:
-    """Return this process's number on its machine, which is that of its GPU."""
+    """Return this process's rank on its machine, which is the index of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
@@ -29,17 +29,17 @@ def local_world_size() -> int:
 
 
 def is_leader() -> bool:
-    """Return whether this process writes the files."""
+    """Return whether this is rank 0, which writes the files."""
     return rank() == 0
 
 
 def is_distributed() -> bool:
-    """Return whether processes are connected, and more than one."""
+    """Return whether a process group of more than one process is initialised."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def run_device() -> torch.device:
-    """Return this process's GPU, made the current one, or the CPU."""
+    """Return this process's GPU, set as the current device, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank())
@@ -48,13 +48,13 @@ def run_device() -> torch.device:
 
 
 def connect(device: torch.device) -> None:
-    """Connect the processes of a run, if there is more than one."""
+    """Initialise the process group, if there is more than one process."""
     if world_size() > 1:
         dist.init_process_group("gloo" if device == torch.device("cpu") else "nccl")
 
 
 def disconnect() -> None:
-    """End the connection of the processes, if there is one."""
+    """Destroy the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

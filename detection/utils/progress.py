@@ -1,11 +1,11 @@
-"""Progress on the error stream."""
+"""Progress bars on stderr."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 def progress_bar(shown: bool = True) -> Progress:
-    """The house's bar, on the error stream; call ``start`` on it, or use it in a ``with``."""
+    """Return the project's progress bar, on stderr; call ``start`` or use it as a context manager."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -18,5 +18,5 @@ def progress_bar(shown: bool = True) -> Progress:
 
 
 def clock(seconds: float) -> str:
-    """h:mm:ss."""
+    """Format seconds as h:mm:ss."""
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"

@@ -161,7 +161,7 @@ def test_shortcut_a():
     assert torch.equal(pad(x)[0, 0], torch.tensor([[0.0, 2], [6, 8]]))
     assert not pad(x)[0, 1:].any()
     assert list(pad.parameters()) == []
-    with pytest.raises(ValueError, match="cannot go from 64 to 32"):
+    with pytest.raises(ValueError, match="cannot reduce channels from 64 to 32"):
         ZeroPad(64, 32, 1)
 
 
@@ -223,7 +223,7 @@ def test_cifar_networks(plain):
     }
     weighted = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(weighted) == 20
-    with pytest.raises(ValueError, match="conv2_x to conv5_x, and this network has 3 stages"):
+    with pytest.raises(ValueError, match="conv2_x to conv5_x, this one has 3 stages"):
         split_c4(net)
 
 
@@ -241,7 +241,7 @@ def test_dilation_by_stage_equals_torchvision():
     with torch.no_grad():
         assert torch.equal(net(x), reference(x))
     assert [net.specs[k].stride for k in ("c2", "c3", "c4", "c5")] == [4, 4, 8, 8]
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="mutually exclusive"):
         backbone.resnet50(replace_stride_with_dilation=[True] * 3, output_stride=8)
 
 
@@ -251,7 +251,7 @@ def test_zero_init_residual_equals_torchvision(name):
     net = getattr(backbone, name)(zero_init_residual=True)
     zero = {k for k, p in reference.named_parameters() if k.endswith("weight") and not p.any()}
     assert zero == {k for k, p in net.named_parameters() if k.endswith("weight") and not p.any()}
-    with pytest.raises(ValueError, match="norms with a weight"):
+    with pytest.raises(ValueError, match="layers with a weight"):
         backbone.resnet18(norm="none", zero_init_residual=True)
 
 
@@ -279,7 +279,7 @@ def test_conv5_without_stride(side):
     assert net.layer4[0].conv1.stride == (2, 2)
     unstrided.double()
     assert net.layer4[0].conv1.weight.dtype == torch.float64  # shared parameters
-    with pytest.raises(ValueError, match="strides in its 1x1"):
+    with pytest.raises(ValueError, match="in its 1x1 convolutions"):
         Conv5(backbone.resnet50(), strided=False)
 
 

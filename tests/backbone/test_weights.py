@@ -69,7 +69,7 @@ def test_basic_blocks_ignore_the_stride_of_a_recipe(tmp_path, net):
 
 
 def test_no_matching_tensors(tmp_path, net):
-    with pytest.raises(ValueError, match=r"no tensor fits.*conv1.weight.*encoder"):
+    with pytest.raises(ValueError, match=r"no tensor matches.*conv1.weight.*encoder"):
         load_weights(net, saved(tmp_path, {"encoder": torch.ones(2)}))
     with pytest.raises(ValueError, match="unknown recipe 'timm'"):
         load_weights(net, saved(tmp_path, {}), recipe="timm")

@@ -148,7 +148,7 @@ def test_the_last_checkpoint_is_there_before_the_last_evaluation(tmp_path, monke
     ("keys", "message"),
     [
         (["model.norm=frozen_bn"], "frozen norms over random weights"),
-        (["model.weights=some.pth", "pretrain.iterations=5"], "leave the weights out"),
+        (["model.weights=some.pth", "pretrain.iterations=5"], "mutually exclusive"),
         (["model.weights=nowhere.pth"], "no weights file"),
     ],
 )

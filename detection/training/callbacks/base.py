@@ -1,16 +1,16 @@
-"""Callbacks by optimiser steps: Lightning counts micro-batches, several of which may make a step.
+"""Callbacks per optimiser step; Lightning's own are per micro-batch, several of which make a step.
 
-The order of a run's callbacks after each step, which each relies on:
+The order of a run's callbacks after each step, which they rely on:
 
-    Recovery       watches the loss; after a non-finite one restores the snapshot, before anybody saves or evaluates
-    StepLog        writes a line of metrics.csv and metrics.jsonl
+    Recovery       watches the loss; after a non-finite one restores the snapshot, before others save or evaluate
+    StepLog        writes a row of metrics.csv and metrics.jsonl
     Checkpoints    writes last.pth every checkpoint_every steps
-    ProgressLine   moves the bar, or logs a line
+    ProgressLine   updates the progress bar, or logs a line
     Evaluation     evaluates every eval_every steps, keeps best.pth, saves last.pth again
     the user's     callbacks of train(callbacks=…)
-    Interruption   ends the run where a signal came: all that belongs to the step is done
+    Interruption   ends the run after a signal, when all callbacks of the step have run
 
-At the start Interruption's first half comes before all of them, so that an evaluation that is owed can be interrupted.
+Interruption.begin runs before all of them at the start, so that a pending evaluation can be interrupted.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from detection.training.loop import TrainingModule
 
 
 class StepCallback(L.Callback):
-    """Has :meth:`on_step` called once after each optimiser step; ``last_step`` is the one before, or where the run began."""
+    """Calls :meth:`on_step` once after each optimiser step; ``last_step`` is the previous step, or the run's first one."""
 
     last_step = 0
 

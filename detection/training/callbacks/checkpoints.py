@@ -1,4 +1,4 @@
-"""last.pth, the training checkpoint, and the one before it."""
+"""Training checkpoints: last.pth, and previous.pth, the one before it."""
 
 import contextlib
 from pathlib import Path
@@ -12,8 +12,8 @@ from detection.utils.atomic_io import sync
 
 
 class Checkpoints(StepCallback):
-    """Writes last.pth, the training checkpoint, every ``every`` steps and at the end of training, before the evaluation
-    there. The one before it stays, as previous.pth."""
+    """Writes last.pth, the training checkpoint, every ``every`` steps and at the end of training, before the final
+    evaluation. The one before it is kept as previous.pth."""
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every, self.saved = folder, max(every, 1), -1
@@ -26,27 +26,28 @@ class Checkpoints(StepCallback):
         self.ensure(trainer)
 
     def ensure(self, trainer: L.Trainer) -> None:
-        """Save unless this step's checkpoint is there."""
+        """Save unless this step's checkpoint is already saved."""
         if self.saved != trainer.global_step:
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write beside, sync to the disk, and rename.
+        """Write a temporary file, sync it to disk, and rename it.
 
         Raises:
-            OSError, NonFiniteLossError: it cannot be written, or has non-finite weights; earlier checkpoints stay.
+            OSError: the file cannot be written; earlier checkpoints are kept.
+            NonFiniteLossError: weights are non-finite; earlier checkpoints are kept.
         """
         module = trainer.lightning_module
         assert isinstance(module, TrainingModule)
         if not all(bool(p.isfinite().all()) for p in module.model.parameters()):
             raise NonFiniteLossError(
-                f"the weights of step {trainer.global_step} are non-finite, and are not saved; the last checkpoint stays: "
+                f"the weights of step {trainer.global_step} are non-finite and are not saved; the last checkpoint is kept: "
                 "resume from it with --resume and a lower solver.base_lr, or with solver.clip_norm"
             )
         last = self.folder / "last.pth"
         part = last.with_name(last.name + ".part")
         try:
-            trainer.save_checkpoint(part)  # all processes are in this
+            trainer.save_checkpoint(part)  # called on all ranks
             if trainer.is_global_zero:
                 sync(part)
                 if last.exists():
@@ -58,6 +59,6 @@ class Checkpoints(StepCallback):
             with contextlib.suppress(OSError):
                 part.unlink()
             raise OSError(
-                f"the checkpoint of step {trainer.global_step} cannot be written to {last}: {error}; the one before it is "
-                "still there: free some space, and continue with --resume"
+                f"the checkpoint of step {trainer.global_step} cannot be written to {last}: {error}; the previous one is "
+                "kept: free some disk space, and continue with --resume"
             ) from error

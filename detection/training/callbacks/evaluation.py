@@ -1,4 +1,4 @@
-"""Evaluation during a run: keep the best weights, stop a run that no longer improves."""
+"""Evaluation during training: keep the best weights, and stop early without improvement."""
 
 import logging
 from collections.abc import Callable
@@ -17,18 +17,18 @@ _LOG = logging.getLogger(__name__)
 
 
 class Evaluation(StepCallback):
-    """Evaluates every ``every`` steps and at the end; keeps the best weights; stops a run that no longer improves.
+    """Evaluates every ``every`` steps and at the end; keeps the best weights; stops early without improvement.
 
     Args:
-        run: the evaluation, on every rank; the metrics of rank 0 count.
-        best_by: the metric by which weights are the best; larger is better.
-        every: steps; 0 only at the end.
+        run: the evaluation, called on every rank; the metrics of rank 0 are used.
+        best_by: the metric that selects the best weights; larger is better.
+        every: steps between evaluations; 0 evaluates only at the end.
         folder: of the run.
-        metrics: where the numbers go.
-        patience: evaluations without a better one before the run stops.
-        checkpoints: saves again after each evaluation, so that a resumed run knows the best.
-        interruption: ends an evaluation at once.
-        lengthened: the run is resumed to be longer: earlier evaluations without a better one count no more.
+        metrics: log of the results; None on other ranks than 0.
+        patience: evaluations without improvement before the run is stopped.
+        checkpoints: saves again after each evaluation, so that a resumed run has the best metric.
+        interruption: interrupts an evaluation on a signal.
+        lengthened: the run is resumed with more steps: earlier evaluations without improvement are not counted.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Evaluation(StepCallback):
             self.without_gain = 0
         step = trainer.global_step
         if self.every and step and step % self.every == 0 and self.done_at != step:
-            # the run stopped between this step's checkpoint and its evaluation
+            # the run was stopped between this step's checkpoint and its evaluation
             self.evaluate(trainer, module)
 
     def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
@@ -67,10 +67,10 @@ class Evaluation(StepCallback):
             self.evaluate(trainer, module)
 
     def evaluate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Evaluate the weights as they are."""
+        """Evaluate the current weights on all ranks."""
         assert isinstance(module, TrainingModule)
         module.share_statistics()
-        with self.interruption.at_once(trainer):
+        with self.interruption.interruptible_evaluation(trainer):
             result = trainer.strategy.broadcast(self.run(module))
         self.done_at = trainer.global_step
         value = result.get(self.best_by)
@@ -86,7 +86,7 @@ class Evaluation(StepCallback):
         self.checkpoints.save(trainer)
         if self.patience is not None and self.without_gain >= self.patience:
             _LOG.info(
-                "stopping at step %d: no better %s than %.3f in %d evaluations",
+                "early stopping at step %d: %s has not improved from %.3f in %d evaluations",
                 trainer.global_step,
                 self.best_by,
                 self.best,
@@ -95,13 +95,13 @@ class Evaluation(StepCallback):
             trainer.should_stop = True
 
     def _decay(self, step: int, module: TrainingModule) -> None:
-        """Lower the learning rate from the next update but one on, for the plateau schedule."""
+        """Decay the learning rate for the plateau schedule; takes effect from the second next update."""
         solver = module.solver
         if solver.schedule == "plateau" and self.without_gain % solver.patience == 0:
             module.schedule.falls += 1
             factor = module.schedule(step)
             _LOG.info(
-                "step %d: no better %s in %d evaluations, learning rate x %g",
+                "step %d: %s has not improved in %d evaluations, learning rate x %g",
                 step,
                 self.best_by,
                 self.without_gain,

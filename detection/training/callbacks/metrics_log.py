@@ -1,4 +1,4 @@
-"""metrics.csv and metrics.jsonl of a run, and the callback that writes a line of them."""
+"""metrics.csv and metrics.jsonl of a run, and the callback that writes their rows."""
 
 import csv
 import json
@@ -24,14 +24,14 @@ Row = dict[str, float | int | None]
 
 
 class MetricsLog:
-    """metrics.csv and metrics.jsonl of a run. One line a call.
+    """metrics.csv and metrics.jsonl of a run; one row per call of :meth:`write`.
 
     Args:
         folder: of the run.
-        start: the step that the run begins at; lines of a stopped run beyond it are removed.
-        losses: their names.
-        metrics: names of what evaluations give.
-        loggers: of Lightning, guarded, which get the same numbers.
+        start: the first step; rows of an interrupted run beyond it are removed.
+        losses: names of the losses.
+        metrics: names of the evaluation metrics.
+        loggers: guarded Lightning loggers, which receive the same values.
     """
 
     def __init__(
@@ -51,25 +51,25 @@ class MetricsLog:
         self.loggers = list(loggers)
 
     def write(self, row: Row) -> None:
-        """Append what ``row`` has of the columns."""
+        """Append a row; keys that are not columns are ignored."""
         row = {k: v for k, v in row.items() if k in self.columns}
         with self.jsonl.open("a") as file:
             file.write(json.dumps(row) + "\n")
         with self.csv.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
-        numbers = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
+        values = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
         for logger in self.loggers:
-            logger.log_metrics(numbers, step=row["step"])
+            logger.log_metrics(values, step=row["step"])
 
     def close(self) -> None:
-        """Have the loggers write out what they hold."""
+        """Flush the loggers."""
         for logger in self.loggers:
             logger.save()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a metrics.jsonl; none where it is not there. A last line without its end, of a run that was cut off
-    or that is writing it now, is left out."""
+    """Return the rows of a metrics.jsonl; an empty list if it does not exist. An incomplete last line, of a run that was
+    killed or is writing it, is ignored."""
     if not path.exists():
         return []
     *lines, _ = path.read_text().split("\n")
@@ -77,16 +77,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class StepLog(StepCallback):
-    """Writes the losses and speed of every ``every``-th step; the first of the callbacks.
+    """Logs losses and speed of every ``every``-th step.
 
-    Seconds are means over the steps since the last line, without evaluations and checkpoints; data_seconds is the part
-    spent waiting for images. Losses are those of this process's images of the step; gradient_norm is that of all its
-    gradients together, before clipping.
+    Seconds are averages per step since the last row, without evaluations and checkpoints; data_seconds is the time spent
+    waiting for images. Losses are those of this process's images; gradient_norm is the total norm of all gradients, before
+    clipping.
     """
 
     def __init__(self, metrics: MetricsLog | None, every: int) -> None:
         self.metrics, self.every = metrics, every
-        self.data = self.work = self.began = 0.0
+        self.data_seconds = self.step_seconds = self.batch_started = 0.0
         self.last_logged = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -97,13 +97,13 @@ class StepLog(StepCallback):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, TrainingModule)
-        self.began = time.perf_counter()
-        self.data += self.began - module.step_done
+        self.batch_started = time.perf_counter()
+        self.data_seconds += self.batch_started - module.step_done
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.work += time.perf_counter() - self.began
+        self.step_seconds += time.perf_counter() - self.batch_started
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
@@ -111,7 +111,7 @@ class StepLog(StepCallback):
             return
         losses = {name: float(value) for name, value in module.losses.items()}
         steps = step - self.last_logged
-        seconds = (self.work + self.data) / steps
+        seconds = (self.step_seconds + self.data_seconds) / steps
         row: Row = {
             "step": step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
@@ -120,12 +120,12 @@ class StepLog(StepCallback):
             **module.extra_metrics(),
             "gradient_norm": None if module.gradient_norm is None else float(module.gradient_norm),
             "seconds": round(seconds, 4),
-            "data_seconds": round(self.data / steps, 4),
+            "data_seconds": round(self.data_seconds / steps, 4),
             "images_per_second": round(module.solver.batch_size / seconds, 3),
             "memory_mb": round(memory_mb(module.device)),
         }
         self.metrics.write(row)
-        self.data, self.work, self.last_logged = 0.0, 0.0, step
+        self.data_seconds, self.step_seconds, self.last_logged = 0.0, 0.0, step
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         if self.metrics is not None:
@@ -133,7 +133,7 @@ class StepLog(StepCallback):
 
 
 def memory_mb(device: torch.device) -> float:
-    """Return the peak memory so far in MiB: of the GPU, else of this process."""
+    """Return the peak memory in MiB: of the GPU, or on a CPU of this process."""
     if is_gpu(device):
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,4 +1,4 @@
-"""The progress bar of a run; in a log file or pipe a line every few steps."""
+"""Progress of a run: a bar in a terminal, else a log line every few steps."""
 
 import logging
 import time
@@ -13,17 +13,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class ProgressLine(StepCallback):
-    """A bar with the time left; in a log file or pipe a line every few steps."""
+    """Shows a progress bar with the remaining time; without a terminal, logs a line every ``every`` steps."""
 
     def __init__(self, total: int, every: int) -> None:
         self.total, self.every = total, every
         self.bar = progress_bar()
         self.task = self.bar.add_task("training", total=total)
-        self.began, self.first = 0.0, 0
+        self.started, self.first_step = 0.0, 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
-        self.began, self.first = time.perf_counter(), trainer.global_step
+        self.started, self.first_step = time.perf_counter(), trainer.global_step
         if self.bar.console.is_terminal:
             self.bar.start()
 
@@ -31,10 +31,10 @@ class ProgressLine(StepCallback):
         if self.bar.console.is_terminal:
             self.bar.update(self.task, completed=step)
         elif step % self.every == 0 or step == self.total:
-            left = (time.perf_counter() - self.began) / max(step - self.first, 1) * (self.total - step)
+            remaining = (time.perf_counter() - self.started) / max(step - self.first_step, 1) * (self.total - step)
             losses = "  ".join(f"{k.removeprefix('loss_')} {float(v):.3f}" for k, v in module.losses.items())
             norm = "" if module.gradient_norm is None else f"  gradient norm {float(module.gradient_norm):.3g}"
-            _LOG.info("step %d/%d  %s%s  time left %s", step, self.total, losses, norm, clock(left))
+            _LOG.info("step %d/%d  %s%s  time left %s", step, self.total, losses, norm, clock(remaining))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self.bar.stop()

@@ -1,4 +1,4 @@
-"""Seatbelts of a run: a warning when the loss rises, and recovery from a non-finite loss (solver.not_finite=recover)."""
+"""Watch the loss: warn when it rises, and recover from a non-finite loss (solver.not_finite=recover)."""
 
 import json
 import logging
@@ -17,20 +17,20 @@ from detection.training.replay import NonFiniteLossError
 from detection.utils.atomic_io import replacing
 
 _LOG = logging.getLogger(__name__)
-WINDOW = 50  # steps over which the running median is taken, and between two snapshots
-RISING = 10.0  # times the running median
-_HEALTHY = 2.0  # times the lowest running median: above it the weights are not worth a snapshot
-LIMIT = 3  # recoveries of a run; the next non-finite loss ends it
-_KEY = "recovery"  # its entry in a training checkpoint
+WINDOW = 50  # steps of the running median, and between two snapshots
+RISING = 10.0  # a loss above this multiple of the running median is rising
+_HEALTHY = 2.0  # no snapshots while the running median is above this multiple of its minimum
+LIMIT = 3  # recoveries per run; the next non-finite loss ends it
+_KEY = "recovery"  # entry of the snapshot in a training checkpoint
 
 
 class LossWatch:
     """The running median of the loss over the last ``WINDOW`` steps.
 
     Attributes:
-        losses: of those steps, oldest first; non-finite ones are left out.
+        losses: of those steps, oldest first, without non-finite ones.
         lowest: the lowest running median so far; None before the first full window.
-        rising: whether the last loss was more than ``RISING`` times the median before it.
+        rising: whether the last loss exceeded ``RISING`` times the median of the steps before it.
     """
 
     def __init__(self) -> None:
@@ -40,11 +40,11 @@ class LossWatch:
 
     @property
     def median(self) -> float | None:
-        """None before the first full window."""
+        """The running median; None before the first full window."""
         return statistics.median(self.losses) if len(self.losses) == WINDOW else None
 
     def add(self, loss: float) -> bool:
-        """Add a finite loss. Return whether it begins to rise: once for each rise."""
+        """Add a finite loss. Return whether it starts to rise: True only once per rise."""
         before, was_rising = self.median, self.rising
         self.rising = before is not None and loss > RISING * before
         self.losses.append(loss)
@@ -54,12 +54,12 @@ class LossWatch:
         return self.rising and not was_rising
 
     def healthy(self) -> bool:
-        """Return whether the loss is near the lowest it has been, so that the weights are worth a snapshot."""
+        """Return whether the running median is near its minimum, so that a snapshot is worthwhile."""
         median = self.median
         return not self.rising and (median is None or self.lowest is None or median <= _HEALTHY * self.lowest)
 
     def restart(self) -> None:
-        """Drop the last losses, which are of discarded weights; the lowest median stays."""
+        """Clear the losses, which belong to discarded weights; keep the lowest median."""
         self.losses.clear()
         self.rising = False
 
@@ -67,19 +67,19 @@ class LossWatch:
 class Recovery(StepCallback):
     """Watches the loss after each step, before other callbacks save or evaluate the weights.
 
-    With ``solver.not_finite=recover`` a snapshot of the training state (weights, statistics, optimiser, average) is kept in
-    memory every ``WINDOW`` steps while the loss is healthy. After a non-finite loss, whose step has changed nothing, the run
-    is restored from it at half the learning rate; steps are not repeated: the next batch is the next one. After ``LIMIT``
-    times it ends. The snapshot is part of the training checkpoint, so that a resumed run recovers as an uninterrupted one.
+    With ``solver.not_finite=recover`` a snapshot of the training state (weights, statistics, optimiser, EMA) is taken in
+    host memory every ``WINDOW`` steps while the loss is healthy. After a non-finite loss, whose step is skipped, the
+    snapshot is restored with half the learning rate; training continues with the next batch. After ``LIMIT`` recoveries
+    the next one ends the run. The snapshot is saved in training checkpoints, so that a resumed run recovers the same way.
 
     Args:
-        run_json: the run's provenance file, whose last entry gets the events at the end; None keeps none.
+        run_json: the run's provenance file, whose last entry receives the events at the end; None for no file.
     """
 
     def __init__(self, run_json: Path | None) -> None:
         self.run_json = run_json
         self.watch, self.count = LossWatch(), 0
-        self.skipped = 0  # of the module's, those that are handled
+        self.skipped = 0  # skipped steps of the module that were handled
         self.events: list[dict[str, Any]] = []
         self.snapshot: dict[str, Any] | None = None
 
@@ -87,7 +87,7 @@ class Recovery(StepCallback):
         assert isinstance(module, TrainingModule)
         super().on_train_start(trainer, module)
         if module.solver.not_finite == "recover" and self.snapshot is None:
-            self._take(trainer, module, trainer.global_step)
+            self._take_snapshot(trainer, module, trainer.global_step)
 
     def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
         if module.skipped != self.skipped:
@@ -99,15 +99,15 @@ class Recovery(StepCallback):
         if self.watch.add(module.loss):
             text = (
                 f"step {step}: the loss is {module.loss:.3g}, {module.loss / (median or 1):.0f} times its running median "
-                f"over {WINDOW} steps ({median:.3g}); gradient norm {_norm(module):.3g}. If it stays there, lower "
+                f"over {WINDOW} steps ({median:.3g}); gradient norm {_gradient_norm(module):.3g}. If it stays high, lower "
                 "solver.base_lr or set solver.clip_norm"
             )
             self._warn(step, "rising loss", text)
         if module.solver.not_finite == "recover" and step % WINDOW == 0 and self.watch.healthy():
-            self._take(trainer, module, step)
+            self._take_snapshot(trainer, module, step)
 
-    def _take(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
-        """Copy the training state to the host, unless a weight is non-finite."""
+    def _take_snapshot(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        """Copy the training state to host memory, unless a weight is non-finite."""
         if not all(bool(p.isfinite().all()) for p in module.model.parameters()):
             return
         state = {"weights": module.state_dict(), "optimizer": trainer.optimizers[0].state_dict()["state"]}
@@ -116,11 +116,11 @@ class Recovery(StepCallback):
 
     def _recover(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
         self.count += 1
-        assert self.snapshot is not None  # there is one from the first step on
+        assert self.snapshot is not None  # taken before the first step
         if self.count > LIMIT:
             raise NonFiniteLossError(
-                f"step {step}: a non-finite loss again after {LIMIT} recoveries, each at half the learning rate. Look at "
-                "the step with resdet replay and at the data with resdet check-dataset; then start anew with a lower "
+                f"step {step}: non-finite loss again after {LIMIT} recoveries, each at half the learning rate. Inspect the "
+                "step with resdet replay and the dataset with resdet check-dataset; then start a new run with a lower "
                 "solver.base_lr, a longer solver.warmup or solver.precision=float32"
             )
         optimizer = trainer.optimizers[0]
@@ -128,11 +128,11 @@ class Recovery(StepCallback):
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": self.snapshot["optimizer"], "param_groups": groups})
         module.schedule.halvings += 1
-        for group in optimizer.param_groups:  # the scheduler sets what the steps after the next one have
+        for group in optimizer.param_groups:  # the scheduler applies the halving only after the next step
             group["lr"] *= 0.5
         self.watch.restart()
         text = (
-            f"step {step}: back to the weights of step {self.snapshot['step']} at half the learning rate "
+            f"step {step}: restored the weights of step {self.snapshot['step']}, with half the learning rate "
             f"({optimizer.param_groups[0]['lr']:.3g}); recovery {self.count} of at most {LIMIT}"
         )
         self._warn(step, "recovered from a non-finite loss", text)
@@ -152,7 +152,7 @@ class Recovery(StepCallback):
                 with replacing(self.run_json) as part:
                     part.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
             except (OSError, ValueError, IndexError) as error:
-                _LOG.warning("the events are not written to %s: %s", self.run_json, error)
+                _LOG.warning("the events could not be written to %s: %s", self.run_json, error)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -176,6 +176,6 @@ class Recovery(StepCallback):
         self.snapshot = checkpoint.get(_KEY)
 
 
-def _norm(module: TrainingModule) -> float:
+def _gradient_norm(module: TrainingModule) -> float:
     """Return the gradient norm of the last step, before clipping."""
     return float("nan") if module.gradient_norm is None else float(module.gradient_norm)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the current step is finished, a checkpoint is saved, and the process exits with its own code."""
+"""SIGTERM and Ctrl-C: finish the current step, save a checkpoint, and exit with 128 + the signal's number."""
 
 import contextlib
 import logging
@@ -15,20 +15,20 @@ from detection.training.loop import TrainingModule
 
 _LOG = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_AGREE_EVERY = 10  # steps after which processes agree whether one of them got a signal
+_REDUCE_EVERY = 10  # steps between reductions of whether any process received a signal
 
 
 class Interrupted(SystemExit):
-    """Ends the process with 128 + the signal's number: 143 for SIGTERM, 130 for Ctrl-C."""
+    """Exit with code 128 + the signal's number: 143 for SIGTERM, 130 for Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
 
 
 class Interruption(StepCallback):
-    """The last of the callbacks: after each step, stops the run if a signal came. A second Ctrl-C ends at once.
+    """Stops the run after a step if a signal was received; must be the last callback. A second Ctrl-C exits immediately.
 
-    Several processes stop together at the same step, which they agree on every tenth.
+    Distributed processes stop at the same step: they reduce the decision every tenth step.
 
     Args:
         checkpoints: saves the checkpoint (:class:`detection.training.callbacks.checkpoints.Checkpoints`).
@@ -37,33 +37,33 @@ class Interruption(StepCallback):
     def __init__(self, checkpoints: Any) -> None:
         self.checkpoints = checkpoints
         self.number: int | None = None
-        self.alone, self.interruptible = True, False
-        self.before: dict[int, Any] = {}
+        self.single_process, self.interruptible = True, False
+        self.previous_handlers: dict[int, Any] = {}
         self.begin = _Begin(self)
 
     def install(self, trainer: L.Trainer) -> None:
-        """Handle signals from now on; one that Lightning got before counts too."""
-        self.alone = trainer.world_size == 1
+        """Install the signal handlers; take over a SIGTERM that Lightning received before."""
+        self.single_process = trainer.world_size == 1
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        lightnings = trainer._signal_connector
-        if lightnings.received_sigterm:
-            self.number, lightnings.received_sigterm = signal.SIGTERM, False
+            self.previous_handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        connector = trainer._signal_connector
+        if connector.received_sigterm:
+            self.number, connector.received_sigterm = signal.SIGTERM, False
 
     def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
         stop = self.number is not None
-        if not self.alone:
-            # a signal after this reduction waits for the next one: all processes must get the same answer
-            stop = step % _AGREE_EVERY == 0 and trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if not self.single_process:
+            # a signal after this reduction takes effect at the next one: all processes must decide the same
+            stop = step % _REDUCE_EVERY == 0 and trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop and step < module.solver.max_iter:
             self.checkpoints.ensure(trainer)
             self._end(step)
 
     @contextlib.contextmanager
-    def at_once(self, trainer: L.Trainer) -> Iterator[None]:
-        """Within, an evaluation, a signal stops at once; a checkpoint is saved, and a resumed run evaluates again. Several
-        processes finish the evaluation, since they synchronise there."""
-        if not self.before or not self.alone:
+    def interruptible_evaluation(self, trainer: L.Trainer) -> Iterator[None]:
+        """Let a signal interrupt an evaluation inside the context: save a checkpoint, from which a resumed run evaluates
+        again, and exit. Distributed processes finish the evaluation, since they synchronise in it."""
+        if not self.previous_handlers or not self.single_process:
             yield
             return
         try:
@@ -72,13 +72,13 @@ class Interruption(StepCallback):
                 raise Interrupted(self.number)
             yield
         except Interrupted:
-            self.interruptible = False  # a second signal must not interrupt the saving
+            self.interruptible = False  # a second signal must not interrupt saving
             self.checkpoints.ensure(trainer)
             self._end(trainer.global_step)
         finally:
             self.interruptible = False
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
             raise Interrupted(number)
         self.number = number
@@ -89,7 +89,7 @@ class Interruption(StepCallback):
     def _end(self, step: int) -> None:
         number = self.number or signal.SIGTERM
         _LOG.warning(
-            "stopped by %s at step %d; the checkpoint is %s, continue with --resume",
+            "stopped by %s at step %d; checkpoint saved to %s, continue with --resume",
             signal.Signals(number).name,
             step,
             self.checkpoints.folder / "last.pth",
@@ -97,13 +97,13 @@ class Interruption(StepCallback):
         raise Interrupted(number)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
-        self.before = {}
+        self.previous_handlers = {}
 
 
 class _Begin(L.Callback):
-    """The first of the callbacks: what others do at the start, such as a pending evaluation, can be interrupted too."""
+    """Installs the signal handlers; must be the first callback, so that a pending evaluation can be interrupted."""
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption

@@ -1,4 +1,4 @@
-"""What was run: run.json says of every start of a run the command, versions, the state of the code, the machine."""
+"""Provenance of a run: run.json records command, versions, git commit and machine for each start of the run."""
 
 import contextlib
 import json
@@ -32,34 +32,34 @@ _PACKAGES = (
 
 
 def write_provenance(path: Path, seed: int, step: int) -> None:
-    """Appends this start to the list in ``path``."""
-    about = provenance() | {"seed": seed, "step": step}
+    """Append this start to the list in ``path``, with its seed and first step."""
+    entry = provenance() | {"seed": seed, "step": step}
     earlier: list[Any] = []
     with contextlib.suppress(OSError, ValueError):
         earlier = json.loads(path.read_text())
     with replacing(path) as part:
-        part.write_text(json.dumps([*earlier, about], indent=2) + "\n")
-    versions = about["versions"]
+        part.write_text(json.dumps([*earlier, entry], indent=2) + "\n")
+    versions = entry["versions"]
     _LOG.info(
         "seed %d; resdet %s%s, torch %s, Python %s, on %s",
         seed,
         versions["resdet"] or "not installed",
-        f" ({about['git']['commit'][:10]}{', changed' if about['git']['changed'] else ''})" if about["git"] else "",
+        f" ({entry['git']['commit'][:10]}{', changed' if entry['git']['changed'] else ''})" if entry["git"] else "",
         versions["torch"],
         versions["python"],
-        about["device"],
+        entry["device"],
     )
 
 
 def provenance() -> dict[str, Any]:
-    """Of this process."""
+    """Return the provenance of this process: command, versions, git commit, machine."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-    versions["torch"] = torch.__version__  # with the build, which the package's own version lacks
+    versions["torch"] = torch.__version__  # with the build (+cu126), which the package metadata lacks
     on_gpu = torch.cuda.is_available()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,18 +77,18 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(folder: Path) -> dict[str, Any] | None:
-    """The commit of a checkout, and whether files differ from it; None where the package is installed as a copy."""
+    """Return the commit of a checkout and whether files differ from it; None if the package is not in a checkout."""
 
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
     try:
-        if not (Path(ask("rev-parse", "--show-toplevel")) / "detection" / "training").samefile(folder):
+        if not (Path(git("rev-parse", "--show-toplevel")) / "detection" / "training").samefile(folder):
             return None
         return {
-            "commit": ask("rev-parse", "HEAD"),
-            "changed": bool(ask("status", "--porcelain", "--untracked-files=no")),
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
         }
     except (OSError, subprocess.SubprocessError):
         return None

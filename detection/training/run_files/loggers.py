@@ -1,4 +1,4 @@
-"""Lightning's loggers, by name or the user's own, guarded: an error in one is a warning and does not end the run."""
+"""Lightning loggers, by name or passed by the user; errors in a logger are reported as warnings and do not end the run."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class GuardedLogger(Logger):
-    """A logger whose errors are warnings; after one it gets nothing more. Only rank 0 logs.
+    """Wraps a logger, reports its first error as a warning and then disables it. Only rank 0 logs.
 
     Args:
-        logger: of Lightning, or any object with ``log_metrics(metrics, step)``.
+        logger: a Lightning logger, or any object with ``log_metrics(metrics, step)``.
     """
 
     def __init__(self, logger: Any) -> None:
@@ -55,27 +55,31 @@ class GuardedLogger(Logger):
             return
         try:
             method(*args, **kwargs)
-        except Exception as error:  # another's code, which must not cost a run
+        except Exception as error:  # third-party code must not end a run
             self.failed = True
-            _LOG.warning("%s failed and gets no more lines: %s", type(self.logger).__name__, error)
+            _LOG.warning("%s failed and is disabled: %s", type(self.logger).__name__, error)
 
 
-def make_loggers(names: Sequence[str], output: Path, more: Sequence[Any] = ()) -> list[GuardedLogger]:
-    """Return Lightning's loggers of these names, and ``more`` of the user's, all guarded.
+def make_loggers(names: Sequence[str], output: Path, additional: Sequence[Any] = ()) -> list[GuardedLogger]:
+    """Return guarded loggers: those of ``names``, then ``additional`` ones.
 
     Args:
-        names: tensorboard, wandb or mlflow; each a package of that name.
-        output: the run's folder, where they write what they write locally.
-        more: loggers that exist already.
+        names: tensorboard, wandb or mlflow; each requires the package of that name.
+        output: the run's folder, for their local files.
+        additional: logger instances.
 
     Raises:
         ImportError: a logger's package is not installed; says how to install it.
     """
-    return [GuardedLogger(logger) for logger in (*(_MAKERS[name](output) for name in names), *more)]
+    return [GuardedLogger(logger) for logger in (*(_MAKERS[name](output) for name in names), *additional)]
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Raise ValueError for a logger that cannot be made here, before a run begins."""
+    """Check that the loggers' packages are installed, before a run starts.
+
+    Raises:
+        ValueError: a package is not installed; says how to install it.
+    """
     for name in names:
         try:
             __import__(_PACKAGES[name])

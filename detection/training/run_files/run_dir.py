@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, how earlier files are kept, its log and its pictures."""
+"""The run folder: its files, backup of earlier files, log.txt and annotated images."""
 
 import logging
 import logging.handlers
@@ -22,11 +22,11 @@ TRAINING_FILES = (
 )
 RUN_FILES = (*EVALUATION_FILES, *TRAINING_FILES)
 _LOGGERS = ("detection", "backbone")
-_PICTURES, _DRAWN_SCORE, _DRAWN_SIDE = 8, 0.5, 640
+_MAX_IMAGES, _MIN_SCORE, _MAX_SIDE = 8, 0.5, 640
 
 
 def move_earlier_run(output: Path, names: Iterable[str]) -> None:
-    """Makes the folder; files of an earlier run with these names go to a subfolder, nothing is overwritten."""
+    """Create the folder and move an earlier run's files with these names to a subfolder earlier-N; overwrite nothing."""
     output.mkdir(parents=True, exist_ok=True)
     earlier = [output / name for name in names if (output / name).exists()]
     if not earlier:
@@ -34,15 +34,15 @@ def move_earlier_run(output: Path, names: Iterable[str]) -> None:
     number = 1
     while (output / f"earlier-{number}").exists():
         number += 1
-    aside = output / f"earlier-{number}"
-    aside.mkdir()
+    backup = output / f"earlier-{number}"
+    backup.mkdir()
     for path in earlier:
-        shutil.move(path, aside / path.name)
-    _LOG.warning("%s held results already; they are now in %s", output, aside)
+        shutil.move(path, backup / path.name)
+    _LOG.warning("%s contained earlier results; they were moved to %s", output, backup)
 
 
 class RunLog:
-    """Keeps messages from the start on, so that log.txt has also those from before there was a folder for it."""
+    """Buffers log messages from the start, so that log.txt includes those logged before the run folder existed."""
 
     def __init__(self) -> None:
         self.memory = logging.handlers.MemoryHandler(100_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
@@ -53,7 +53,7 @@ class RunLog:
         self.file: logging.FileHandler | None = None
 
     def write_to(self, path: Path) -> None:
-        """Writes what was kept, and from now on everything, to a file."""
+        """Write the buffered messages, and all later ones, to a file."""
         self.file = logging.FileHandler(path, encoding="utf-8")
         self.file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.memory.setTarget(self.file)
@@ -63,7 +63,7 @@ class RunLog:
             logging.getLogger(name).addHandler(self.file)
 
     def close(self) -> None:
-        """Ends the file. A run that fails leaves it open until the process ends, for the error's traceback."""
+        """Close the file. A failed run leaves it open until the process exits, for the error's traceback."""
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self.memory)
             if self.file is not None:
@@ -75,29 +75,29 @@ class RunLog:
 def write_pictures(
     records: Annotations, read: Callable[[str], NDArray[np.uint8]], results: Sequence[dict[str, Any]], folder: Path
 ) -> None:
-    """The first pictures with the truth on the left and the detections on the right, and a sheet of them, all.png."""
+    """Draw the first images with ground truth on the left and detections on the right, and a contact sheet, all.png."""
     folder.mkdir(exist_ok=True)
     label_of = {c: k for k, c in enumerate(records.category_ids, 1)}
-    sheets = []
-    for i in range(min(_PICTURES, len(records))):
-        picture, scale = _shown(read(records.files[i]))
-        where = records.objects(i)
-        truth = BoxAnnotations((records.boxes[where] * scale).tolist(), records.labels[where].tolist())
-        mine = [d for d in results if d["image_id"] == records.image_ids[i] and d["score"] >= _DRAWN_SCORE]
-        mine.sort(key=lambda d: -d["score"])
-        boxes = [[scale * v for v in (x, y, x + w, y + h)] for x, y, w, h in (d["bbox"] for d in mine)]
-        found = BoxAnnotations(boxes, [label_of[d["category_id"]] for d in mine], [d["score"] for d in mine])
-        left, right = draw(picture, truth, records.classes), draw(picture, found, records.classes)
-        sheets.append(side_by_side(left, right, ("truth", f"detections (score at least {_DRAWN_SCORE})")))
-        Image.fromarray(sheets[-1]).save(folder / f"{i:02d}.png")
-    Image.fromarray(contact_sheet(sheets, columns=2)).save(folder / "all.png")
-    _LOG.info("pictures of the truth beside the detections are in %s (all.png has them together)", folder)
+    pairs = []
+    for i in range(min(_MAX_IMAGES, len(records))):
+        image, scale = _downscale(read(records.files[i]))
+        objects = records.objects(i)
+        ground_truth = BoxAnnotations((records.boxes[objects] * scale).tolist(), records.labels[objects].tolist())
+        rows = [d for d in results if d["image_id"] == records.image_ids[i] and d["score"] >= _MIN_SCORE]
+        rows.sort(key=lambda d: -d["score"])
+        boxes = [[scale * v for v in (x, y, x + w, y + h)] for x, y, w, h in (d["bbox"] for d in rows)]
+        detections = BoxAnnotations(boxes, [label_of[d["category_id"]] for d in rows], [d["score"] for d in rows])
+        left, right = draw(image, ground_truth, records.classes), draw(image, detections, records.classes)
+        pairs.append(side_by_side(left, right, ("ground truth", f"detections (score at least {_MIN_SCORE})")))
+        Image.fromarray(pairs[-1]).save(folder / f"{i:02d}.png")
+    Image.fromarray(contact_sheet(pairs, columns=2)).save(folder / "all.png")
+    _LOG.info("images with ground truth and detections side by side are in %s (all.png has them together)", folder)
 
 
-def _shown(picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """A picture small enough for a sheet, and how much smaller it is."""
-    scale = min(_DRAWN_SIDE / max(picture.shape[:2]), 1.0)
+def _downscale(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+    """Resize an image to at most 640 px on its long side; return it and the scale."""
+    scale = min(_MAX_SIDE / max(image.shape[:2]), 1.0)
     if scale == 1.0:
-        return picture, 1.0
-    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)), scale
+        return image, 1.0
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)), scale

@@ -61,7 +61,7 @@ def test_unreadable_file_is_skipped(weights, tmp_path, capsys):
 def test_weights_of_another_network_are_rejected(weights, tmp_path, capsys):
     file = str(write_image(tmp_path / "a.png"))
     assert run("classify", ["--weights", str(weights), "--network", "resnet34", file]) == 2
-    assert "do not fill this network" in capsys.readouterr().err
+    assert "do not match this network" in capsys.readouterr().err
     assert run("classify", ["--weights", str(weights), "--network", "resnet-18", file]) == 2
     assert "did you mean resnet18?" in capsys.readouterr().err
     state = torch.load(weights, weights_only=True)

@@ -83,7 +83,7 @@ def test_unknown_networks_and_jobs(tmp_path, capsys):
     assert run("degradation", ["--config", "degradation_shapes", "--seeds", "0,one"]) == 2
     assert "such as 0,1,2; got 0,one" in capsys.readouterr().err
     assert go(tmp_path, "data.val=null") == 2
-    assert "no test error" in capsys.readouterr().err
+    assert "needs a validation set" in capsys.readouterr().err
 
 
 def test_finished_needs_the_final_evaluation(finished):
@@ -109,7 +109,7 @@ def test_incompatible_settings_are_rejected(tmp_path, capsys):
         assert go(tmp_path, key) == 2
         assert "set mixup=0 cutmix=0 solver.early_stop=null" in capsys.readouterr().err
     assert go(tmp_path, networks=["cifar_plain20", "cifar_plain20"]) == 2
-    assert "given twice" in capsys.readouterr().err
+    assert "duplicate network or seed" in capsys.readouterr().err
     assert go(tmp_path, "network.shortcut=B") == 2
     assert "cifar_plain20 has no shortcuts" in capsys.readouterr().err
 

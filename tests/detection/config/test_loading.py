@@ -77,7 +77,7 @@ def test_overrides_and_bare_names(tmp_path):
         ("solver=3", "solver is a group of keys"),
         ("solver.accumulate=3", "must be a multiple of"),
         ("data.short_side=[]", "at least one size"),
-        ("solver.base_lr", "wanted key=value"),
+        ("solver.base_lr", "expected key=value"),
         ("solver.steps=[1,", "not valid YAML"),
     ],
 )
@@ -91,8 +91,8 @@ def test_wrong_keys_and_values_are_named(override, message):
     ("text", "message"),
     [
         ("solver: {max_iter: 1}\nsolver: {max_iter: 2}\n", "duplicate key"),
-        ("- 1\n", "wanted keys and values"),
-        ("_base_: self.yaml\n", "leads back to itself"),
+        ("- 1\n", "expected keys and values"),
+        ("_base_: self.yaml\n", "circular _base_"),
         ("solver: {max_iter: 1, max_iter: 2}\n", "duplicate key"),
     ],
 )

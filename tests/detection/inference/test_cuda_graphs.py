@@ -59,7 +59,7 @@ def test_it_is_the_detector_in_its_mode(monkeypatch):
     recorded.half()
     assert not recorded.graphs.recorded
     model.train()
-    with pytest.raises(RuntimeError, match="does not train"):
+    with pytest.raises(RuntimeError, match="for evaluation only"):
         recorded(images)
     assert RecordedDetector(model).training
 

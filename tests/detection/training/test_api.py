@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_refused(arrays, tmp_path):
     other = Annotations.from_arrays(list(arrays.files), [[]] * 4, [[]] * 4, ["one"])
     with pytest.raises(DataError, match="train_set: left, right"):
         train("quickstart.yaml", output=tmp_path, train_set=arrays, val_set=other)
-    with pytest.raises(DataError, match="val_set is given without train_set"):
+    with pytest.raises(DataError, match="val_set requires train_set"):
         train("quickstart.yaml", output=tmp_path, val_set=arrays)
     with pytest.raises(DataError, match=r"0\.png: labels must be in 1\.\.1, got \[2\]"):
         Annotations.from_arrays([arrays.files[0]], [[[0, 0, 2, 2]]], [[2]], ["one"])

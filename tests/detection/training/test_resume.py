@@ -17,7 +17,7 @@ def finished(tmp_path_factory):
 def test_a_finished_run_says_so_and_stays_as_it_is(finished, capsys, caplog):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert go(finished, "--resume", keys=KEYS) == 0
-    assert "the run is finished at step 3; lengthen it with --resume solver.max_iter=N" in caplog.text
+    assert "the run is finished at step 3; extend it with --resume solver.max_iter=N" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
@@ -40,7 +40,7 @@ def test_a_finished_run_can_be_lengthened(finished, tmp_path):
 
 def test_a_run_cannot_be_shorter_than_it_is(finished, capsys):
     assert go(finished, "--resume", keys=[*KEYS, "solver.max_iter=2"]) == 2
-    assert "is at step 3 already, and solver.max_iter is 2" in capsys.readouterr().err
+    assert "is already at step 3, and solver.max_iter is 2" in capsys.readouterr().err
 
 
 def test_one_that_stopped_early_says_so_and_can_be_lengthened(tmp_path, caplog):
@@ -51,7 +51,7 @@ def test_one_that_stopped_early_says_so_and_can_be_lengthened(tmp_path, caplog):
     caplog.clear()
     assert go(tmp_path, "--resume", keys=keys) == 0
     assert (
-        f"the run is finished: it stopped early at step {stopped}, after 1 evaluations without a better one"
+        f"the run is finished: it stopped early at step {stopped}, after 1 evaluations without improvement"
         in caplog.text
     )
     assert state(tmp_path / "last.pth")["global_step"] == stopped
@@ -63,4 +63,4 @@ def test_one_that_stopped_early_says_so_and_can_be_lengthened(tmp_path, caplog):
 def test_a_classifier_s_checkpoint_is_no_detectors(finished, tmp_path, capsys):
     torch.save({"global_step": 1}, tmp_path / "last.pth")
     assert go(tmp_path, "--resume", keys=KEYS) == 2
-    assert "is no training checkpoint of a detector" in capsys.readouterr().err
+    assert "is not a training checkpoint of a detector" in capsys.readouterr().err

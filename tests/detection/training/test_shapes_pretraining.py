@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from detection.training.shapes_pretraining import draw_crops, mosaics, vary
+from detection.training.shapes_pretraining import augment, draw_crops, make_mosaics
 
 
 def marked(boxes, side):
@@ -23,14 +23,14 @@ BOXES = torch.tensor([[1.0, 2, 5, 9], [0, 0, 3, 1], [7, 6, 10, 10], [2, 4, 8, 5]
 
 @pytest.mark.parametrize("seed", range(12))
 def test_boxes_turn_with_their_pictures(seed):
-    images, boxes = vary(marked(BOXES, 10), BOXES, torch.Generator().manual_seed(seed))
+    images, boxes = augment(marked(BOXES, 10), BOXES, torch.Generator().manual_seed(seed))
     images = 255 - images if images.max() == 255 else images
     assert [box_of(image) for image in images] == boxes.int().tolist()
 
 
 def test_mosaics_place_crops_row_by_row():
     labels = torch.tensor([3, 0, 1, 2])
-    images, targets = mosaics(marked(BOXES, 10), labels, BOXES, 2)
+    images, targets = make_mosaics(marked(BOXES, 10), labels, BOXES, 2)
     assert images.shape == (1, 3, 20, 20)
     assert torch.equal(images[0, :, :10, 10:], marked(BOXES, 10)[1])
     assert targets[0]["labels"].tolist() == [3, 1, 2]

@@ -65,7 +65,7 @@ def test_recovery_goes_back_at_half_the_rate(tmp_path, monkeypatch, caplog):
     poison(monkeypatch, {4})
     assert go(tmp_path / "four", keys=[*KEYS, "solver.max_iter=4"]) == 0
     assert "step 4: non-finite loss (loss_box=nan)" in caplog.text
-    assert "step 4: back to the weights of step 2 at half the learning rate" in caplog.text
+    assert "step 4: restored the weights of step 2, with half the learning rate" in caplog.text
     assert "recovery 1 of at most 3" in caplog.text
     two, four = (state(tmp_path / name / "last.pth") for name in ("two", "four"))
     assert all(torch.equal(two["state_dict"][name], four["state_dict"][name]) for name in two["state_dict"])
@@ -89,7 +89,7 @@ def test_three_recoveries_then_an_end_with_advice(tmp_path, monkeypatch, capsys)
     poison(monkeypatch, set(range(2, 100)))
     assert go(tmp_path, keys=[*KEYS, "solver.max_iter=9"]) == 2
     said = capsys.readouterr().err
-    assert "step 5: a non-finite loss again after 3 recoveries" in said
+    assert "step 5: non-finite loss again after 3 recoveries" in said
     assert "solver.base_lr" in said
 
 
