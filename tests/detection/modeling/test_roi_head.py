@@ -4,30 +4,6 @@ import torch
 from detection import build_model
 from detection.config import ModelConfig, RoIConfig
 from detection.modeling.roi_head import without_padding
-from detection.modeling.roi_pooler import RoIPooler, as_regions
-
-
-def test_regions_carry_their_image():
-    a, b = torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[5.0, 6, 7, 8], [0, 0, 1, 1]])
-    found = as_regions([a, torch.zeros(0, 4), b])
-    assert found.tolist() == [[0, 1, 2, 3, 4], [2, 5, 6, 7, 8], [2, 0, 0, 1, 1]]
-
-
-@pytest.mark.parametrize(
-    ("kind", "ratio", "aligned"),
-    [("align", 0, True), ("align", 0, False), ("align", 2, True), ("align", 2, False), ("max", 0, False)],
-)
-def test_padded_pooling_of_a_pyramid_is_the_same(kind, ratio, aligned):
-    generator = torch.Generator().manual_seed(3)
-    maps = [torch.randn(2, 3, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)]
-    corner = torch.rand(80, 2, generator=generator) * 400
-    side = 8 * 100 ** torch.rand(80, 2, generator=generator)
-    image = torch.randint(2, (80, 1), generator=generator)
-    regions = torch.cat((image, corner, corner + side), dim=1)
-    pooler = RoIPooler([4, 8, 16, 32], pool=kind, resolution=7, sampling_ratio=ratio, aligned=aligned)
-    level = pooler.levels(regions[:, 1:])
-    assert level.unique().tolist() == [0, 1, 2, 3]
-    torch.testing.assert_close(pooler(maps, regions, padded=True), pooler(maps, regions, padded=False), rtol=0, atol=0)
 
 
 def head(**settings):
