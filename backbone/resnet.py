@@ -301,8 +301,8 @@ def split_c4(net: ResNet) -> tuple[Trunk, Conv5]:
 
 
 def _modules_by_stage(net: ResNet) -> list[list[nn.Module]]:
-    stem_modules: list[nn.Module] = [net.conv1, net.bn1]
-    return [stem_modules, *([stage] for stage in net.stages)]
+    modules: list[list[nn.Module]] = [[net.conv1, net.bn1]]
+    return modules + [[stage] for stage in net.stages]
 
 
 def _frozen(norm: NormFactory) -> NormFactory:

@@ -63,7 +63,7 @@ def test_predict(gpu, weights, image, tmp_path, device):
 def test_predict_with_cuda_graphs_steps_aside_without_triton(gpu, weights, caplog):
     predictor = Predictor(weights, device="cpu")
     assert predictor.device.type == "cpu"
-    with pytest.raises(ValueError, match="CUDA graphs want a detector on a GPU, it is on cpu"):
+    with pytest.raises(ValueError, match="CUDA graphs require a detector on a GPU, it is on cpu"):
         Predictor(weights, cuda_graphs=True)  # its tensors are on the CPU here
 
 

@@ -40,7 +40,7 @@ def small():
 
 
 def test_a_cpu_is_refused():
-    with pytest.raises(ValueError, match="want a detector on a GPU, it is on cpu"):
+    with pytest.raises(ValueError, match="require a detector on a GPU, it is on cpu"):
         RecordedDetector(small())
 
 

@@ -58,7 +58,7 @@ def test_arrays_of_ones_own_with_a_callback_and_loggers(arrays, tmp_path, caplog
         loggers=[Broken(), lines],
     )
     assert count.steps == 2
-    assert "Broken failed and gets no more lines: no connection" in caplog.text
+    assert "Broken failed and is disabled: no connection" in caplog.text
     assert [step for step, line in lines.lines if "loss" in line] == [1, 2]
     assert lines.lines[0][1]["loss"] == rows(tmp_path)[0]["loss"]
     assert run.output == tmp_path

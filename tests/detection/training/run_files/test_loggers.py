@@ -28,7 +28,7 @@ def test_one_that_fails_is_warned_of_once_and_left_alone(caplog):
     logger.finalize("success")
     logger.save()  # it has none
     assert fails.calls == 1
-    assert caplog.text.count("Fails failed and gets no more lines: no connection") == 1
+    assert caplog.text.count("Fails failed and is disabled: no connection") == 1
     assert logger.name == "fails"
 
 
