@@ -28,11 +28,11 @@ def example(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_none_is_longer_than_fifteen_lines(path):
+def test_examples_have_at_most_fifteen_lines(path):
     assert sum(bool(line.strip()) for line in path.read_text().splitlines()) <= 15
 
 
-def test_own_arrays(example, tmp_path):
+def test_custom_arrays(example, tmp_path):
     variables, out = example("own_arrays.py")
     assert variables["run"].metrics["AP50"] >= 0
     assert out[-1].startswith("squares ")
@@ -42,14 +42,14 @@ def test_own_arrays(example, tmp_path):
 
 
 @pytest.mark.slow
-def test_timm_under_a_pyramid(example):
+def test_timm_with_fpn(example):
     pytest.importorskip("timm")
     variables, out = example("timm_fpn.py")
     assert len(variables["first"]) > 0
     assert out[-1].endswith("detections, equal")
 
 
-def test_timm_under_c4(example):
+def test_timm_with_c4(example):
     pytest.importorskip("timm")
     _, out = example("timm_c4.py")
     assert out[-1].startswith("TimmConv5 ")
@@ -65,13 +65,13 @@ def test_predict(example, tmp_path):
     assert int(count) > 0
 
 
-def test_own_head(example):
+def test_custom_head(example):
     variables, _ = example("own_head.py")
     assert variables["loaded"].roi_head.classes.in_features == 64
     assert variables["run"].metrics["AP"] is not None
 
 
-def test_own_format_from_the_command_line(tmp_path, capsys):
+def test_custom_format_from_the_command_line(tmp_path, capsys):
     rng = np.random.default_rng(0)
     with (tmp_path / "all.csv").open("w") as file:
         file.write("file,name,x1,y1,x2,y2\n")

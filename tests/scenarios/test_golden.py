@@ -13,7 +13,7 @@ KNOWN = json.loads(golden.FILE.read_text())
 
 
 @pytest.mark.parametrize("name", list(golden.RUNS))
-def test_nothing_changed(name, tmp_path):
+def test_results_equal_the_golden_file(name, tmp_path):
     known, now = KNOWN["runs"][name], golden.run(golden.RUNS[name], tmp_path)
     assert now["tensors"] == known["tensors"]
     if KNOWN["machine"] == golden.machine():
@@ -25,5 +25,5 @@ def test_nothing_changed(name, tmp_path):
     assert len(now["detections"]) == len(known["detections"])
 
 
-def test_the_file_stays_small():
+def test_golden_file_is_small():
     assert golden.FILE.stat().st_size <= 100_000

@@ -42,7 +42,7 @@ def gpu(monkeypatch):
         yield calls
 
 
-def test_the_fake_checks_arguments_as_torch_does(gpu):
+def test_fake_cuda_checks_arguments_like_torch(gpu):
     with pytest.raises(ValueError, match=r"Expected a torch.device with a specified index"):
         torch.cuda.set_device(torch.device("cuda"))
     with pytest.raises(ValueError):
@@ -60,7 +60,7 @@ def test_predict(gpu, weights, image, tmp_path, device):
     assert gpu.set_device == ([0] if device[1:] == ["cuda:0"] else [])
 
 
-def test_predict_with_cuda_graphs_steps_aside_without_triton(gpu, weights, caplog):
+def test_cuda_graphs_require_a_gpu(gpu, weights, caplog):
     predictor = Predictor(weights, device="cpu")
     assert predictor.device.type == "cpu"
     with pytest.raises(ValueError, match="CUDA graphs require a detector on a GPU, it is on cpu"):
@@ -74,7 +74,7 @@ def test_train_and_evaluate(gpu, tmp_path, weights):
     assert gpu.set_device == [0]
 
 
-def test_training_on_crops(gpu, tmp_path):
+def test_pretraining_on_crops(gpu, tmp_path):
     keys = ["pretrain.iterations=2", "pretrain.crops=8", "pretrain.sizes=[20]", "pretrain.mosaic=40", "pretrain.rois=4"]
     assert go(tmp_path / "run", keys=["data.val=null", "solver.max_iter=1", "model.norm=frozen_bn", *keys]) == 0
 

@@ -54,7 +54,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 1)])
-def test_a_signal_saves_and_has_its_code(undisturbed, tmp_path, number, code, workers):
+def test_signal_saves_a_checkpoint_and_sets_the_exit_code(undisturbed, tmp_path, number, code, workers):
     process = start(tmp_path, keys=[*LONG, f"data.workers={workers}"], start_new_session=True)
     wait_for(tmp_path, 3, process)
     os.killpg(process.pid, number)  # as a terminal does: the workers get it too
@@ -69,7 +69,7 @@ def test_a_signal_saves_and_has_its_code(undisturbed, tmp_path, number, code, wo
     same_end(tmp_path, undisturbed)
 
 
-def test_an_impatient_user_loses_nothing_that_was_saved(undisturbed, tmp_path):
+def test_repeated_interrupts_keep_saved_checkpoints(undisturbed, tmp_path):
     """A second Ctrl-C at any moment: in the step, in the saving, or after it."""
     process = start(tmp_path, start_new_session=True)
     wait_for(tmp_path, 3, process)
@@ -105,7 +105,7 @@ def test_an_evaluation_that_is_owed_is_made_up_for(tmp_path, monkeypatch):
     assert [row["step"] for row in rows(tmp_path / "broken") if "AP" in row] == [2, 4]
 
 
-def test_a_loading_process_that_dies_is_named(undisturbed, tmp_path):
+def test_killed_dataloader_worker_is_reported(undisturbed, tmp_path):
     process = start(tmp_path, keys=[*LONG, "data.workers=1"])
     wait_for(tmp_path, 3, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -123,7 +123,7 @@ def test_a_loading_process_that_dies_is_named(undisturbed, tmp_path):
     same_end(tmp_path, undisturbed)
 
 
-def test_a_loading_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
+def test_hanging_dataloader_worker_is_reported(tmp_path, monkeypatch, capsys):
     """As on a disk that no longer answers."""
     read = source.draw_image
 
@@ -142,7 +142,7 @@ def test_a_loading_process_that_hangs_is_named(tmp_path, monkeypatch, capsys):
     assert "the disk is slow or data.timeout too short" in said
 
 
-def test_a_truncated_checkpoint_is_renamed(undisturbed, tmp_path, caplog):
+def test_truncated_checkpoint_is_renamed(undisturbed, tmp_path, caplog):
     assert go(tmp_path, keys=[*LONG, "solver.max_iter=6", "solver.steps=[11]"]) == 0
     assert state(tmp_path / "previous.pth")["global_step"] in (4, 6)
     last = tmp_path / "last.pth"
@@ -156,7 +156,7 @@ def test_a_truncated_checkpoint_is_renamed(undisturbed, tmp_path, caplog):
     assert go(tmp_path, "--resume", keys=LONG) == 2
 
 
-def test_a_full_disk_leaves_the_last_state(undisturbed, tmp_path):
+def test_full_disk_keeps_the_last_checkpoint(undisturbed, tmp_path):
     process = start(tmp_path)
     wait_for(tmp_path, 5, process)
     process.kill()
@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_last_state(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(undisturbed, tmp_path):
+def test_repeated_kills(undisturbed, tmp_path):
     rng = random.Random(0)
     for turn in range(12):
         process = start(tmp_path, *(["--resume"] if turn else []))
@@ -204,7 +204,7 @@ def poison(monkeypatch, call):
     monkeypatch.setattr(DetectionModule, "compute_losses", compute)
 
 
-def test_a_non_finite_loss_stops_the_run(tmp_path, monkeypatch, capsys):
+def test_non_finite_loss_stops_the_run(tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 3)
     assert go(tmp_path) == 2
     said = capsys.readouterr().err
@@ -221,7 +221,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path, monkeypatch, capsys):
     assert again["loss_classifier"] == f"{kept['losses']['loss_classifier']:.6g}"
 
 
-def test_replay_names_what_went_wrong(tmp_path, monkeypatch, capsys):
+def test_replay_names_non_finite_layers(tmp_path, monkeypatch, capsys):
     assert go(tmp_path, keys=["solver.base_lr=1e30", "solver.clip_norm=null"]) == 2
     capsys.readouterr()
     assert run("replay", [str(tmp_path / "not_finite.pth")]) == 0
@@ -230,7 +230,7 @@ def test_replay_names_what_went_wrong(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_such_steps_can_be_skipped(tmp_path, monkeypatch, caplog, parts):
+def test_non_finite_steps_are_skipped(tmp_path, monkeypatch, caplog, parts):
     keys = ["solver.not_finite=skip", "solver.steps=[9]", f"solver.accumulate={parts}"]
     assert go(tmp_path / "one", keys=[*keys, "solver.max_iter=1"]) == 0
     poison(monkeypatch, 2 * parts)
@@ -241,7 +241,7 @@ def test_such_steps_can_be_skipped(tmp_path, monkeypatch, caplog, parts):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_what_was_run_is_written(undisturbed):
+def test_run_json_records_provenance(undisturbed):
     (about,) = json.loads((undisturbed / "run.json").read_text())
     assert about["versions"]["torch"] == torch.__version__
     assert about["seed"] == 0
@@ -258,7 +258,7 @@ def test_deterministic_mode_runs(tmp_path):
         torch.use_deterministic_algorithms(False)
 
 
-def test_a_file_is_whole_or_as_it_was(tmp_path):
+def test_replacing_is_atomic(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
     with pytest.raises(TypeError), replacing(path) as part:

@@ -48,13 +48,13 @@ def rank(number, parent):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
-def test_one_that_dies_ends_all_in_seconds(tmp_path):
+def test_killed_rank_stops_all_ranks(tmp_path):
     killed(tmp_path, LONG)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
-def test_resumed_two_end_as_two_that_were_left_alone(tmp_path):
+def test_resumed_two_ranks_equal_an_uninterrupted_run(tmp_path):
     """Weights, averages, optimiser, files, with parts of a batch and loading processes."""
     keys = [*SMALL, "solver.max_iter=40", "solver.checkpoint_every=5", "solver.batch_size=4", "solver.accumulate=2"]
     keys += ["solver.ema=0.9", "data.workers=2", "solver.steps=[0.5]"]
@@ -80,7 +80,7 @@ def killed(output, keys):
 
 
 @pytest.mark.parametrize("who", ["all", "one"])
-def test_a_signal_ends_all_at_the_same_step(tmp_path, who):
+def test_signal_stops_all_ranks_at_the_same_step(tmp_path, who):
     """To the launcher, which hands it on, or to one of the processes, which the others know nothing of."""
     process = started(tmp_path)
     wait_for(tmp_path / "metrics.jsonl", 3, process)
@@ -127,7 +127,7 @@ def two_machines():
             ip("netns", "del", name)
 
 
-def test_two_nodes_over_their_own_addresses(tmp_path, two_machines):
+def test_two_nodes_with_separate_addresses(tmp_path, two_machines):
     keys = [*SMALL, "solver.max_iter=2"]
     processes = []
     for number, (name, wire, _) in enumerate(two_machines):

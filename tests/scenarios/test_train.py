@@ -34,7 +34,7 @@ def finished(tmp_path_factory):
     return folder
 
 
-def test_the_files_of_a_run(finished):
+def test_files_of_a_run(finished):
     assert {p.name for p in finished.iterdir()} >= FILES | {"pictures", "ground_truth.json", "per_class.csv"}
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) >= {"AP", "AP50", "VOC07_mAP", "VOC_mAP", "per_class"}
@@ -49,7 +49,7 @@ def test_the_files_of_a_run(finished):
     assert Image.open(finished / "pictures" / "all.png").size[0] > 500
 
 
-def test_a_finished_run_gives_a_detector(finished):
+def test_checkpoints_load_as_detectors(finished):
     for name in ("best.pth", "last.pth"):
         model, classes = load_detector(finished / name)
         assert classes == ("crescent", "cross", "disc", "square", "star", "triangle")
@@ -57,13 +57,13 @@ def test_a_finished_run_gives_a_detector(finished):
         assert set(model([torch.rand(3, 64, 80)])[0]) == {"boxes", "labels", "scores"}
 
 
-def test_eval_only_gives_the_same_numbers(finished, tmp_path):
+def test_eval_only_reproduces_the_metrics(finished, tmp_path):
     assert go(tmp_path, "--eval-only", "--weights", str(finished / "best.pth")) == 0
     assert (tmp_path / "metrics.json").read_text() == (finished / "metrics.json").read_text()
     assert (tmp_path / "detections.json").read_text() == (finished / "detections.json").read_text()
 
 
-def test_an_earlier_run_is_kept(tmp_path):
+def test_earlier_run_is_kept(tmp_path):
     (tmp_path / "last.pth").write_text("precious")
     (tmp_path / "notes.txt").write_text("mine")
     assert go(tmp_path, keys=["solver.max_iter=1"]) == 0
@@ -74,7 +74,7 @@ def test_an_earlier_run_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "keys", [[], ["solver.accumulate=2", "solver.ema=0.9", "data.workers=1", "solver.eval_every=2"]]
 )
-def test_a_resumed_run_equals_the_uninterrupted(tmp_path, keys):
+def test_resumed_run_equals_the_uninterrupted(tmp_path, keys):
     """Bit for bit: weights, optimiser, averages, metrics; steps=[3] makes the rate change after the break."""
     keys = [*keys, "solver.steps=[3]"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -109,20 +109,20 @@ sys.exit(run("train", {["--config", "quickstart.yaml", "--output", str(broken), 
     assert losses[0] == losses[1]
 
 
-def test_resume_with_another_model_is_refused(finished, capsys):
+def test_resume_with_another_model_raises(finished, capsys):
     assert go(finished, "--resume", keys=["model.roi.resolution=8"]) == 2
     assert "another model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("keys", [["solver.base_lr=1.0"], ["solver.momentum=0.5"]])
-def test_resume_with_another_solver_is_refused(finished, capsys, keys):
+def test_resume_with_another_solver_raises(finished, capsys, keys):
     before = (finished / "config.yaml").read_text()
     assert go(finished, "--resume", keys=keys) == 2
     assert f"another {keys[0].partition('=')[0]}" in capsys.readouterr().err
     assert (finished / "config.yaml").read_text() == before
 
 
-def test_a_run_that_died_in_its_last_evaluation_is_completed(finished, tmp_path):
+def test_run_killed_in_its_last_evaluation_is_completed(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     state_ = state(folder / "last.pth")
@@ -137,7 +137,7 @@ def test_a_run_that_died_in_its_last_evaluation_is_completed(finished, tmp_path)
     assert (folder / "best.pth").exists()
 
 
-def test_the_last_checkpoint_is_there_before_the_last_evaluation(tmp_path, monkeypatch):
+def test_last_checkpoint_is_saved_before_the_last_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr("detection.training.evaluator.detect", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         go(tmp_path, keys=["solver.checkpoint_every=100"])
@@ -152,14 +152,14 @@ def test_the_last_checkpoint_is_there_before_the_last_evaluation(tmp_path, monke
         (["model.weights=nowhere.pth"], "no weights file"),
     ],
 )
-def test_a_start_that_is_refused_leaves_the_earlier_run_alone(tmp_path, capsys, keys, message):
+def test_invalid_start_keeps_the_earlier_run(tmp_path, capsys, keys, message):
     (tmp_path / "last.pth").write_text("precious")
     assert go(tmp_path, keys=keys) == 2
     assert message in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
 
 
-def test_eval_only_takes_model_keys_and_keeps_earlier_numbers(finished, tmp_path):
+def test_eval_only_applies_model_keys_and_keeps_earlier_metrics(finished, tmp_path):
     (tmp_path / "metrics.json").write_text("earlier")
     arguments = ["--eval-only", "--weights", str(finished / "best.pth")]
     assert go(tmp_path, *arguments, keys=["model.roi.max_detections=1"]) == 0
@@ -168,7 +168,7 @@ def test_eval_only_takes_model_keys_and_keeps_earlier_numbers(finished, tmp_path
     assert (tmp_path / "earlier-1" / "metrics.json").read_text() == "earlier"
 
 
-def test_averaged_weights_are_those_that_are_kept(tmp_path):
+def test_best_checkpoint_has_the_ema_weights(tmp_path):
     assert go(tmp_path, keys=["solver.ema=0.5", "solver.max_iter=2"]) == 0
     last, best = state(tmp_path / "last.pth")["state_dict"], state(tmp_path / "best.pth")["model"]
     assert torch.equal(best["rpn.conv.weight"], last["average.module.rpn.conv.weight"])
@@ -228,12 +228,12 @@ def test_two_processes_train_and_evaluate(tmp_path):
     )
 
 
-def test_frozen_norms_on_random_weights_are_refused(tmp_path, capsys):
+def test_frozen_norms_on_random_weights_raise(tmp_path, capsys):
     assert go(tmp_path, keys=["model.norm=frozen_bn"]) == 2
     assert "frozen norms over random weights in conv1" in capsys.readouterr().err
 
 
-def test_pretraining_fills_frozen_norms(tmp_path):
+def test_pretraining_measures_frozen_norms(tmp_path):
     keys = [
         "model.norm=frozen_bn",
         "pretrain.iterations=4",
@@ -268,7 +268,7 @@ def test_fine_tuning_from_a_detector(finished, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("format_", ["coco", "voc"])
-def test_missing_data_is_explained_before_anything_is_built(tmp_path, capsys, monkeypatch, format_):
+def test_missing_data_is_reported_before_the_model_is_built(tmp_path, capsys, monkeypatch, format_):
     monkeypatch.setattr("detection.training.run.build_model", lambda *a: pytest.fail("built a model"))
     name = {"coco": "faster_rcnn_r101.yaml", "voc": "faster_rcnn_r101_voc.yaml"}[format_]
     assert run("train", ["--config", name, "--output", str(tmp_path / "out"), f"data.root={tmp_path}/nowhere"]) == 2
@@ -308,7 +308,7 @@ def test_predict(finished, tmp_path, capsys):
     assert predict([*arguments[:3], "--output", str(tmp_path / "out2")]) == 0
 
 
-def test_predict_without_pictures(finished, tmp_path):
+def test_predict_without_images(finished, tmp_path):
     with pytest.raises(ValueError, match="no images"):
         predict(["--weights", str(finished / "best.pth"), str(tmp_path), "--output", str(tmp_path / "out")])
     with pytest.raises(FileNotFoundError, match="absent"):

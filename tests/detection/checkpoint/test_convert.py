@@ -36,7 +36,7 @@ def go(*argv):
 
 @pytest.mark.parametrize("architecture", ["c4", "dc5", "fpn"])
 @pytest.mark.parametrize("ending", ["pth", "pkl"])
-def test_a_detector_there_and_back(architecture, ending, tmp_path):
+def test_detector_round_trip(architecture, ending, tmp_path):
     config = small(architecture)
     model = build_model(config.model, 3)
     save_detector(tmp_path / "a.pth", model, config, Classes(("x", "y", "z"), (4, 5, 9)))
@@ -50,7 +50,7 @@ def test_a_detector_there_and_back(architecture, ending, tmp_path):
     equal(other.state_dict(), model.state_dict())
 
 
-def test_detectron2_s_names_and_rows(tmp_path):
+def test_detectron2_names_and_row_order(tmp_path):
     """Names and order as in detectron2's own models: the background's row is the last of its class layer."""
     model = build_model(small("c4").model, 3)
     state = model.state_dict()
@@ -77,7 +77,7 @@ def test_detectron2_s_names_and_rows(tmp_path):
     equal(from_detectron2(old), state)
 
 
-def test_what_a_layout_cannot_hold_is_named(tmp_path, capsys):
+def test_unsupported_layouts_raise(tmp_path, capsys):
     config = small("c4", "model.conv5_norm=none")
     save_detector(tmp_path / "a.pth", build_model(config.model, 2), config, Classes(("x", "y"), (1, 2)))
     assert go(tmp_path / "a.pth", tmp_path / "b.pth", "--to", "detectron2") == 2
@@ -87,7 +87,7 @@ def test_what_a_layout_cannot_hold_is_named(tmp_path, capsys):
     assert not (tmp_path / "b.pth").exists()
 
 
-def test_the_network_of_a_detector(tmp_path, capsys):
+def test_backbone_of_a_detector(tmp_path, capsys):
     config = small("fpn")
     model = build_model(config.model, 2)
     save_detector(tmp_path / "a.pth", model, config, Classes(("x", "y"), (1, 2)))
@@ -100,7 +100,7 @@ def test_the_network_of_a_detector(tmp_path, capsys):
 @pytest.mark.parametrize(
     "steps", [("torchvision",), ("detectron2", "torchvision"), ("resdet", "detectron2", "torchvision")]
 )
-def test_a_network_there_and_back(tmp_path, steps):
+def test_network_round_trip(tmp_path, steps):
     """torchvision's own module takes the last file as it is."""
     state = resnet50(num_classes=3, zero_init_residual=True).state_dict()
     at = tmp_path / "0.pth"
@@ -113,7 +113,7 @@ def test_a_network_there_and_back(tmp_path, steps):
     equal(found, state)
 
 
-def test_a_network_s_recipe_must_be_known_and_travels(tmp_path, capsys):
+def test_recipe_must_be_known_and_is_saved(tmp_path, capsys):
     save_file(resnet18(num_classes=2, stem_pool="ceil").state_dict(), tmp_path / "a.safetensors")
     assert go(tmp_path / "a.safetensors", tmp_path / "b.pth") == 2
     assert "set --recipe" in capsys.readouterr().err
@@ -130,7 +130,7 @@ def test_a_network_s_recipe_must_be_known_and_travels(tmp_path, capsys):
     assert "contains weights of recipe 'msra'" in capsys.readouterr().err
 
 
-def test_a_zoo_s_detector_becomes_one_of_the_project(tmp_path, capsys):
+def test_model_zoo_detector_is_converted(tmp_path, capsys):
     """As published: a pickle of arrays that says neither its configuration nor its classes."""
     model = build_model(load_config("faster_rcnn_r50_c4_1x.yaml", ["model.backbone=resnet18"]).model, 20)
     arrays = {name: tensor.numpy() for name, tensor in to_detectron2(model.state_dict()).items()}
@@ -179,7 +179,7 @@ def test_other_contradictions(tmp_path, capsys):
     assert np.array(list(tmp_path.glob("c*"))).size == 0
 
 
-def test_files_say_what_they_are(tmp_path):
+def test_files_contain_their_metadata(tmp_path):
     config = small("c4")
     save_detector(tmp_path / "a.pth", build_model(config.model, 2), config, Classes(("x", "y"), (1, 2)))
     assert go(tmp_path / "a.pth", tmp_path / "b.pth", "--to", "detectron2") == 0
@@ -188,7 +188,7 @@ def test_files_say_what_they_are(tmp_path):
     assert json.dumps(content["resdet"]["classes"]) == '["x", "y"]'
 
 
-def test_a_detector_of_detectron2_s_is_evaluated_and_fine_tuned(tmp_path):
+def test_detectron2_detector_is_evaluated_and_fine_tuned(tmp_path):
     """Its file says neither configuration nor classes: both are those of the command."""
     config = tmp_path / "r18.yaml"
     config.write_text("_base_: quickstart.yaml\nmodel: {recipe: detectron2, norm: frozen_bn, conv5_norm: frozen_bn}\n")
@@ -209,7 +209,7 @@ def test_a_detector_of_detectron2_s_is_evaluated_and_fine_tuned(tmp_path):
     assert "its class and box layers are left out" in (tmp_path / "out" / "log.txt").read_text()
 
 
-def test_a_training_state_s_network_and_options_that_do_not_apply(tmp_path, capsys):
+def test_backbone_of_a_training_checkpoint_and_invalid_options(tmp_path, capsys):
     config = small("c4")
     model = build_model(config.model, 2)
     save_detector(tmp_path / "a.pth", model, config, Classes(("x", "y"), (1, 2)))
@@ -223,7 +223,7 @@ def test_a_training_state_s_network_and_options_that_do_not_apply(tmp_path, caps
     assert go(tmp_path / "a.pth", tmp_path / "c.pth", "--recipe", "msra") == 2
 
 
-def test_other_detectors_of_detectron2_s_are_refused(tmp_path, capsys):
+def test_unsupported_detectron2_detectors_raise(tmp_path, capsys):
     torch.save(
         {
             "model": {
@@ -237,7 +237,7 @@ def test_other_detectors_of_detectron2_s_are_refused(tmp_path, capsys):
     assert "detectron2 detector of an unsupported kind" in capsys.readouterr().err
 
 
-def test_pictures_that_the_file_says_and_the_recipe_does_not(tmp_path):
+def test_other_pixel_mean_than_the_recipes_raises(tmp_path):
     state = to_detectron2(build_model(small("c4").model, 2).state_dict())
     torch.save({"model": state | {"pixel_mean": torch.tensor([103.53, 116.28, 123.675])}}, tmp_path / "a.pth")
     assert read_weights(tmp_path / "a.pth").recipe == "detectron2"
@@ -246,7 +246,7 @@ def test_pictures_that_the_file_says_and_the_recipe_does_not(tmp_path):
         read_weights(tmp_path / "b.pth")
 
 
-def test_weights_that_are_not_numbers_and_those_of_several_processes(tmp_path):
+def test_non_finite_weights_and_weights_of_data_parallel(tmp_path):
     state = to_detectron2(build_model(small("c4").model, 2).state_dict())
     state["backbone.stem.conv1.weight"][0] = float("nan")
     torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "a.pth")

@@ -7,7 +7,7 @@ from detection.modeling.roi_head import without_padding
 from detection.modeling.roi_pooler import RoIPooler, as_regions
 
 
-def test_regions_carry_their_image():
+def test_regions_have_their_image_index():
     a, b = torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[5.0, 6, 7, 8], [0, 0, 1, 1]])
     found = as_regions([a, torch.zeros(0, 4), b])
     assert found.tolist() == [[0, 1, 2, 3, 4], [2, 5, 6, 7, 8], [2, 0, 0, 1, 1]]
@@ -17,7 +17,7 @@ def test_regions_carry_their_image():
     ("kind", "ratio", "aligned"),
     [("align", 0, True), ("align", 0, False), ("align", 2, True), ("align", 2, False), ("max", 0, False)],
 )
-def test_padded_pooling_of_a_pyramid_is_the_same(kind, ratio, aligned):
+def test_padded_fpn_pooling_equals_compact(kind, ratio, aligned):
     generator = torch.Generator().manual_seed(3)
     maps = [torch.randn(2, 3, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)]
     corner = torch.rand(80, 2, generator=generator) * 400
@@ -38,7 +38,7 @@ def head(**settings):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.9])
-def test_padded_detections_are_the_same(threshold):
+def test_padded_detections_equal_compact(threshold):
     generator = torch.Generator().manual_seed(1)
     own = head(max_detections=20, score_threshold=threshold)
     corner = torch.rand(30, 2, generator=generator) * 60

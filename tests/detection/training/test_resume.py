@@ -14,14 +14,14 @@ def finished(tmp_path_factory):
     return output
 
 
-def test_a_finished_run_says_so_and_stays_as_it_is(finished, capsys, caplog):
+def test_finished_run_is_reported_and_unchanged(finished, capsys, caplog):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert go(finished, "--resume", keys=KEYS) == 0
     assert "the run is finished at step 3; extend it with --resume solver.max_iter=N" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
-def test_a_finished_run_can_be_lengthened(finished, tmp_path):
+def test_finished_run_can_be_extended(finished, tmp_path):
     import shutil
 
     longer, whole = tmp_path / "longer", tmp_path / "whole"
@@ -38,12 +38,12 @@ def test_a_finished_run_can_be_lengthened(finished, tmp_path):
     assert state(longer / "last.pth")["lr_schedulers"] == state(whole / "last.pth")["lr_schedulers"]
 
 
-def test_a_run_cannot_be_shorter_than_it_is(finished, capsys):
+def test_max_iter_below_the_checkpoint_raises(finished, capsys):
     assert go(finished, "--resume", keys=[*KEYS, "solver.max_iter=2"]) == 2
     assert "is already at step 3, and solver.max_iter is 2" in capsys.readouterr().err
 
 
-def test_one_that_stopped_early_says_so_and_can_be_lengthened(tmp_path, caplog):
+def test_early_stopped_run_is_reported_and_can_be_extended(tmp_path, caplog):
     keys = ["data.val=1", "solver.max_iter=6", "solver.eval_every=1", "solver.early_stop=1"]
     assert go(tmp_path, keys=keys) == 0
     stopped = state(tmp_path / "last.pth")["global_step"]
@@ -60,7 +60,7 @@ def test_one_that_stopped_early_says_so_and_can_be_lengthened(tmp_path, caplog):
     assert state(tmp_path / "last.pth")["global_step"] == 8
 
 
-def test_a_classifier_s_checkpoint_is_no_detectors(finished, tmp_path, capsys):
+def test_classifier_checkpoint_is_not_a_detector(finished, tmp_path, capsys):
     torch.save({"global_step": 1}, tmp_path / "last.pth")
     assert go(tmp_path, "--resume", keys=KEYS) == 2
     assert "is not a training checkpoint of a detector" in capsys.readouterr().err
