@@ -1,4 +1,4 @@
-"""The scripts of docs/examples, run as a reader would run them; none is longer than 15 lines."""
+"""Run the scripts of docs/examples; each has at most 15 lines."""
 
 import csv
 import runpy
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import SMALL, go
+from runs import SMALL, train
 
 from detection.cli import run
 
@@ -56,7 +56,7 @@ def test_timm_with_c4(example):
 
 
 def test_predict(example, tmp_path):
-    assert go(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "model.roi.score_threshold=0.0"]) == 0
+    assert train(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "model.roi.score_threshold=0.0"]) == 0
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "photo.png")
     _, out = example("predict.py", tmp_path / "run" / "best.pth", "photo.png")

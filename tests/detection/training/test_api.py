@@ -1,4 +1,4 @@
-"""Training and evaluation from Python."""
+"""The Python API for training and evaluation."""
 
 import json
 
@@ -21,7 +21,7 @@ class Count(lightning.Callback):
 
 
 class Lines:
-    """A logger in small: what it was given."""
+    """A minimal logger that records its metrics."""
 
     def __init__(self):
         self.lines = []
@@ -67,10 +67,10 @@ def test_custom_arrays_with_callback_and_loggers(arrays, tmp_path, caplog):
 
 
 def test_command_and_python_api_train_identically(tmp_path):
-    from runs import go
+    from runs import train as train_command
 
     keys = ["data.val=1", "solver.max_iter=2"]
-    assert go(tmp_path / "command", keys=keys) == 0
+    assert train_command(tmp_path / "command", keys=keys) == 0
     run = train(load_config("quickstart.yaml", [*SMALL, *keys]), output=tmp_path / "python")
     assert rows(tmp_path / "command") == rows(tmp_path / "python")
     metrics = evaluate(run.best)
