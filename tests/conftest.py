@@ -1,4 +1,4 @@
-"""What tests share: real data where it is, small scenes where it is not."""
+"""Shared fixtures."""
 
 import os
 from pathlib import Path
@@ -14,8 +14,8 @@ def _seed() -> None:
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder with data/ and weights/; tests that use it carry the marker ``data``."""
+    """Return the folder with data/ and weights/; tests that use it have the marker ``data``."""
     folder = os.environ.get("RESDET_SHARED")
     if not folder:
-        pytest.fail("tests marked `data` want the folder of real data in RESDET_SHARED (make test-data)")
+        pytest.fail("tests marked `data` require the folder of real data in RESDET_SHARED (make test-data)")
     return Path(folder)

@@ -1,7 +1,7 @@
-"""A machine with one GPU, as far as Python can tell: for walking the branches that commands take there.
+"""A fake GPU, to run the CUDA branches of commands on a CPU.
 
-Tensors that are asked for on "cuda" live on the CPU; torch's own functions check their arguments as they do on a GPU, so that
-``torch.cuda.set_device("cuda")`` raises here as it does there.
+Tensors requested on "cuda" are created on the CPU; torch's functions check their arguments as on a GPU, so that
+``torch.cuda.set_device("cuda")`` raises as it does there.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ def _on_cpu(x):
 
 
 class OnCpu(TorchFunctionMode):
-    """Replaces the device "cuda" by the CPU in every function of torch; counts what asked for it."""
+    """Replaces the device "cuda" by the CPU in all torch functions, and counts the replacements."""
 
     def __init__(self):
         super().__init__()
@@ -27,19 +27,19 @@ class OnCpu(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is torch.device:  # a device may be named; only tensors cannot live on it
+        if func is torch.device:  # devices may be constructed; only tensors cannot be on them
             return func(*args, **kwargs)
         if func is torch.Tensor.cuda:
             self.moved += 1
             return args[0]
-        found = []
-        replaced = tree_map(lambda x: found.append(x) or _on_cpu(x) if _on_cpu(x) is not x else x, (args, kwargs))
-        self.moved += len(found)
+        devices = []
+        replaced = tree_map(lambda x: devices.append(x) or _on_cpu(x) if _on_cpu(x) is not x else x, (args, kwargs))
+        self.moved += len(devices)
         return func(*replaced[0], **replaced[1])
 
 
 class Calls:
-    """What was asked of torch.cuda."""
+    """Recorded calls of torch.cuda."""
 
     def __init__(self):
         self.set_device = []
@@ -48,7 +48,7 @@ class Calls:
 
 @contextlib.contextmanager
 def one_gpu(monkeypatch):
-    """Within, torch finds a GPU."""
+    """Make torch find one GPU inside the context."""
     calls = Calls()
 
     def set_device(device):
@@ -61,7 +61,7 @@ def one_gpu(monkeypatch):
         patch.setattr(torch.cuda, "device_count", lambda: 1)
         patch.setattr(torch.cuda, "current_device", lambda: 0)
         patch.setattr(torch.cuda, "set_device", set_device)
-        patch.setattr(torch.cuda, "get_device_name", lambda device=None: "a GPU that is not there")
+        patch.setattr(torch.cuda, "get_device_name", lambda device=None: "fake GPU")
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
         patch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: _get_device_index(device, optional=True))
         patch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)

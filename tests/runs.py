@@ -1,4 +1,4 @@
-"""Whole runs on drawn pictures, small enough for seconds, and what differs between two of them."""
+"""Small training runs on the synthetic dataset, which take seconds, and comparison of two runs."""
 
 from pathlib import Path
 from typing import Any
@@ -28,53 +28,54 @@ SMALL = [
     "model.roi.batch_per_image=8",
     "model.roi.resolution=4",
 ]
-TIMES = {"seconds", "data_seconds", "images_per_second", "memory_mb"}  # what no two runs share
+TIMES = {"seconds", "data_seconds", "images_per_second", "memory_mb"}  # columns that differ between equal runs
 
 
 def command_train(argv):
-    """The command `resdet train` in this process; its exit code."""
+    """Run `resdet train` in this process; return its exit code."""
     return run("train", argv)
 
 
-def go(output, *extra, keys=()):
+def train(output, *extra, keys=()):
+    """Train with the quickstart configuration and the SMALL overrides; return the exit code."""
     return command_train(["--config", "quickstart.yaml", "--output", str(output), *extra, *SMALL, *keys])
 
 
-def state(path):
+def load(path):
     return torch.load(path, weights_only=True)
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Where two states differ, in tensors, numbers, names or kinds."""
+    """Return the paths at which two nested states differ, in tensors, values, keys or types."""
     if isinstance(a, torch.Tensor):
         same = isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
         return [] if same else [where]
     if isinstance(a, dict):
         if not isinstance(b, dict) or a.keys() != b.keys():
-            return [f"{where}: other keys"]
-        return [found for key in a for found in differences(a[key], b[key], f"{where}.{key}")]
+            return [f"{where}: different keys"]
+        return [path for key in a for path in differences(a[key], b[key], f"{where}.{key}")]
     if isinstance(a, list | tuple):
         if type(a) is not type(b) or len(a) != len(b):
-            return [f"{where}: another length"]
-        return [found for i, own in enumerate(a) for found in differences(own, b[i], f"{where}[{i}]")]
+            return [f"{where}: different lengths"]
+        return [path for i, item in enumerate(a) for path in differences(item, b[i], f"{where}[{i}]")]
     return [] if a == b else [f"{where}: {a!r} and {b!r}"]
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without times."""
+    """Return the rows of metrics.jsonl without the columns of TIMES."""
     return [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(output / "metrics.jsonl")]
 
 
 def compare(a: Path, b: Path) -> list[str]:
-    """What differs between two finished runs: weights, optimiser, schedule, average, best, losses, detections."""
-    found = []
+    """Return the differences of two finished runs: weights, optimiser, schedule, EMA, best, losses, detections."""
+    result = []
     for name in ("last.pth", "best.pth"):
         states = [torch.load(folder / name, weights_only=True) for folder in (a, b)]
         for state in states:
-            state.pop("loops", None)  # counters of batches since the start of the process
-        found += differences(*states, where=name)
-    found += differences(rows(a), rows(b), "metrics.jsonl")
+            state.pop("loops", None)  # batch counters since the process started
+        result += differences(*states, where=name)
+    result += differences(rows(a), rows(b), "metrics.jsonl")
     for name in ("metrics.json", "detections.json"):
         if (a / name).read_text() != (b / name).read_text():
-            found.append(name)
-    return found
+            result.append(name)
+    return result

@@ -96,24 +96,24 @@ FILES = sorted(
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_go_one_way(path):
+def test_imports_follow_the_layers(path):
     module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
     assert faults(module, ROOT / path) == []
 
 
-def test_no_package_is_crowded():
+def test_packages_have_few_files():
     for folder in {path.parent for path in FILES if path.parts[0] in ("backbone", "detection")}:
         files = [path for path in FILES if path.parent == folder and path.name != "__init__.py"]
         assert len(files) <= MAX_FILES, f"{folder}: {len(files)} files"
 
 
-def test_the_model_knows_no_configuration():
+def test_modeling_does_not_import_config():
     for path in FILES:
         if path.parts[:2] in (("detection", "modeling"), ("detection", "ops")) and path.name != "build.py":
             assert not [name for name, _ in imports(ROOT / path) if room(name) in ("config", "utils")], path
 
 
-def test_the_check_can_fail(tmp_path):
+def test_check_detects_a_forbidden_import(tmp_path):
     (tmp_path / "bad.py").write_text("from detection.training import run\nimport detection.modeling.rpn\n")
     assert len(faults("detection.evaluation.bad", tmp_path / "bad.py")) == 2
 
@@ -147,6 +147,6 @@ INSIDE_FUNCTIONS = {
 }
 
 
-def test_imports_stand_at_the_top():
+def test_imports_are_at_module_level():
     hidden = {name for path in FILES for name, inside in imports(ROOT / path) if inside}
     assert hidden <= INSIDE_FUNCTIONS

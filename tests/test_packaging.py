@@ -20,7 +20,7 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_the_wheel_holds_the_two_packages_and_the_configurations(wheel):
+def test_wheel_contains_packages_and_configurations(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top = {n.split("/")[0] for n in names if ".dist-info" not in n}
     assert top == {"backbone", "detection", "resdet.py"}
@@ -30,7 +30,7 @@ def test_the_wheel_holds_the_two_packages_and_the_configurations(wheel):
     assert {f"detection/configs/{p.name}" for p in ROOT.glob("configs/*.yaml")} <= set(names)
 
 
-def test_installed_users_reach_configurations_by_bare_name(wheel, tmp_path):
+def test_installed_configurations_are_found_by_bare_name(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = "import detection; print(detection.__file__); print(detection.load_config('quickstart.yaml').data.format)"
     out = subprocess.run(
@@ -41,7 +41,7 @@ def test_installed_users_reach_configurations_by_bare_name(wheel, tmp_path):
     assert "shapes" in out.stdout
 
 
-def test_the_repository_speaks_of_the_project_alone():
+def test_repository_only_describes_the_project():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")

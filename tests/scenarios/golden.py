@@ -1,7 +1,7 @@
-"""Fixed small runs whose numbers a redesign must not change: ``python tests/scenarios/golden.py`` writes golden.json anew.
+"""Golden results of small fixed runs; ``python tests/scenarios/golden.py`` rewrites golden.json.
 
-Only commands and the files of a run are used, so that the code behind them may move. In float32 losses, detections and metrics are
-compared bit for bit on the kind of machine that wrote them.
+Only commands and run files are used, so that the code can be refactored. On the CPU type and torch version that wrote them, float32
+losses, detections and metrics must be bit-equal.
 """
 
 import json
@@ -30,13 +30,13 @@ COLUMNS = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
 
 
 def machine() -> dict[str, str]:
-    """What results are bit-equal on: the processor's instructions, and torch."""
+    """Return what bit-equal results depend on: CPU instruction set and torch version."""
     return {"cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}", "torch": torch.__version__}
 
 
 def run(keys: list[str], output: Path) -> dict[str, Any]:
-    """Train by the command, on one thread, and return what is kept of the run."""
-    from runs import command_train  # of the tests, which are on the path where pytest runs this
+    """Train with the command on one thread; return the results that are compared."""
+    from runs import command_train  # tests/runs.py; pytest puts tests/ on the path
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The scripts of docs/examples, run as a reader would run them; none is longer than 15 lines."""
+"""Run the scripts of docs/examples; each has at most 15 lines."""
 
 import csv
 import runpy
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import SMALL, go
+from runs import SMALL, train
 
 from detection import evaluate
 from detection.cli import run
@@ -29,11 +29,11 @@ def example(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_none_is_longer_than_fifteen_lines(path):
+def test_examples_have_at_most_fifteen_lines(path):
     assert sum(bool(line.strip()) for line in path.read_text().splitlines()) <= 15
 
 
-def test_own_arrays(example, tmp_path):
+def test_custom_arrays(example, tmp_path):
     variables, out = example("own_arrays.py")
     assert variables["run"].metrics["AP50"] >= 0
     assert out[-1].startswith("squares ")
@@ -43,21 +43,21 @@ def test_own_arrays(example, tmp_path):
 
 
 @pytest.mark.slow
-def test_timm_under_a_pyramid(example):
+def test_timm_with_fpn(example):
     pytest.importorskip("timm")
     variables, out = example("timm_fpn.py")
     assert len(variables["first"]) > 0
     assert out[-1].endswith("detections, equal")
 
 
-def test_timm_under_c4(example):
+def test_timm_with_c4(example):
     pytest.importorskip("timm")
     _, out = example("timm_c4.py")
     assert out[-1].startswith("TimmConv5 ")
 
 
 def test_predict(example, tmp_path):
-    assert go(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "model.roi.score_threshold=0.0"]) == 0
+    assert train(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "model.roi.score_threshold=0.0"]) == 0
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "photo.png")
     _, out = example("predict.py", tmp_path / "run" / "best.pth", "photo.png")
@@ -66,7 +66,7 @@ def test_predict(example, tmp_path):
     assert int(count) > 0
 
 
-def test_own_head(example):
+def test_custom_head(example):
     variables, _ = example("own_head.py")
     assert variables["loaded"].roi_head.classes.in_features == 64
     run = variables["run"]
@@ -74,7 +74,7 @@ def test_own_head(example):
     assert evaluate(run.best, model=variables["model"]) == run.metrics
 
 
-def test_own_format_from_the_command_line(tmp_path, capsys):
+def test_custom_format_from_the_command_line(tmp_path, capsys):
     rng = np.random.default_rng(0)
     with (tmp_path / "all.csv").open("w") as file:
         file.write("file,name,x1,y1,x2,y2\n")

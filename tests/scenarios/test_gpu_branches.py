@@ -1,4 +1,4 @@
-"""Every command on a machine with a GPU, as far as its own code can tell (fake_cuda.py): the branches that no CPU takes."""
+"""CUDA branches of every command, run on a CPU with a fake GPU (fake_cuda.py)."""
 
 import lightning
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import torch
 from fake_cuda import one_gpu
 from PIL import Image
-from runs import go
+from runs import train
 
 from detection import Predictor
 from detection.cli import run
@@ -16,7 +16,7 @@ from detection.training import trainer as training_trainer
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "run"
-    assert go(output, keys=["data.val=1", "solver.max_iter=1"]) == 0
+    assert train(output, keys=["data.val=1", "solver.max_iter=1"]) == 0
     return output / "best.pth"
 
 
@@ -29,20 +29,20 @@ def image(tmp_path):
 @pytest.fixture
 def gpu(monkeypatch):
     with one_gpu(monkeypatch) as calls:
-        # Lightning's own GPU code is Lightning's to test; ours asks for an accelerator and gets the CPU's
-        theirs = lightning.Trainer
-        asked = []
+        # Lightning's GPU code is not tested here: the requested accelerator is recorded and replaced by the CPU
+        trainer_class = lightning.Trainer
+        accelerators = []
 
         def make(**options):
-            asked.append(options["accelerator"])
-            return theirs(**options | {"accelerator": "cpu"})
+            accelerators.append(options["accelerator"])
+            return trainer_class(**options | {"accelerator": "cpu"})
 
         monkeypatch.setattr(training_trainer.L, "Trainer", make)
-        calls.accelerators = asked
+        calls.accelerators = accelerators
         yield calls
 
 
-def test_the_fake_checks_arguments_as_torch_does(gpu):
+def test_fake_cuda_checks_arguments_like_torch(gpu):
     with pytest.raises(ValueError, match=r"Expected a torch.device with a specified index"):
         torch.cuda.set_device(torch.device("cuda"))
     with pytest.raises(ValueError):
@@ -60,23 +60,23 @@ def test_predict(gpu, weights, image, tmp_path, device):
     assert gpu.set_device == ([0] if device[1:] == ["cuda:0"] else [])
 
 
-def test_predict_with_cuda_graphs_steps_aside_without_triton(gpu, weights, caplog):
+def test_cuda_graphs_require_a_gpu(gpu, weights, caplog):
     predictor = Predictor(weights, device="cpu")
     assert predictor.device.type == "cpu"
-    with pytest.raises(ValueError, match="CUDA graphs want a detector on a GPU, it is on cpu"):
+    with pytest.raises(ValueError, match="CUDA graphs require a detector on a GPU, it is on cpu"):
         Predictor(weights, cuda_graphs=True)  # its tensors are on the CPU here
 
 
 def test_train_and_evaluate(gpu, tmp_path, weights):
-    assert go(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "solver.val_loss=true"]) == 0
+    assert train(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "solver.val_loss=true"]) == 0
     assert gpu.accelerators == ["gpu"]
-    assert go(tmp_path / "eval", "--eval-only", "--weights", str(weights), keys=["data.val=1"]) == 0
+    assert train(tmp_path / "eval", "--eval-only", "--weights", str(weights), keys=["data.val=1"]) == 0
     assert gpu.set_device == [0]
 
 
-def test_training_on_crops(gpu, tmp_path):
+def test_pretraining_on_crops(gpu, tmp_path):
     keys = ["pretrain.iterations=2", "pretrain.crops=8", "pretrain.sizes=[20]", "pretrain.mosaic=40", "pretrain.rois=4"]
-    assert go(tmp_path / "run", keys=["data.val=null", "solver.max_iter=1", "model.norm=frozen_bn", *keys]) == 0
+    assert train(tmp_path / "run", keys=["data.val=null", "solver.max_iter=1", "model.norm=frozen_bn", *keys]) == 0
 
 
 def test_classifiers(gpu, tmp_path, image):

@@ -1,9 +1,9 @@
-"""Whole commands in the padded form, which GPUs run: the same losses, metrics and detections as the compact one."""
+"""Commands with padded shapes, as on GPUs, have the losses, metrics and detections of the compact form."""
 
 import json
 
 import pytest
-from runs import go, rows
+from runs import rows, train
 
 from detection.cli import run
 
@@ -21,22 +21,22 @@ def test_training_evaluation_and_prediction(architecture, tmp_path):
     folders = {}
     for padded in (False, True):
         folder = folders[padded] = tmp_path / f"{'padded' if padded else 'compact'}"
-        assert go(folder, *(["--padded"] if padded else []), keys=keys) == 0
+        assert train(folder, *(["--padded"] if padded else []), keys=keys) == 0
     compact, padded = rows(folders[False]), rows(folders[True])
-    for ours, theirs in zip(compact, padded, strict=True):
-        assert theirs == pytest.approx(ours, rel=2e-4, abs=1e-6, nan_ok=True)
-    # the same weights, then every number is the same
+    for compact_row, padded_row in zip(compact, padded, strict=True):
+        assert padded_row == pytest.approx(compact_row, rel=2e-4, abs=1e-6, nan_ok=True)
+    # with the same weights all metrics are equal
     weights = str(folders[False] / "best.pth")
-    for form in ([], ["--padded"]):
-        output = tmp_path / f"eval{len(form)}"
-        assert go(output, "--eval-only", "--weights", weights, *form, keys=keys) == 0
+    for flags in ([], ["--padded"]):
+        output = tmp_path / f"eval{len(flags)}"
+        assert train(output, "--eval-only", "--weights", weights, *flags, keys=keys) == 0
     metrics = [json.loads((tmp_path / f"eval{n}" / "metrics.json").read_text()) for n in (0, 1)]
     assert metrics[0] == metrics[1]
     assert metrics[0] == json.loads((folders[False] / "metrics.json").read_text())
     image = str(folders[False] / "pictures" / "00.png")
-    found = []
-    for form in ([], ["--padded"]):
-        output = tmp_path / f"predict{len(form)}"
+    detections = []
+    for flags in ([], ["--padded"]):
+        output = tmp_path / f"predict{len(flags)}"
         arguments = [
             "--weights",
             weights,
@@ -46,13 +46,13 @@ def test_training_evaluation_and_prediction(architecture, tmp_path):
             "float32",
             "--output",
             str(output),
-            *form,
+            *flags,
             image,
         ]
         assert run("predict", arguments) == 0
-        found.append(json.loads((output / "detections.json").read_text())["annotations"])
-    assert len(found[0]) == len(found[1]) > 0
-    for ours, theirs in zip(*found, strict=True):
-        assert theirs["category_id"] == ours["category_id"]
-        assert theirs["bbox"] == pytest.approx(ours["bbox"], abs=1e-3)
-        assert theirs["score"] == pytest.approx(ours["score"], abs=1e-5)
+        detections.append(json.loads((output / "detections.json").read_text())["annotations"])
+    assert len(detections[0]) == len(detections[1]) > 0
+    for compact_row, padded_row in zip(*detections, strict=True):
+        assert padded_row["category_id"] == compact_row["category_id"]
+        assert padded_row["bbox"] == pytest.approx(compact_row["bbox"], abs=1e-3)
+        assert padded_row["score"] == pytest.approx(compact_row["score"], abs=1e-5)

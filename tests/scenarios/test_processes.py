@@ -1,4 +1,4 @@
-"""Several processes: one that dies, a signal to all, and two machines, which are two network namespaces here."""
+"""Distributed training: a killed rank, signals, and two nodes, which are network namespaces here."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import SMALL, TOOLS, compare, state
+from runs import SMALL, TOOLS, compare, load
 
 ENV = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
@@ -38,30 +38,30 @@ def wait_for(path, step, process):
 
 
 def rank(number, parent):
-    """The process of a rank, by its environment."""
+    """Return the process id of a rank, found by its environment variables."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
-            own = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent
-            if own and f"RANK={number}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+            is_child = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+            if is_child and f"RANK={number}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                 return int(folder.name)
     raise AssertionError(f"no rank {number}")
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
-def test_one_that_dies_ends_all_in_seconds(tmp_path):
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="requires /proc")
+def test_killed_rank_stops_all_ranks(tmp_path):
     killed(tmp_path, LONG)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds its processes in /proc")
-def test_resumed_two_end_as_two_that_were_left_alone(tmp_path):
-    """Weights, averages, optimiser, files, with parts of a batch and loading processes."""
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="requires /proc")
+def test_resumed_two_ranks_equal_an_uninterrupted_run(tmp_path):
+    """Weights, EMA, optimiser and files are equal, with micro-batches and DataLoader workers."""
     keys = [*SMALL, "solver.max_iter=40", "solver.checkpoint_every=5", "solver.batch_size=4", "solver.accumulate=2"]
     keys += ["solver.ema=0.9", "data.workers=2", "solver.steps=[0.5]"]
     alone = started(tmp_path / "alone", keys=keys)
     assert alone.wait() == 0
     killed(tmp_path / "killed", keys)
-    assert state(tmp_path / "killed/last.pth")["global_step"] < 40
+    assert load(tmp_path / "killed/last.pth")["global_step"] < 40
     resumed = started(tmp_path / "killed", "--resume", keys=keys)
     assert resumed.wait() == 0
     assert compare(tmp_path / "killed", tmp_path / "alone") == []
@@ -71,38 +71,38 @@ def killed(output, keys):
     process = started(output, keys=keys)
     wait_for(output / "metrics.jsonl", 6, process)
     os.kill(rank(1, process.pid), signal.SIGKILL)
-    began = time.monotonic()
-    _, said = process.communicate(timeout=60)
+    started_at = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert time.monotonic() - began < 40  # torchrun gives the others half a minute to end
-    assert "exitcode  : -9" in said
-    assert state(output / "last.pth")["global_step"] >= 5
+    assert time.monotonic() - started_at < 40  # torchrun waits 30 s for the other ranks
+    assert "exitcode  : -9" in stderr
+    assert load(output / "last.pth")["global_step"] >= 5
 
 
 @pytest.mark.parametrize("who", ["all", "one"])
-def test_a_signal_ends_all_at_the_same_step(tmp_path, who):
-    """To the launcher, which hands it on, or to one of the processes, which the others know nothing of."""
+def test_signal_stops_all_ranks_at_the_same_step(tmp_path, who):
+    """A signal to the launcher, which forwards it, or to a single rank."""
     process = started(tmp_path)
     wait_for(tmp_path / "metrics.jsonl", 3, process)
     if who == "one" and not Path("/proc/self/environ").exists():
-        pytest.skip("finds its processes in /proc")
+        pytest.skip("requires /proc")
     os.kill(process.pid if who == "all" else rank(1, process.pid), signal.SIGTERM)
-    _, said = process.communicate(timeout=90)
+    _, stderr = process.communicate(timeout=90)
     assert process.returncode != 0
-    assert "stopped by SIGTERM at step" in said
-    step = state(tmp_path / "last.pth")["global_step"]
+    assert "stopped by SIGTERM at step" in stderr
+    step = load(tmp_path / "last.pth")["global_step"]
     assert step % 10 == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == step
 
 
 @pytest.fixture
-def two_machines():
-    """Two network namespaces with a wire between them: names and addresses."""
+def two_nodes():
+    """Yield two connected network namespaces: names, interfaces and addresses."""
     if shutil.which("ip") is None or os.geteuid():
-        pytest.skip("network namespaces want `ip` and root")
+        pytest.skip("network namespaces require `ip` and root")
     names = [f"resdet{os.getpid()}{side}" for side in "ab"]
-    wires = [f"rd{os.getpid() % 10**6}{side}" for side in "ab"]
+    interfaces = [f"rd{os.getpid() % 10**6}{side}" for side in "ab"]
     addresses = ["10.77.0.1", "10.77.0.2"]
 
     def ip(*words):
@@ -113,38 +113,38 @@ def two_machines():
             made = ip("netns", "add", name)
             if made.returncode:
                 pytest.skip(f"network namespaces are not permitted here: {made.stderr.strip()}")
-        made = ip("link", "add", wires[0], "type", "veth", "peer", "name", wires[1])
+        made = ip("link", "add", interfaces[0], "type", "veth", "peer", "name", interfaces[1])
         if made.returncode:
-            pytest.skip(f"virtual wires are not permitted here: {made.stderr.strip()}")
-        for name, wire, address in zip(names, wires, addresses, strict=True):
-            ip("link", "set", wire, "netns", name)
-            ip("-n", name, "addr", "add", f"{address}/24", "dev", wire)
-            ip("-n", name, "link", "set", wire, "up")
+            pytest.skip(f"virtual interfaces are not permitted here: {made.stderr.strip()}")
+        for name, interface, address in zip(names, interfaces, addresses, strict=True):
+            ip("link", "set", interface, "netns", name)
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", interface)
+            ip("-n", name, "link", "set", interface, "up")
             ip("-n", name, "link", "set", "lo", "up")
-        yield list(zip(names, wires, addresses, strict=True))
+        yield list(zip(names, interfaces, addresses, strict=True))
     finally:
         for name in names:
             ip("netns", "del", name)
 
 
-def test_two_nodes_over_their_own_addresses(tmp_path, two_machines):
+def test_two_nodes_with_separate_addresses(tmp_path, two_nodes):
     keys = [*SMALL, "solver.max_iter=2"]
     processes = []
-    for number, (name, wire, _) in enumerate(two_machines):
-        meeting = [
+    for number, (name, interface, _) in enumerate(two_nodes):
+        rendezvous = [
             "--nnodes=2",
             "--nproc-per-node=1",
             f"--node-rank={number}",
             "--master-addr=10.77.0.1",
             "--master-port=29511",
         ]
-        command = ["ip", "netns", "exec", name, *LAUNCH, *meeting, *train(tmp_path, *keys)]
-        env = {**ENV, "GLOO_SOCKET_IFNAME": wire, "TP_SOCKET_IFNAME": wire}
+        command = ["ip", "netns", "exec", name, *LAUNCH, *rendezvous, *train(tmp_path, *keys)]
+        env = {**ENV, "GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface}
         processes.append(
             subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         )
-    said = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    stderr = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(stderr)
     assert "2 processes x 1 micro-batches" in (tmp_path / "log.txt").read_text()
-    assert state(tmp_path / "last.pth")["global_step"] == 2
+    assert load(tmp_path / "last.pth")["global_step"] == 2
     assert json.loads((tmp_path / "run.json").read_text())[0]["processes"] == 2

@@ -1,4 +1,4 @@
-"""Whole runs on drawn pictures, small enough for seconds: files, resume, averages, several processes, refusals."""
+"""Small training runs on the synthetic dataset: files, resume, EMA, distributed, invalid settings."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from runs import SMALL, TOOLS, go, state
+from runs import SMALL, TOOLS, load, train
 
 from detection import load_config, load_detector
 from detection.cli import run
@@ -30,11 +30,11 @@ FILES = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    assert go(folder) == 0
+    assert train(folder) == 0
     return folder
 
 
-def test_the_files_of_a_run(finished):
+def test_files_of_a_run(finished):
     assert {p.name for p in finished.iterdir()} >= FILES | {"pictures", "ground_truth.json", "per_class.csv"}
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics) >= {"AP", "AP50", "VOC07_mAP", "VOC_mAP", "per_class"}
@@ -49,7 +49,7 @@ def test_the_files_of_a_run(finished):
     assert Image.open(finished / "pictures" / "all.png").size[0] > 500
 
 
-def test_a_finished_run_gives_a_detector(finished):
+def test_checkpoints_load_as_detectors(finished):
     for name in ("best.pth", "last.pth"):
         model, classes = load_detector(finished / name)
         assert classes == ("crescent", "cross", "disc", "square", "star", "triangle")
@@ -57,16 +57,16 @@ def test_a_finished_run_gives_a_detector(finished):
         assert set(model([torch.rand(3, 64, 80)])[0]) == {"boxes", "labels", "scores"}
 
 
-def test_eval_only_gives_the_same_numbers(finished, tmp_path):
-    assert go(tmp_path, "--eval-only", "--weights", str(finished / "best.pth")) == 0
+def test_eval_only_reproduces_the_metrics(finished, tmp_path):
+    assert train(tmp_path, "--eval-only", "--weights", str(finished / "best.pth")) == 0
     assert (tmp_path / "metrics.json").read_text() == (finished / "metrics.json").read_text()
     assert (tmp_path / "detections.json").read_text() == (finished / "detections.json").read_text()
 
 
-def test_an_earlier_run_is_kept(tmp_path):
+def test_earlier_run_is_kept(tmp_path):
     (tmp_path / "last.pth").write_text("precious")
     (tmp_path / "notes.txt").write_text("mine")
-    assert go(tmp_path, keys=["solver.max_iter=1"]) == 0
+    assert train(tmp_path, keys=["solver.max_iter=1"]) == 0
     assert (tmp_path / "earlier-1" / "last.pth").read_text() == "precious"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -74,28 +74,28 @@ def test_an_earlier_run_is_kept(tmp_path):
 @pytest.mark.parametrize(
     "keys", [[], ["solver.accumulate=2", "solver.ema=0.9", "data.workers=1", "solver.eval_every=2"]]
 )
-def test_a_resumed_run_equals_the_uninterrupted(tmp_path, keys):
-    """Bit for bit: weights, optimiser, averages, metrics; steps=[3] makes the rate change after the break."""
+def test_resumed_run_equals_the_uninterrupted(tmp_path, keys):
+    """Weights, optimiser, EMA and metrics are bit-equal; steps=[3] changes the learning rate after resuming."""
     keys = [*keys, "solver.steps=[3]"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert go(whole, keys=keys) == 0
+    assert train(whole, keys=keys) == 0
     code = f"""
 import sys
 from detection.cli import run
 from detection.training.callbacks.checkpoints import Checkpoints
 save = Checkpoints.save
-def save_and_die(self, trainer):
+def save_and_exit(self, trainer):
     save(self, trainer)
     if trainer.global_step == 2:
         import os; os._exit(9)
-Checkpoints.save = save_and_die
+Checkpoints.save = save_and_exit
 sys.exit(run("train", {["--config", "quickstart.yaml", "--output", str(broken), *SMALL, *keys]!r}))
 """
-    died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert died.returncode == 9, died.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 9, process.stderr
     assert not (broken / "metrics.json").exists() or keys
-    assert go(broken, "--resume", keys=keys) == 0
-    a, b = state(whole / "last.pth"), state(broken / "last.pth")
+    assert train(broken, "--resume", keys=keys) == 0
+    a, b = load(whole / "last.pth"), load(broken / "last.pth")
     assert a["global_step"] == b["global_step"] == 4
     assert all(torch.equal(v, b["state_dict"][k]) for k, v in a["state_dict"].items())
     moments = [run_state["optimizer_states"][0]["state"] for run_state in (a, b)]
@@ -109,39 +109,39 @@ sys.exit(run("train", {["--config", "quickstart.yaml", "--output", str(broken), 
     assert losses[0] == losses[1]
 
 
-def test_resume_with_another_model_is_refused(finished, capsys):
-    assert go(finished, "--resume", keys=["model.roi.resolution=8"]) == 2
+def test_resume_with_another_model_raises(finished, capsys):
+    assert train(finished, "--resume", keys=["model.roi.resolution=8"]) == 2
     assert "another model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("keys", [["solver.base_lr=1.0"], ["solver.momentum=0.5"]])
-def test_resume_with_another_solver_is_refused(finished, capsys, keys):
+def test_resume_with_another_solver_raises(finished, capsys, keys):
     before = (finished / "config.yaml").read_text()
-    assert go(finished, "--resume", keys=keys) == 2
+    assert train(finished, "--resume", keys=keys) == 2
     assert f"another {keys[0].partition('=')[0]}" in capsys.readouterr().err
     assert (finished / "config.yaml").read_text() == before
 
 
-def test_a_run_that_died_in_its_last_evaluation_is_completed(finished, tmp_path):
+def test_run_killed_in_its_last_evaluation_is_completed(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    state_ = state(folder / "last.pth")
+    state_ = load(folder / "last.pth")
     for name, content in state_["callbacks"].items():
         if "Evaluation" in name:
             content.update(done_at=-1, best=-1.0)
     torch.save(state_, folder / "last.pth")
     for name in ("metrics.json", "best.pth", "detections.json"):
         (folder / name).unlink()
-    assert go(folder, "--resume") == 0
+    assert train(folder, "--resume") == 0
     assert (folder / "metrics.json").read_text() == (finished / "metrics.json").read_text()
     assert (folder / "best.pth").exists()
 
 
-def test_the_last_checkpoint_is_there_before_the_last_evaluation(tmp_path, monkeypatch):
+def test_last_checkpoint_is_saved_before_the_last_evaluation(tmp_path, monkeypatch):
     monkeypatch.setattr("detection.training.evaluator.detect", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        go(tmp_path, keys=["solver.checkpoint_every=100"])
-    assert state(tmp_path / "last.pth")["global_step"] == 4
+        train(tmp_path, keys=["solver.checkpoint_every=100"])
+    assert load(tmp_path / "last.pth")["global_step"] == 4
 
 
 @pytest.mark.parametrize(
@@ -152,25 +152,25 @@ def test_the_last_checkpoint_is_there_before_the_last_evaluation(tmp_path, monke
         (["model.weights=nowhere.pth"], "no weights file"),
     ],
 )
-def test_a_start_that_is_refused_leaves_the_earlier_run_alone(tmp_path, capsys, keys, message):
+def test_invalid_start_keeps_the_earlier_run(tmp_path, capsys, keys, message):
     (tmp_path / "last.pth").write_text("precious")
-    assert go(tmp_path, keys=keys) == 2
+    assert train(tmp_path, keys=keys) == 2
     assert message in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
 
 
-def test_eval_only_takes_model_keys_and_keeps_earlier_numbers(finished, tmp_path):
+def test_eval_only_applies_model_keys_and_keeps_earlier_metrics(finished, tmp_path):
     (tmp_path / "metrics.json").write_text("earlier")
     arguments = ["--eval-only", "--weights", str(finished / "best.pth")]
-    assert go(tmp_path, *arguments, keys=["model.roi.max_detections=1"]) == 0
-    found = json.loads((tmp_path / "detections.json").read_text())
-    assert len(found) == len({d["image_id"] for d in found})
+    assert train(tmp_path, *arguments, keys=["model.roi.max_detections=1"]) == 0
+    detections = json.loads((tmp_path / "detections.json").read_text())
+    assert len(detections) == len({d["image_id"] for d in detections})
     assert (tmp_path / "earlier-1" / "metrics.json").read_text() == "earlier"
 
 
-def test_averaged_weights_are_those_that_are_kept(tmp_path):
-    assert go(tmp_path, keys=["solver.ema=0.5", "solver.max_iter=2"]) == 0
-    last, best = state(tmp_path / "last.pth")["state_dict"], state(tmp_path / "best.pth")["model"]
+def test_best_checkpoint_has_the_ema_weights(tmp_path):
+    assert train(tmp_path, keys=["solver.ema=0.5", "solver.max_iter=2"]) == 0
+    last, best = load(tmp_path / "last.pth")["state_dict"], load(tmp_path / "best.pth")["model"]
     assert torch.equal(best["rpn.conv.weight"], last["average.module.rpn.conv.weight"])
     assert not torch.equal(best["rpn.conv.weight"], last["model.rpn.conv.weight"])
 
@@ -183,14 +183,14 @@ def test_early_stop_and_validation_losses(tmp_path):
         "solver.base_lr=1e-9",
         "solver.val_loss=true",
     ]
-    assert go(tmp_path, keys=keys) == 0
+    assert train(tmp_path, keys=keys) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert 3 <= max(r["step"] for r in rows) < 50
     assert [r for r in rows if "val_loss_box" in r]
 
 
 def test_clipping_and_bf16(tmp_path):
-    assert go(tmp_path, keys=["solver.clip_norm=1.0", "solver.precision=bf16", "solver.max_iter=2"]) == 0
+    assert train(tmp_path, keys=["solver.clip_norm=1.0", "solver.precision=bf16", "solver.max_iter=2"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(r["loss"] == r["loss"] for r in rows if "loss" in r)
 
@@ -217,9 +217,9 @@ def test_two_processes_train_and_evaluate(tmp_path):
     assert out.returncode == 0, out.stderr
     assert "2 processes x 1 micro-batches" in (tmp_path / "log.txt").read_text()
     images = json.loads((tmp_path / "ground_truth.json").read_text())["images"]
-    found = json.loads((tmp_path / "detections.json").read_text())
-    assert {d["image_id"] for d in found} <= {im["id"] for im in images}
-    assert len({(d["image_id"], *d["bbox"], d["score"]) for d in found}) == len(found)
+    detections = json.loads((tmp_path / "detections.json").read_text())
+    assert {d["image_id"] for d in detections} <= {im["id"] for im in images}
+    assert len({(d["image_id"], *d["bbox"], d["score"]) for d in detections}) == len(detections)
     again = [*command[:-1], f"--output={tmp_path / 'again'}", "--eval-only", f"--weights={tmp_path / 'best.pth'}"]
     out = subprocess.run(again, capture_output=True, text=True, env=env)
     assert out.returncode == 0, out.stderr
@@ -228,12 +228,12 @@ def test_two_processes_train_and_evaluate(tmp_path):
     )
 
 
-def test_frozen_norms_on_random_weights_are_refused(tmp_path, capsys):
-    assert go(tmp_path, keys=["model.norm=frozen_bn"]) == 2
+def test_frozen_norms_on_random_weights_raise(tmp_path, capsys):
+    assert train(tmp_path, keys=["model.norm=frozen_bn"]) == 2
     assert "frozen norms over random weights in conv1" in capsys.readouterr().err
 
 
-def test_pretraining_fills_frozen_norms(tmp_path):
+def test_pretraining_measures_frozen_norms(tmp_path):
     keys = [
         "model.norm=frozen_bn",
         "pretrain.iterations=4",
@@ -241,14 +241,14 @@ def test_pretraining_fills_frozen_norms(tmp_path):
         "pretrain.sizes=[32, 64]",
         "solver.max_iter=1",
     ]
-    assert go(tmp_path, keys=keys) == 0
+    assert train(tmp_path, keys=keys) == 0
     model, _ = load_detector(tmp_path / "best.pth")
     assert model.trunk.layer1[0].bn1.running_mean.abs().sum() > 0
-    assert go(tmp_path / "gn", keys=["model.norm=gn", "pretrain.iterations=1", "pretrain.crops=10"]) == 2
+    assert train(tmp_path / "gn", keys=["model.norm=gn", "pretrain.iterations=1", "pretrain.crops=10"]) == 2
 
 
 def test_fine_tuning_from_a_detector(finished, tmp_path, capsys):
-    assert go(tmp_path / "a", "--weights", str(finished / "best.pth"), keys=["solver.max_iter=1"]) == 0
+    assert train(tmp_path / "a", "--weights", str(finished / "best.pth"), keys=["solver.max_iter=1"]) == 0
     assert (
         run(
             "train",
@@ -268,7 +268,7 @@ def test_fine_tuning_from_a_detector(finished, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("format_", ["coco", "voc"])
-def test_missing_data_is_explained_before_anything_is_built(tmp_path, capsys, monkeypatch, format_):
+def test_missing_data_is_reported_before_the_model_is_built(tmp_path, capsys, monkeypatch, format_):
     monkeypatch.setattr("detection.training.run.build_model", lambda *a: pytest.fail("built a model"))
     name = {"coco": "faster_rcnn_r101.yaml", "voc": "faster_rcnn_r101_voc.yaml"}[format_]
     assert run("train", ["--config", name, "--output", str(tmp_path / "out"), f"data.root={tmp_path}/nowhere"]) == 2
@@ -284,15 +284,15 @@ def test_missing_data_is_explained_before_anything_is_built(tmp_path, capsys, mo
 
 
 def test_predict(finished, tmp_path, capsys):
-    pictures = tmp_path / "in"
-    (pictures / "sub").mkdir(parents=True)
+    images = tmp_path / "in"
+    (images / "sub").mkdir(parents=True)
     for name in ("a.png", "sub/a.png", "b.jpg"):
-        Image.new("RGB", (90, 70), "red").save(pictures / name)
-    (pictures / "c.jpg").write_text("no image")
+        Image.new("RGB", (90, 70), "red").save(images / name)
+    (images / "c.jpg").write_text("no image")
     arguments = [
         "--weights",
         str(finished / "best.pth"),
-        str(pictures),
+        str(images),
         "--output",
         str(tmp_path / "out"),
         "--batch-size",
@@ -304,11 +304,11 @@ def test_predict(finished, tmp_path, capsys):
     assert len(tree["images"]) == 3
     assert len(tree["categories"]) == 6
     assert {p.name for p in (tmp_path / "out").glob("*.jpg")} == {"a.jpg", "a-2.jpg", "b.jpg"}
-    (pictures / "c.jpg").unlink()
+    (images / "c.jpg").unlink()
     assert predict([*arguments[:3], "--output", str(tmp_path / "out2")]) == 0
 
 
-def test_predict_without_pictures(finished, tmp_path):
+def test_predict_without_images(finished, tmp_path):
     with pytest.raises(ValueError, match="no images"):
         predict(["--weights", str(finished / "best.pth"), str(tmp_path), "--output", str(tmp_path / "out")])
     with pytest.raises(FileNotFoundError, match="absent"):

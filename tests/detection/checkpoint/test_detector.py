@@ -17,7 +17,7 @@ def saved(tmp_path):
     return model, tmp_path / "d.pth"
 
 
-def test_there_and_back(saved):
+def test_round_trip(saved):
     model, path = saved
     loaded, names = load_detector(path)
     assert names == ("cat", "dog")
@@ -28,13 +28,13 @@ def test_there_and_back(saved):
     assert not list(path.parent.glob("*.part"))
 
 
-def test_another_model_is_named(saved):
+def test_another_model_raises(saved):
     _, path = saved
     with pytest.raises(ValueError, match=r"4 differences.*roi_head.classes.weight has \[3, 512\], wanted \[6, 512\]"):
         load_weights(build_model(CONFIG.model, 5), path)
 
 
-def test_a_backbone_is_no_detector(tmp_path):
+def test_backbone_is_not_a_detector(tmp_path):
     torch.save(build_model(CONFIG.model, 2).trunk.state_dict(), tmp_path / "b.pth")
     with pytest.raises(ValueError, match="no detector of this project"):
         load_detector(tmp_path / "b.pth")

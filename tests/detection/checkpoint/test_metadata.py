@@ -12,7 +12,7 @@ CONFIG = Config(model=ModelConfig(backbone="resnet18", norm="bn", freeze_at=0))
 CLASSES = Classes(("cat", "dog"), (17, 18))
 
 
-def test_there_and_back():
+def test_round_trip():
     metadata = describe(CONFIG, CLASSES)
     assert parse_metadata(metadata.to_dict(), "here") == metadata
     assert metadata.config("here") == CONFIG
@@ -36,7 +36,7 @@ def rewrite(path, change):
     torch.save(content, path)
 
 
-def test_the_first_format_still_loads(saved):
+def test_first_format_is_loaded(saved):
     def first(entry):
         entry["format"] = 1
         del entry["backbone"]
@@ -52,13 +52,13 @@ def test_the_first_format_still_loads(saved):
     (0, "its checkpoint format is 0, wanted a number from 1"),
     (None, "its checkpoint format is None"),
 ])  # fmt: skip
-def test_other_formats_are_refused_by_name(saved, number, message):
+def test_unknown_formats_raise(saved, number, message):
     rewrite(saved, lambda entry: entry.update(format=number))
     with pytest.raises(ValueError, match=message):
         load_detector(saved)
 
 
-def test_a_module_of_ones_own_wants_the_model(saved):
+def test_custom_module_requires_the_model(saved):
     rewrite(saved, lambda entry: entry.update(backbone={"source": "module", "name": "OneMap"}))
     with pytest.raises(ValueError, match=r"on a module of your own \(OneMap\).*pass it as model="):
         load_detector(saved)

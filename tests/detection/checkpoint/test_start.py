@@ -33,14 +33,14 @@ def start(path, names):
     return model.state_dict(), fresh
 
 
-def test_the_same_classes_start_with_everything(saved, caplog):
+def test_same_classes_load_all_weights(saved, caplog):
     old, path = saved
     new, _ = start(path, ("cat", "dog"))
     assert all(torch.equal(new[k], v) for k, v in old.items())
     assert "other classes" not in caplog.text
 
 
-def test_rows_follow_their_class(saved, caplog):
+def test_rows_are_remapped_by_class_name(saved, caplog):
     old, path = saved
     with caplog.at_level(logging.WARNING):
         new, fresh = start(path, ("ant", "dog", "cat"))
@@ -57,7 +57,7 @@ def test_rows_follow_their_class(saved, caplog):
     )
 
 
-def test_no_class_in_common_leaves_the_background(saved, caplog):
+def test_no_common_class_loads_only_the_background(saved, caplog):
     old, path = saved
     new, fresh = start(path, ("ant", "bee"))
     assert "rows of no class are kept; ant, bee begin anew" in caplog.text
@@ -67,7 +67,7 @@ def test_no_class_in_common_leaves_the_background(saved, caplog):
     assert torch.equal(new["rpn.conv.weight"], old["rpn.conv.weight"])
 
 
-def test_another_detector_is_refused(saved):
+def test_incompatible_detector_raises(saved):
     _, path = saved
     config = ModelConfig(**MODEL, architecture="dc5", weights=str(path))
     with pytest.raises(ValueError, match="does not hold this detector's weights"):
@@ -81,7 +81,7 @@ def test_timm_weights_are_for_timm_backbones():
 
 
 @pytest.mark.parametrize("architecture", ["c4", "fpn"])
-def test_a_file_fills_a_timm_backbone(architecture, tmp_path):
+def test_file_is_loaded_into_a_timm_backbone(architecture, tmp_path):
     timm = pytest.importorskip("timm")
     source = timm.create_model("resnet18")
     torch.save(source.state_dict(), tmp_path / "r18.pth")

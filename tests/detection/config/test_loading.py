@@ -20,7 +20,7 @@ SHIPPED = sorted(p.name for p in config_folder().glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_configuration_is_loaded_and_built(name, tmp_path):
+def test_shipped_configurations_are_loaded_and_built(name, tmp_path):
     config = load_config(name)
     assert config.expects, "a configuration states the result that it should give"
     with torch.device("meta"):
@@ -31,7 +31,7 @@ def test_every_shipped_configuration_is_loaded_and_built(name, tmp_path):
     assert config_from_dict(config_to_dict(config)) == config
 
 
-def test_shipped_are_the_promised():
+def test_shipped_configuration_names():
     assert {
         "faster_rcnn_r101.yaml",
         "faster_rcnn_r50.yaml",
@@ -43,7 +43,7 @@ def test_shipped_are_the_promised():
     } <= set(SHIPPED)
 
 
-def test_the_papers_numbers():
+def test_settings_equal_the_papers():
     paper = load_config("faster_rcnn_r101_paper.yaml")
     assert paper.model.anchors.sizes == (64, 128, 256, 512)
     assert load_config("faster_rcnn_r101_voc_paper.yaml").model.anchors.sizes == (128, 256, 512)
@@ -81,7 +81,7 @@ def test_overrides_and_bare_names(tmp_path):
         ("solver.steps=[1,", "not valid YAML"),
     ],
 )
-def test_wrong_keys_and_values_are_named(override, message):
+def test_invalid_keys_and_values_raise(override, message):
     with pytest.raises(ValueError) as error:
         load_config("quickstart.yaml", [override])
     assert message in str(error.value)
@@ -96,18 +96,18 @@ def test_wrong_keys_and_values_are_named(override, message):
         ("solver: {max_iter: 1, max_iter: 2}\n", "duplicate key"),
     ],
 )
-def test_wrong_files(tmp_path, text, message):
+def test_invalid_files_raise(tmp_path, text, message):
     (tmp_path / "self.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_config(tmp_path / "self.yaml")
 
 
-def test_unknown_name_lists_the_shipped():
+def test_unknown_name_lists_the_shipped_configurations():
     with pytest.raises(FileNotFoundError, match=r"did you mean faster_rcnn_r101.yaml\? Shipped: .*quickstart.yaml"):
         find_config("faster_rcnn_r110.yaml")
 
 
-def test_help_has_every_key_with_its_documentation():
+def test_help_describes_every_key():
     text = config_help()
     for line in text.splitlines():
         if not line.startswith("      "):
@@ -117,7 +117,7 @@ def test_help_has_every_key_with_its_documentation():
     assert "learning rate for reference_batch images a step" in text
 
 
-def test_configurations_do_not_change():
+def test_configurations_are_frozen():
     with pytest.raises(AttributeError):
         Config().solver.max_iter = 3
 

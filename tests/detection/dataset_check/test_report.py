@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
-from runs import go
+from runs import train
 
 from detection.cli import run
 from detection.data import cache
@@ -201,7 +201,7 @@ def test_training_checks_the_annotations_first(tmp_path, monkeypatch):
     for i in (1, 2):
         write_image(root / f"train/{i}.png", i)
     keys = ["data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", "solver.max_iter=1"]
-    assert go(tmp_path / "first", keys=keys) == 0
+    assert train(tmp_path / "first", keys=keys) == 0
     log = (tmp_path / "first/log.txt").read_text()
     assert "issues that lose training data: 4; notes: 1" in log
     assert "2  degenerate box: dropped: no width or no height" in log
@@ -213,7 +213,7 @@ def test_training_checks_the_annotations_first(tmp_path, monkeypatch):
     assert kinds(report) == {"degenerate box": 2, "missing picture": 1, "box outside": 1, "box across the edge": 1}
     assert report["quick"]
     monkeypatch.setattr("detection.dataset_check.report.check", None)  # raises if it is called
-    assert go(tmp_path / "second", keys=keys) == 0
+    assert train(tmp_path / "second", keys=keys) == 0
     assert json.loads((tmp_path / "second/dataset.json").read_text()) == report
 
 

@@ -19,7 +19,7 @@ class Noted(Recordings):
         return lambda x: ("replayed", settings)
 
 
-def test_what_comes_twice_is_recorded():
+def test_recurring_keys_are_recorded():
     graphs = Noted(limit=2)
     a, b, c = (torch.zeros(1, 3, 4, n) for n in (4, 5, 6))
     assert [graphs(a, 1)[0] for _ in range(3)] == ["ran", "replayed", "replayed"]
@@ -39,12 +39,12 @@ def small():
     return build_model(ModelConfig(backbone="resnet18", norm="gn", roi=RoIConfig(resolution=4)), 3).eval()
 
 
-def test_a_cpu_is_refused():
-    with pytest.raises(ValueError, match="want a detector on a GPU, it is on cpu"):
+def test_cpu_raises():
+    with pytest.raises(ValueError, match="require a detector on a GPU, it is on cpu"):
         RecordedDetector(small())
 
 
-def test_it_is_the_detector_in_its_mode(monkeypatch):
+def test_recorded_detector_equals_the_detector(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "is_gpu", lambda device: True)
     monkeypatch.setattr(cuda_graphs, "graphs_work", lambda device: True)
     monkeypatch.setattr(cuda_graphs, "_Recording", lambda function, batch: function)
@@ -66,7 +66,7 @@ def test_it_is_the_detector_in_its_mode(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("half", [False, True])
-def test_replays_give_the_same(half):
+def test_replays_equal_the_detector(half):
     model = small().cuda()
     model.roi_head.score_threshold = 0.0
     recorded = RecordedDetector(model, sizes=2)

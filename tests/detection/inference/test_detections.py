@@ -14,7 +14,7 @@ def some():
     )
 
 
-def test_choosing():
+def test_indexing():
     found = some()
     assert len(found) == 3
     assert found.names == ["dog", "cat", "dog"]
@@ -24,14 +24,14 @@ def test_choosing():
     assert found[found.scores > 1].boxes.shape == (0, 4)
 
 
-def test_coco_by_hand():
+def test_to_coco_computed_by_hand():
     assert some().to_coco("a")[::2] == [
         {"image_id": "a", "category_id": 18, "bbox": [1.0, 2.0, 3.0, 6.0], "score": pytest.approx(0.9)},
         {"image_id": "a", "category_id": 18, "bbox": [5.0, 5.0, 4.0, 2.0], "score": 0.25},
     ]
 
 
-def test_drawing_leaves_the_image_alone():
+def test_draw_does_not_modify_the_image():
     image = np.zeros((40, 60, 3), dtype=np.uint8)
     drawn = some().draw(image)
     assert drawn.shape == image.shape
@@ -39,7 +39,7 @@ def test_drawing_leaves_the_image_alone():
     assert not image.any()
 
 
-def test_supervision_is_named_where_it_lacks():
+def test_missing_supervision_raises_import_error():
     try:
         import supervision  # noqa: F401
     except ImportError:

@@ -44,7 +44,7 @@ def same(a, b):
         assert np.array_equal(x, y)
 
 
-def test_path_array_and_pil_image_give_the_same(weights, photo):
+def test_path_array_and_pil_image_are_equivalent(weights, photo):
     path, pixels = photo
     predictor = Predictor(weights, device="cpu")
     known = predictor(str(path))
@@ -60,7 +60,7 @@ def test_path_array_and_pil_image_give_the_same(weights, photo):
     assert (known.boxes[:, 3] <= 50).all()
 
 
-def test_the_command_writes_the_same(weights, photo, tmp_path, capsys):
+def test_command_writes_the_same_detections(weights, photo, tmp_path, capsys):
     path, _ = photo
     assert run("predict", ["--weights", str(weights), str(path), "--output", str(tmp_path), "--device", "cpu"]) == 0
     rows = json.loads((tmp_path / "detections.json").read_text())["annotations"]
@@ -69,7 +69,7 @@ def test_the_command_writes_the_same(weights, photo, tmp_path, capsys):
     assert {row["category_id"] for row in rows} <= {1, 5, 9}
 
 
-def test_a_rotated_photo_is_seen_as_its_viewer_does(weights, photo, tmp_path):
+def test_exif_rotation_is_applied(weights, photo, tmp_path):
     _, pixels = photo
     exif = Image.Exif()
     exif[0x0112] = 6  # stored on its side
@@ -102,6 +102,6 @@ def test_thresholds_and_classes(weights, photo):
         (torch.zeros(3, 8, 8), "got Tensor"),
     ],
 )
-def test_other_forms_are_refused(weights, image, said):
+def test_invalid_inputs_raise(weights, image, said):
     with pytest.raises(TypeError, match=said):
         Predictor(weights, device="cpu")(image)

@@ -8,21 +8,21 @@ from detection.modeling.anchors import AnchorGenerator, cell_anchors
 from detection.modeling.build import anchor_generators
 
 
-def test_cell_by_hand():
+def test_cell_anchors_computed_by_hand():
     # area 32², height / width = 1/4: 64 wide, 16 high
     expected = [[-32, -8, 32, 8], [-16, -16, 16, 16], [-8, -32, 8, 32]]
     assert cell_anchors([32], [0.25, 1, 4]).tolist() == expected
     assert cell_anchors([32, 64], [0.25, 1, 4])[3:].tolist() == [[2 * v for v in row] for row in expected]
 
 
-def test_positions_row_by_row():
+def test_anchors_are_ordered_row_by_row():
     anchors = AnchorGenerator([2], [1.0], stride=4)(2, 3)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     assert centres.tolist() == [[0, 0], [4, 0], [8, 0], [0, 4], [4, 4], [8, 4]]
     assert AnchorGenerator([2], [1.0], stride=4, offset=0.5)(1, 1).tolist() == [[1, 1, 3, 3]]
 
 
-def test_equals_torchvision_where_it_does_not_round():
+def test_equals_torchvision_without_rounding():
     sizes, ratios = (32, 64, 128), (0.25, 1.0, 4.0)
     theirs = TorchvisionAnchors((sizes,), (ratios,))
     images = ImageList(torch.zeros(1, 3, 48, 80), [(48, 80)])
@@ -31,7 +31,7 @@ def test_equals_torchvision_where_it_does_not_round():
     assert torch.equal(ours, expected.transpose(1, 2))  # theirs has ratios outermost
 
 
-def test_anchors_are_no_weights():
+def test_anchors_are_not_in_the_state_dict():
     generator = AnchorGenerator([32], [1.0], 16)
     assert generator.state_dict() == {}
     assert generator.per_position == 1
@@ -40,7 +40,7 @@ def test_anchors_are_no_weights():
 @pytest.mark.parametrize(
     "name", ["faster_rcnn_r101.yaml", "faster_rcnn_r50_fpn_1x.yaml", "faster_rcnn_r50_dc5_1x.yaml"]
 )
-def test_a_configuration_s_anchors_are_its_detector_s(name):
+def test_anchors_from_a_configuration_equal_the_detectors(name):
     config = load_config(name).model
     before = torch.get_rng_state()
     own = anchor_generators(config)

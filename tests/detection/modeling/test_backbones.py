@@ -32,7 +32,7 @@ def trains_and_detects(model, unused=()):
     assert set(detections[0]) == {"boxes", "labels", "scores"}
 
 
-def test_defaults_are_those_of_the_configuration():
+def test_constructor_defaults_equal_the_configuration():
     torch.manual_seed(0)
     ours = FasterRCNN(resnet18(norm="frozen_bn", freeze_at=2), num_classes=20)
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def test_defaults_are_those_of_the_configuration():
     (RPNConfig, [RPN], set()),
     (RoIConfig, [RoIPooler, RoIHead, TwoLayerHead], {"class_start"}),
 ])  # fmt: skip
-def test_every_setting_has_its_default_in_a_constructor(config, constructors, others):
+def test_every_setting_has_a_constructor_default(config, constructors, others):
     defaults = {key: value for c in constructors for key, value in keyword_defaults(c).items()}
     settings = {f.name: f.default for f in dataclasses.fields(config)}
     assert settings.keys() - others == defaults.keys() - {"bin_stride", "chunk_size"}
@@ -90,14 +90,14 @@ class Pyramid(nn.Module):
         return maps if self.output == "list" else dict(zip(self.specs, maps, strict=True))
 
 
-def test_a_module_that_says_channels_and_stride():
+def test_module_with_out_channels_and_stride():
     model = FasterRCNN(OneMap(), 3, rpn={"after_nms_train": 50})
     assert model.roi_head.pooler.strides == (16,)
     trains_and_detects(model)
 
 
 @pytest.mark.parametrize("output", ["list", "dict"])
-def test_a_module_of_several_maps(output):
+def test_module_with_several_feature_maps(output):
     sizes = {"sizes": [16, 32, 64, 128]}
     pyramid = FasterRCNN(Pyramid(output), 3, architecture="fpn", anchors=sizes, fpn_channels=8)
     assert pyramid.divisor == 16
@@ -121,7 +121,7 @@ class Mean(nn.Module):
 
 
 @pytest.mark.parametrize("architecture", ["c4", "fpn"])
-def test_a_head_of_ones_own(architecture):
+def test_custom_head(architecture):
     channels = 256  # of c4 and of a pyramid
     model = FasterRCNN(
         resnet18(norm="frozen_bn"), 3, architecture=architecture, head=Mean(channels), roi={"resolution": 5}
@@ -130,7 +130,7 @@ def test_a_head_of_ones_own(architecture):
     trains_and_detects(model)
 
 
-def test_what_does_not_go_together_is_named():
+def test_incompatible_arguments_raise():
     net = resnet18(norm="frozen_bn")
     with pytest.raises(TypeError, match=r"Linear does not say what its feature maps are: wanted \.specs"):
         FasterRCNN(nn.Linear(2, 2), 3)
@@ -151,7 +151,7 @@ def test_what_does_not_go_together_is_named():
 
 
 @pytest.mark.parametrize("architecture", ["c4", "fpn"])
-def test_the_padded_form_has_the_same_results(architecture):
+def test_padded_equals_compact(architecture):
     config = ModelConfig(
         architecture=architecture,
         backbone="resnet18",

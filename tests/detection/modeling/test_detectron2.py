@@ -160,7 +160,7 @@ def test_losses_and_gradients(case):
         assert norms[name] == pytest.approx(value, rel=1e-6), name
 
 
-def test_the_comparison_can_fail(case):
+def test_comparison_detects_a_wrong_background_row(case):
     """Other rows for the background would not go unseen."""
     model, answers = case
     state = to_detectron2(model.state_dict())

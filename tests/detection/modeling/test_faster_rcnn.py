@@ -65,7 +65,7 @@ def test_losses_and_gradients(pool):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_detections_have_the_convention():
+def test_detections_follow_the_convention():
     model, (images, _) = tiny().eval(), scene()
     model.roi_head.score_threshold = 0.0
     for image, found in zip(images, model(images), strict=True):
@@ -80,7 +80,7 @@ def test_detections_have_the_convention():
         assert (found["boxes"][:, 3] <= image.shape[-2]).all()
 
 
-def test_one_map_serves_both():
+def test_rpn_and_roi_head_share_the_feature_map():
     model, (images, targets) = tiny(), scene()
     seen = {}
     model.trunk.register_forward_hook(lambda m, i, o: seen.update(trunk=o))
@@ -102,7 +102,7 @@ def test_images_without_objects():
     assert model(images, [empty, empty])["loss_box"].item() == 0
 
 
-def test_a_crowd_of_a_thousand():
+def test_thousand_objects():
     model = tiny()
     corner = torch.rand(1000, 2) * 400
     target = {"boxes": torch.cat((corner, corner + 20), 1), "labels": torch.randint(1, 4, (1000,))}
@@ -110,7 +110,7 @@ def test_a_crowd_of_a_thousand():
     assert all(loss.isfinite() for loss in losses.values())
 
 
-def test_cross_boundary_anchors_are_left_out():
+def test_cross_boundary_anchors_are_ignored():
     keep, ignore = tiny(), tiny(ignore_cross_boundary=True)
     seen = []
     ignore.rpn.sampler = lambda label, g: seen.append(label) or RandomSampler(64, 0.5)(label, g)
@@ -124,7 +124,7 @@ def test_cross_boundary_anchors_are_left_out():
     assert (seen[0][~outside] >= 0).any()
 
 
-def test_small_proposals_are_dropped():
+def test_small_proposals_are_removed():
     model = tiny(min_size=40.0).eval()
     images, _ = scene()
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_small_proposals_are_dropped():
         assert ((boxes[:, 2:] - boxes[:, :2]) >= 40).all()
 
 
-def test_padding_is_zero_after_normalising():
+def test_padding_is_zero_after_normalisation():
     batch = tiny().batch([torch.ones(3, 4, 6), torch.zeros(3, 5, 3)])
     assert batch.shape == (2, 3, 16, 16)  # a multiple of the stub's stride
     assert (batch[0, :, 4:] == 0).all()
@@ -168,7 +168,7 @@ def test_bgr_recipes():
         ([torch.rand(3, 64, 64)], [{"boxes": torch.ones(4), "labels": torch.tensor([1])}], r"\[n, 4\]"),
     ],
 )
-def test_bad_input_is_named(images, targets, message):
+def test_invalid_input_raises(images, targets, message):
     with pytest.raises((ValueError, TypeError), match=message):
         tiny()(images, targets)
 
@@ -263,7 +263,7 @@ def twins():
     return ours, theirs
 
 
-def test_detections_equal_torchvisions():
+def test_detections_equal_torchvision():
     ours, theirs = (
         model.double() for model in twins()
     )  # in float32 CPUs differ in rounding, by more than these bounds
@@ -276,7 +276,7 @@ def test_detections_equal_torchvisions():
             torch.testing.assert_close(a["boxes"], b["boxes"], rtol=1e-5, atol=2e-3)
 
 
-def test_losses_equal_torchvisions_for_the_same_samples():
+def test_losses_equal_torchvision_for_the_same_samples():
     ours, theirs = twins()
     images = [torch.rand(3, 192, 256), torch.rand(3, 192, 256)]
     targets = [
@@ -317,6 +317,6 @@ def test_losses_equal_torchvisions_for_the_same_samples():
         assert (mine - yours).norm() <= 1e-4 * yours.norm()
 
 
-def test_build_needs_a_class():
+def test_build_requires_a_class():
     with pytest.raises(ValueError, match="at least one class"):
         build_model(ModelConfig(backbone="resnet18"), 0)

@@ -6,7 +6,7 @@ from detection.modeling.losses import box_loss, classification_loss, normaliser,
 CPU = torch.device("cpu")
 
 
-def test_smooth_l1_by_hand():
+def test_smooth_l1_computed_by_hand():
     difference = torch.tensor([0.0, 0.5, -2.0])
     zero = torch.zeros(3)
     # beta 1: 0, 0.125, 1.5; L1: 0, 0.5, 2; beta 1/9: 0, 0.5 - 1/18, 2 - 1/18
@@ -14,7 +14,7 @@ def test_smooth_l1_by_hand():
         assert smooth_l1(difference, zero, beta).item() == pytest.approx(expected)
 
 
-def test_losses_by_hand():
+def test_losses_computed_by_hand():
     count = normaliser(4, CPU, over_ranks=True)
     log2 = torch.log(torch.tensor(2.0))
     torch.testing.assert_close(objectness_loss(torch.zeros(2), torch.tensor([1, 0]), count), 2 * log2 / 4)
@@ -23,7 +23,7 @@ def test_losses_by_hand():
     assert box_loss(torch.ones(2, 4), torch.zeros(2, 4), all_of_them, 0.0, count).item() == 2.0
 
 
-def test_nothing_sampled_gives_zero_with_a_gradient():
+def test_no_samples_give_zero_loss_with_a_gradient():
     deltas = torch.zeros(0, 4, requires_grad=True)
     none = torch.zeros(0, dtype=torch.bool)
     loss = box_loss(deltas, torch.zeros(0, 4), none, 0.0, normaliser(0, CPU, over_ranks=True))
@@ -32,7 +32,7 @@ def test_nothing_sampled_gives_zero_with_a_gradient():
     assert deltas.grad.shape == (0, 4)
 
 
-def test_what_is_ignored_adds_neither_loss_nor_gradient():
+def test_ignored_samples_add_neither_loss_nor_gradient():
     one, two = normaliser(1, CPU, over_ranks=False), normaliser(torch.tensor(2), CPU, over_ranks=False)
     assert (one.item(), two.item()) == (1, 2)
     logits = torch.tensor([0.3, float("inf"), -0.2], requires_grad=True)
@@ -55,6 +55,6 @@ def test_what_is_ignored_adds_neither_loss_nor_gradient():
         assert deltas.grad[0].any()
 
 
-def test_half_precision_logits_are_judged_in_float32():
+def test_half_precision_losses_are_computed_in_float32():
     count = normaliser(1, CPU, over_ranks=False)
     assert classification_loss(torch.zeros(1, 3, dtype=torch.bfloat16), torch.tensor([1]), count).dtype == torch.float32

@@ -11,7 +11,7 @@ TRUTH = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10]])
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 2.5], [20, 0, 30, 4], [50, 50, 60, 60]])
 
 
-def test_by_hand():
+def test_computed_by_hand():
     index, label = Matcher(0.7, 0.3)(TRUTH, BOXES)
     assert label.tolist() == [1, -1, 0, -1, 0]
     assert index[:4].tolist() == [0, 0, 0, 1]
@@ -22,7 +22,7 @@ def test_by_hand():
     assert Matcher(0.5, 0.5, background_low=0.1)(TRUTH, BOXES)[1].tolist() == [1, 1, 0, 0, -1]
 
 
-def test_all_that_share_the_best_are_kept():
+def test_all_ties_for_the_best_iou_are_kept():
     boxes = torch.tensor([[0.0, 0, 10, 5], [0, 5, 10, 10], [0, 0, 10, 2]])
     assert Matcher(0.7, 0.3, keep_best=True)(TRUTH[:1], boxes)[1].tolist() == [1, 1, 0]
 
@@ -53,7 +53,7 @@ def expected(matches):
     return torch.where(matches >= 0, 1, torch.where(matches == -1, 0, -1))
 
 
-def test_a_crowd_in_pieces_equals_the_whole(monkeypatch):
+def test_chunked_matching_equals_unchunked(monkeypatch):
     truth, boxes = crowd(300), crowd(2000)
     whole = Matcher(0.6, 0.3, keep_best=True)(truth, boxes)
     monkeypatch.setattr(detection.modeling.matcher, "MAX_PAIRS", 10_000)
@@ -61,6 +61,6 @@ def test_a_crowd_in_pieces_equals_the_whole(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
 
 
-def test_thresholds_must_be_in_order():
+def test_unordered_thresholds_raise():
     with pytest.raises(ValueError, match=r"got 0.0, 0.7, 0.3"):
         Matcher(0.3, 0.7)

@@ -14,7 +14,7 @@ def head(**settings):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.9])
-def test_padded_detections_are_the_same(threshold):
+def test_padded_detections_equal_compact(threshold):
     generator = torch.Generator().manual_seed(1)
     own = head(max_detections=20, score_threshold=threshold)
     corner = torch.rand(30, 2, generator=generator) * 60

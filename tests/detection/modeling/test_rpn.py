@@ -36,7 +36,7 @@ def network(architecture, **limits):
     ],
     ids=["many", "few", "large"],
 )
-def test_padded_proposals_are_the_same(architecture, limits):
+def test_padded_proposals_equal_compact(architecture, limits):
     rpn = (model := network(architecture, **limits)).rpn
     with torch.no_grad():
         output = rpn(model.trunk(torch.randn(2, 3, 128, 128)))
@@ -52,7 +52,7 @@ def test_padded_proposals_are_the_same(architecture, limits):
         assert not theirs[len(mine) :].any()
 
 
-def test_no_proposals_are_padding():
+def test_all_padding_without_proposals():
     rpn = network("c4").rpn
     output = RPNOutput(torch.full((1, 6), torch.nan), torch.zeros(1, 6, 4), torch.rand(6, 4), (6,))
     assert rpn.proposals(output, [(10, 10)])[0].shape == (0, 4)

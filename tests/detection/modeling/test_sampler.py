@@ -27,7 +27,7 @@ def test_counts_and_kinds():
     assert draw(32, 0.25)[1] == [8, 24, 32]
 
 
-def test_background_fills_and_little_is_little():
+def test_background_fills_the_quota_and_few_candidates_are_all_sampled():
     assert draw(40, 0.5)[1] == [10, 30, 40]
     assert draw(256, 0.5)[1] == [10, 50, 60]
     assert draw(8, 0.5, LABELS[:0])[1] == [0, 0, 0]
@@ -36,14 +36,14 @@ def test_background_fills_and_little_is_little():
     assert draw(8, 0.5, LABELS[-9:])[1] == [0, 0, 0]
 
 
-def test_a_generator_decides():
+def test_generator_determines_the_samples():
     def indices(seed):
         return draw(20, 0.25, generator=torch.Generator().manual_seed(seed))[0].tolist()
 
     assert indices(1) == indices(1) != indices(2)
 
 
-def test_every_candidate_is_as_likely():
+def test_candidates_are_sampled_uniformly():
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(len(LABELS))
     for _ in range(2000):

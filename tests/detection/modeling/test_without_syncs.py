@@ -64,11 +64,11 @@ SMALL = {"backbone": "resnet18", "norm": "frozen_bn", "roi": RoIConfig(resolutio
     ],
     ids=["c4", "papers", "fpn"],
 )
-def test_nothing_is_waited_for(config, act):
+def test_step_has_no_host_device_sync(config, act):
     on_a_gpu(config, act)
 
 
-def test_this_test_notices():
+def test_check_detects_a_sync():
     def read(model, images, targets):
         float(images[0].sum())
 
@@ -89,7 +89,7 @@ def test_this_test_notices():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("architecture", ["c4", "fpn"])
-def test_a_gpu_waits_for_nothing(architecture):
+def test_gpu_step_has_no_sync(architecture):
     sizes = AnchorConfig((32, 64, 128, 256, 512))
     model = build_model(ModelConfig(**SMALL, architecture=architecture, anchors=sizes), 3).cuda().train()
     images = [torch.rand(3, *SIZE, device="cuda") for _ in range(2)]

@@ -17,7 +17,7 @@ def boxes(draw, max_size=8):
 
 
 @given(boxes(), boxes())
-def test_iou_is_torchvisions(a, b):
+def test_iou_equals_torchvision(a, b):
     ours, theirs = iou(a, b), ops.box_iou(a, b)
     assert ours.shape == (len(a), len(b))
     # theirs is nan where both boxes are empty
@@ -25,13 +25,13 @@ def test_iou_is_torchvisions(a, b):
 
 
 @given(boxes())
-def test_clip_and_area_are_torchvisions(b):
+def test_clip_and_area_equal_torchvision(b):
     assert torch.equal(clip(b, (60, 80)), ops.clip_boxes_to_image(b, (60, 80)))
     torch.testing.assert_close(area(b), ops.box_area(b))
     assert torch.equal(iou(b, b), iou(b, b).T)
 
 
-def test_by_hand():
+def test_computed_by_hand():
     a = torch.tensor([[0.0, 0, 10, 10]])
     b = torch.tensor([[5.0, 5, 15, 15], [10, 0, 20, 10], [0, 0, 10, 10], [2, 2, 2, 8]])
     torch.testing.assert_close(iou(a, b), torch.tensor([[25 / 175, 0, 1, 0]]))
@@ -41,7 +41,7 @@ def test_by_hand():
     assert xyxy_to_xywh(b[:1]).tolist() == [[5, 5, 10, 10]]
 
 
-def test_empty_keeps_its_shape():
+def test_empty_boxes_keep_their_shape():
     none = torch.zeros(0, 4)
     assert iou(none, torch.ones(3, 4)).shape == (0, 3)
     assert iou(torch.ones(3, 4), none).shape == (3, 0)

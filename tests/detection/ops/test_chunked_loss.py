@@ -39,7 +39,7 @@ def step(model, chunk_size, weights=(1.0, 1.0, 1.0, 1.0), **autocast):
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 32, 63])
 @pytest.mark.parametrize("weights", [(1.0,) * 4, (0.5,) * 4, (1.0, 1.0, 0.3, 2.0)], ids=str)
-def test_losses_and_gradients_are_those_of_the_whole(chunk_size, weights):
+def test_chunked_losses_and_gradients_equal_unchunked(chunk_size, weights):
     model = detector().double()
     whole, expected = step(model, None, weights)
     parts, found = step(model, chunk_size, weights)
@@ -53,7 +53,7 @@ def test_losses_and_gradients_are_those_of_the_whole(chunk_size, weights):
         )
 
 
-def test_half_precision_sums_its_parts_in_float32():
+def test_half_precision_accumulates_chunks_in_float32():
     model = detector()
     _, exact = step(model, None)
     _, whole = step(model, None, bf16=True)
@@ -76,14 +76,14 @@ def test_half_precision_with_unequal_weights():
         assert (parts[name] - exact[name]).norm() <= 1.5 * error + 1e-2 * exact[name].norm(), name
 
 
-def test_norms_that_use_the_batch_see_all_of_it():
+def test_batch_norms_see_the_whole_batch():
     model = detector(norm="bn", freeze_at=0)
     before = int(model.roi_head.head.layer4[0].bn1.num_batches_tracked)
     step(model, 7)
     assert int(model.roi_head.head.layer4[0].bn1.num_batches_tracked) == before + 1
 
 
-def test_a_frozen_trunk_and_a_frozen_head():
+def test_frozen_trunk_and_frozen_head():
     for part in ("trunk", "roi_head"):
         model = detector()
         getattr(model, part).requires_grad_(False)
@@ -102,7 +102,7 @@ def test_nothing_sampled():
     assert gradients["rpn.conv.weight"].any()
 
 
-def test_only_a_part_is_held():
+def test_only_one_chunk_is_in_memory():
     layer, x = nn.Linear(4, 4), torch.randn(100, 4)
     seen = []
 
@@ -121,7 +121,7 @@ def test_only_a_part_is_held():
     torch.testing.assert_close(found, layer.weight.grad)
 
 
-def test_detections_do_not_depend_on_the_parts():
+def test_detections_do_not_depend_on_chunk_size():
     model = detector().double().eval()
     nn.init.normal_(model.roi_head.classes.weight, std=1.0)
     images = [torch.rand(3, 96, 128).double(), torch.rand(3, 80, 100).double()]

@@ -54,7 +54,7 @@ def exact_iou(a, b):
 
 @MANY
 @given(any_boxes, any_boxes)
-def test_iou_is_the_fraction(a, b):
+def test_iou_equals_the_exact_fraction(a, b):
     """To a few roundings, whatever the size of the boxes."""
     wanted = torch.tensor([[exact_iou(x, y) for y in b] for x in a]).reshape(len(a), len(b))
     torch.testing.assert_close(iou(a, b), wanted, rtol=12 * F32, atol=1e-30)
@@ -63,14 +63,14 @@ def test_iou_is_the_fraction(a, b):
 
 @MANY
 @given(boxes(weird, ordered=False), boxes(weird, ordered=False))
-def test_iou_of_anything_is_no_error(a, b):
+def test_iou_of_arbitrary_boxes_does_not_raise(a, b):
     assert iou(a, b).shape == (len(a), len(b))
     assert not iou(a, b).isnan().any()
 
 
 @MANY
 @given(boxes(weird, ordered=False), st.integers(1, 2000), st.integers(1, 2000))
-def test_clipped_boxes_lie_inside_or_are_told_apart(b, height, width):
+def test_clipped_boxes_lie_inside_or_are_degenerate(b, height, width):
     clipped = clip(b, (height, width))
     usable = larger_than(clipped, 0)
     assert inside(clipped[usable], (height, width)).all()
@@ -80,7 +80,7 @@ def test_clipped_boxes_lie_inside_or_are_told_apart(b, height, width):
 
 @MANY
 @given(st.data())
-def test_boxes_come_back_from_their_offsets(data):
+def test_decode_inverts_encode(data):
     """To a few roundings of the coordinates and sides, as long as no side grows by more than the coder allows."""
     count = data.draw(st.integers(1, 6))
     side = st.floats(0.125, 2000, width=32)
@@ -108,7 +108,7 @@ def test_boxes_come_back_from_their_offsets(data):
 
 @MANY
 @given(st.lists(st.tuples(*[st.floats(width=32)] * 4), min_size=1, max_size=6))
-def test_any_offsets_give_a_box_inside_or_none(rows):
+def test_arbitrary_offsets_decode_to_a_box_inside_or_none(rows):
     """An output that overflowed costs its box: it never reaches a file."""
     deltas = tensor(rows, 4)
     decoded = clip(BoxCoder().decode(deltas, torch.tensor([[3.0, 4, 50, 60]]).expand(len(deltas), 4)), (100, 120))
@@ -119,7 +119,7 @@ def test_any_offsets_give_a_box_inside_or_none(rows):
 
 @MANY
 @given(any_boxes, any_boxes, st.sampled_from([(0.7, 0.3), (0.5, 0.5), (0.6, 0.0), (1.0, 0.0)]), st.booleans())
-def test_matching_is_torchvisions(truth, b, thresholds, keep_best):
+def test_matching_equals_torchvision(truth, b, thresholds, keep_best):
     index, label = Matcher(*thresholds, keep_best=keep_best)(truth, b)
     if not len(truth):
         assert (label == BACKGROUND).all()
@@ -139,7 +139,7 @@ def test_matching_is_torchvisions(truth, b, thresholds, keep_best):
 
 @MANY
 @given(st.lists(st.sampled_from([FOREGROUND, BACKGROUND, IGNORED]), max_size=60), st.integers(1, 40), st.floats(0, 1))
-def test_samples_are_what_they_are_taken_for(kinds, quota, fraction):
+def test_samples_have_their_label(kinds, quota, fraction):
     label = torch.tensor(kinds, dtype=torch.int8)
     index, kind = sample(RandomSampler(quota, fraction), label, None, padded=False)
     foreground, background = int((label == FOREGROUND).sum()), int((label == BACKGROUND).sum())
@@ -153,7 +153,7 @@ def test_samples_are_what_they_are_taken_for(kinds, quota, fraction):
 
 @MANY
 @given(st.one_of(boxes(lattice, 40), boxes(tiny, 40), boxes(pixels, 40)), st.floats(0, 1, width=32), st.integers(1, 50))
-def test_suppression_is_torchvisions(b, threshold, limit):
+def test_nms_equals_torchvision(b, threshold, limit):
     scores = torch.linspace(1, 0, len(b))
     wanted = ops.nms(b, scores, threshold)[:limit]
     assert torch.equal(nms_topk(b, scores, threshold, limit), wanted)
@@ -163,7 +163,7 @@ def test_suppression_is_torchvisions(b, threshold, limit):
 
 @MANY
 @given(st.lists(st.lists(st.booleans(), min_size=70, max_size=70), min_size=1, max_size=4), st.integers(0, 70))
-def test_bits_come_back_from_their_words(rows, count):
+def test_unpacked_bits_equal_the_packed(rows, count):
     bits = torch.tensor(rows)[:, :count]
     assert torch.equal(from_words(as_words(bits), count), bits)
 
@@ -175,7 +175,7 @@ def test_bits_come_back_from_their_words(rows, count):
     st.booleans(),
     st.sampled_from([1, 2]),
 )
-def test_pooling_any_region_is_torchvisions(b, sampling_ratio, aligned, every):
+def test_pooling_arbitrary_regions_equals_torchvision(b, sampling_ratio, aligned, every):
     features = torch.randn(1, 3, 7, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     regions = torch.nn.functional.pad(b, (1, 0)).double()
     wanted = ops.roi_align(features, regions, 4, 1 / 16, sampling_ratio, aligned)[:, :, ::every, ::every]
@@ -185,7 +185,7 @@ def test_pooling_any_region_is_torchvisions(b, sampling_ratio, aligned, every):
 
 @settings(max_examples=200, deadline=None)
 @given(boxes(pixels, ordered=False))
-def test_regions_inside_out_pool_to_nothing(b):
+def test_degenerate_regions_pool_to_zero(b):
     """Where torchvision's kernel ends with an error of its allocator."""
     b = torch.cat((b[:, 2:], b[:, 2:] - (b[:, :2] - b[:, 2:]).abs() - 33.0), dim=1)
     found = roi_align(torch.ones(1, 2, 7, 9), torch.nn.functional.pad(b, (1, 0)), 2, 1 / 16, 0, True)

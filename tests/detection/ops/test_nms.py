@@ -16,7 +16,7 @@ def some_boxes(generator, *shape, spread):
 
 
 @pytest.mark.parametrize("limit", [1, 5, 40, 199, 200, 1000])
-def test_looking_at_the_first_is_enough(limit):
+def test_nms_topk_equals_full_nms(limit):
     generator = torch.Generator().manual_seed(limit)
     for spread in (1.0, 30.0, 500.0):  # nearly all suppressed, some, hardly any
         boxes = some_boxes(generator, 200, spread=spread)
@@ -30,7 +30,7 @@ def test_no_boxes():
     assert batched_nms_mask(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.bool), 0.5, 10).shape == (2, 0)
 
 
-def test_a_chain():
+def test_suppressed_boxes_do_not_suppress():
     """B is suppressed by A; C overlaps B alone, so it stays."""
     boxes = torch.tensor([[[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [0, 0, 10, 10]]])
     everything = torch.ones(1, 4, dtype=torch.bool)
@@ -41,7 +41,7 @@ def test_a_chain():
 
 
 @pytest.mark.parametrize("limit", [3, 1000])
-def test_each_set_is_torchvisions(limit):
+def test_each_set_equals_torchvision(limit):
     generator = torch.Generator().manual_seed(1)
     boxes = some_boxes(generator, 5, 90, spread=120.0)
     valid = torch.rand(5, 90, generator=generator) < 0.7
@@ -54,7 +54,7 @@ def test_each_set_is_torchvisions(limit):
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
-def test_words_hold_bits(n):
+def test_words_contain_bits(n):
     bits = torch.rand(3, n, generator=torch.Generator().manual_seed(n)) < 0.5
     words = as_words(bits)
     assert words.shape == (3, -(-n // 64))
@@ -63,7 +63,7 @@ def test_words_hold_bits(n):
     assert int(words[0, 0]) % 2**64 == sum(2**i for i in range(min(n, 64)) if bits[0, i])
 
 
-def test_the_kernels_give_the_same():
+def test_triton_kernels_equal_the_reference():
     """What runs on a GPU, read by Triton's interpreter."""
     pytest.importorskip("triton")
     code = """
@@ -88,7 +88,7 @@ def test_the_kernels_give_the_same():
     assert ended.stdout == "same\n", ended.stderr
 
 
-def test_the_kernels_compile(tmp_path):
+def test_triton_kernels_compile(tmp_path):
     """For GPUs that are not here: to machine code, also where an argument of 1 becomes a constant."""
     pytest.importorskip("triton")
     code = """
@@ -117,7 +117,7 @@ def test_the_kernels_compile(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("sets", "n", "limit"), [(2, 12000, 2000), (80, 1000, 100), (10, 2000, 1000), (1, 3, 1)])
-def test_a_gpu_gives_the_same(sets, n, limit):
+def test_gpu_equals_cpu(sets, n, limit):
     generator = torch.Generator().manual_seed(0)
     boxes = some_boxes(generator, sets, n, spread=600.0)
     valid = torch.rand(sets, n, generator=generator) < 0.9
@@ -127,7 +127,7 @@ def test_a_gpu_gives_the_same(sets, n, limit):
     ).sum() <= n // 1000  # IoUs at the threshold, rounded otherwise
 
 
-def test_the_self_test_passes_what_is_right_and_names_what_is_wrong():
+def test_self_test_accepts_correct_and_reports_wrong_kernels():
     def right(boxes, valid, iou, limit):
         return batched_nms_mask(boxes, valid, iou, limit)
 
@@ -140,7 +140,7 @@ def test_the_self_test_passes_what_is_right_and_names_what_is_wrong():
     )
 
 
-def test_a_kernel_that_is_wrong_is_left_out(monkeypatch, caplog):
+def test_wrong_kernel_is_disabled(monkeypatch, caplog):
     from detection.ops import nms as module
 
     device = torch.device("cuda", 0)

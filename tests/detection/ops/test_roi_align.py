@@ -29,7 +29,7 @@ def test_equals_torchvision(aligned, sampling_ratio, resolution, every):
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-def test_gradient_equals_torchvision_s():
+def test_gradient_equals_torchvision():
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(2, 4, 9, 12, generator=generator, dtype=torch.float64, requires_grad=True)
     regions = make_regions(40, 2, generator).double()
@@ -49,7 +49,7 @@ def test_gradient_equals_torchvision_s():
     st.integers(0, 3),
     st.booleans(),
 )
-def test_equals_torchvision_on_any_map(seed, height, width, scale, sampling_ratio, aligned):
+def test_equals_torchvision_on_random_feature_maps(seed, height, width, scale, sampling_ratio, aligned):
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64)
     regions = make_regions(12, 1, generator, reach=1.5 * max(height, width) / scale).double()

@@ -1,4 +1,4 @@
-"""Training and evaluation from Python."""
+"""The Python API for training and evaluation."""
 
 import json
 
@@ -21,7 +21,7 @@ class Count(lightning.Callback):
 
 
 class Lines:
-    """A logger in small: what it was given."""
+    """A minimal logger that records its metrics."""
 
     def __init__(self):
         self.lines = []
@@ -46,7 +46,7 @@ def arrays(tmp_path_factory):
     return Annotations.from_arrays(files, boxes, [[1], [2, 1], [], [2]], ["left", "right"])
 
 
-def test_arrays_of_ones_own_with_a_callback_and_loggers(arrays, tmp_path, caplog):
+def test_custom_arrays_with_callback_and_loggers(arrays, tmp_path, caplog):
     count, lines = Count(), Lines()
     run = train(
         "quickstart.yaml",
@@ -66,11 +66,11 @@ def test_arrays_of_ones_own_with_a_callback_and_loggers(arrays, tmp_path, caplog
     assert resdet.Predictor(run.best, device="cpu").classes == ("left", "right")
 
 
-def test_the_command_and_python_train_alike(tmp_path):
-    from runs import go
+def test_command_and_python_api_train_identically(tmp_path):
+    from runs import train as train_command
 
     keys = ["data.val=1", "solver.max_iter=2"]
-    assert go(tmp_path / "command", keys=keys) == 0
+    assert train_command(tmp_path / "command", keys=keys) == 0
     run = train(load_config("quickstart.yaml", [*SMALL, *keys]), output=tmp_path / "python")
     assert rows(tmp_path / "command") == rows(tmp_path / "python")
     metrics = evaluate(run.best)
@@ -79,7 +79,7 @@ def test_the_command_and_python_train_alike(tmp_path):
     assert other == json.loads((tmp_path / "other" / "metrics.json").read_text())
 
 
-def test_what_does_not_fit_is_refused(arrays, tmp_path):
+def test_invalid_datasets_raise(arrays, tmp_path):
     other = Annotations.from_arrays(list(arrays.files), [[]] * 4, [[]] * 4, ["one"])
     with pytest.raises(DataError, match="train_set: left, right"):
         train("quickstart.yaml", output=tmp_path, train_set=arrays, val_set=other)
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(arrays, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_name_for_all():
+def test_resdet_reexports_the_public_api():
     import backbone
     import detection
 

@@ -22,7 +22,7 @@ def opened(*keys):
     return config, TrainSet(source.train, source.read, config.data, 0)
 
 
-def test_steps_from_the_number_of_images(monkeypatch, caplog):
+def test_max_iter_from_the_number_of_images(monkeypatch, caplog):
     config, dataset = opened("solver.max_iter=auto", "solver.batch_size=2")
     n = len(dataset.usable())
     with caplog.at_level("INFO"):
@@ -32,12 +32,12 @@ def test_steps_from_the_number_of_images(monkeypatch, caplog):
     assert resolve(config, dataset).solver.max_iter == -(-auto.EPOCHS * n // 2)
 
 
-def test_given_numbers_stay():
+def test_explicit_values_are_unchanged():
     config, dataset = opened("solver.max_iter=7", "model.anchors.sizes=[20,40]")
     assert resolve(config, dataset) == config
 
 
-def test_sizes_that_fit_better_are_taken():
+def test_anchor_sizes_with_better_coverage_are_selected():
     """Boxes of 20 px find no usual anchor at IoU 0.5, boxes of 64 px do."""
     config, dataset = opened("model.anchors.sizes=auto", "model.anchors.aspect_ratios=[0.5,1,2]")
     assert config.model.anchors.sizes == ()
@@ -53,18 +53,18 @@ def test_sizes_that_fit_better_are_taken():
     assert resolve(config, dataset).model.anchors.sizes == (32, 64, 128, 256, 512)
 
 
-def test_without_data_there_are_the_usual_sizes():
+def test_default_anchor_sizes_without_data():
     config = load_config("quickstart.yaml", ["model.anchors.sizes=auto"])
     usual = build_model(load_config("quickstart.yaml", ["model.anchors.sizes=[32,64,128,256,512]"]).model, 2)
     assert torch.equal(build_model(config.model, 2).rpn.anchors[0].cell, usual.rpn.anchors[0].cell)
 
 
-def test_steps_that_are_still_auto_are_refused_where_there_are_no_data():
+def test_unresolved_max_iter_raises():
     with pytest.raises(ValueError, match=r"solver\.max_iter=auto"):
         make_schedule(SolverConfig(max_iter=0))
 
 
-def test_the_class_layer_starts_at_the_frequencies():
+def test_class_biases_start_at_the_frequencies():
     config, dataset = opened()
     model = build_model(config.model, 6)
     records = dataset.records
@@ -77,7 +77,7 @@ def test_the_class_layer_starts_at_the_frequencies():
     torch.testing.assert_close(prior, expected)
 
 
-def test_own_data_configurations_are_resolved_before_anything_is_built(tmp_path):
+def test_own_data_configurations_are_resolved_before_the_model_is_built(tmp_path):
     config = load_config("faster_rcnn_r18_voc.yaml")
     own = load_config("faster_rcnn_r18_own_data.yaml")
     assert dataclasses.replace(config, expects="") == dataclasses.replace(own, expects="")

@@ -112,7 +112,7 @@ def whole():
 
 # of 40 regions that are wanted the pictures have 27, 25, 28 and 25
 @pytest.mark.parametrize("parts", [2, 4])
-def test_parts_equal_the_whole(whole, parts):
+def test_micro_batches_equal_the_whole_batch(whole, parts):
     assert whole["passes"] == 1
     same(whole, step(parts))
 
@@ -140,19 +140,19 @@ def test_two_processes_equal_one(whole, parts, norm, tmp_path):
         torch.testing.assert_close(two["norms"][name], value, rtol=1e-9, atol=1e-12)
 
 
-def test_a_step_that_is_no_number_in_one_process_changes_nothing_in_any(tmp_path):
+def test_non_finite_loss_on_one_rank_skips_the_step_on_all(tmp_path):
     two = two_processes(tmp_path / "two.pth", 2, "sync_bn", poisoned=1)
     assert [name for name in two["moved"] if "num_batches" not in name] == []
 
 
-def test_earlier_parts_are_gone_through_again_where_regions_lack():
+def test_earlier_micro_batches_are_recomputed_with_too_few_regions():
     cut = step(4, quota=20)  # which all pictures have
     assert cut["passes"] == 4
     same(step(1, quota=20), cut)
     assert step(4)["passes"] > 4
 
 
-def test_norms_measure_every_part_once():
+def test_norm_statistics_count_each_micro_batch_once():
     """With batch norms parts are no whole, but what is measured of a part must not count twice."""
     full, short = step(4, quota=20, norm="bn"), step(4, norm="bn")
     assert short["passes"] > full["passes"] == 4

@@ -64,11 +64,11 @@ def growth(solver):
 
 
 @pytest.mark.slow
-def test_the_trunk_keeps_its_scale():
+def test_trunk_features_keep_their_scale():
     own = load_config("faster_rcnn_r18_own_data.yaml", [f"solver.max_iter={STEPS}"]).solver
     assert 0.5 < growth(own) < 2
 
 
 @pytest.mark.slow
-def test_under_the_earlier_solver_it_does_not():
+def test_trunk_features_grow_with_the_earlier_solver():
     assert growth(EARLIER) > 2.5  # 1.3 and 3.5 were measured for the two

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import differences, go, rows, state
+from runs import differences, load, rows, train
 
 KEYS = ["data.val=1", "solver.max_iter=3", "solver.schedule=step", "solver.steps=[100]"]
 
@@ -10,57 +10,57 @@ KEYS = ["data.val=1", "solver.max_iter=3", "solver.schedule=step", "solver.steps
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     output = tmp_path_factory.mktemp("run") / "finished"
-    assert go(output, keys=KEYS) == 0
+    assert train(output, keys=KEYS) == 0
     return output
 
 
-def test_a_finished_run_says_so_and_stays_as_it_is(finished, capsys, caplog):
+def test_finished_run_is_reported_and_unchanged(finished, capsys, caplog):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    assert go(finished, "--resume", keys=KEYS) == 0
+    assert train(finished, "--resume", keys=KEYS) == 0
     assert "the run is finished at step 3; extend it with --resume solver.max_iter=N" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
-def test_a_finished_run_can_be_lengthened(finished, tmp_path):
+def test_finished_run_can_be_extended(finished, tmp_path):
     import shutil
 
     longer, whole = tmp_path / "longer", tmp_path / "whole"
     shutil.copytree(finished, longer)
     keys = [*KEYS, "solver.max_iter=5"]
-    assert go(longer, "--resume", keys=keys) == 0
+    assert train(longer, "--resume", keys=keys) == 0
     assert [row["step"] for row in rows(longer) if "loss" in row] == [1, 2, 3, 4, 5]
-    assert state(longer / "last.pth")["global_step"] == 5
+    assert load(longer / "last.pth")["global_step"] == 5
     # with a constant learning rate it is the run that was as long from the start
-    assert go(whole, keys=keys) == 0
+    assert train(whole, keys=keys) == 0
     losses = [[row for row in rows(folder) if "loss" in row] for folder in (longer, whole)]
     assert losses[0] == losses[1]
-    assert differences(state(longer / "last.pth")["state_dict"], state(whole / "last.pth")["state_dict"]) == []
-    assert state(longer / "last.pth")["lr_schedulers"] == state(whole / "last.pth")["lr_schedulers"]
+    assert differences(load(longer / "last.pth")["state_dict"], load(whole / "last.pth")["state_dict"]) == []
+    assert load(longer / "last.pth")["lr_schedulers"] == load(whole / "last.pth")["lr_schedulers"]
 
 
-def test_a_run_cannot_be_shorter_than_it_is(finished, capsys):
-    assert go(finished, "--resume", keys=[*KEYS, "solver.max_iter=2"]) == 2
+def test_max_iter_below_the_checkpoint_raises(finished, capsys):
+    assert train(finished, "--resume", keys=[*KEYS, "solver.max_iter=2"]) == 2
     assert "is already at step 3, and solver.max_iter is 2" in capsys.readouterr().err
 
 
-def test_one_that_stopped_early_says_so_and_can_be_lengthened(tmp_path, caplog):
+def test_early_stopped_run_is_reported_and_can_be_extended(tmp_path, caplog):
     keys = ["data.val=1", "solver.max_iter=6", "solver.eval_every=1", "solver.early_stop=1"]
-    assert go(tmp_path, keys=keys) == 0
-    stopped = state(tmp_path / "last.pth")["global_step"]
+    assert train(tmp_path, keys=keys) == 0
+    stopped = load(tmp_path / "last.pth")["global_step"]
     assert stopped < 6
     caplog.clear()
-    assert go(tmp_path, "--resume", keys=keys) == 0
+    assert train(tmp_path, "--resume", keys=keys) == 0
     assert (
         f"the run is finished: it stopped early at step {stopped}, after 1 evaluations without improvement"
         in caplog.text
     )
-    assert state(tmp_path / "last.pth")["global_step"] == stopped
+    assert load(tmp_path / "last.pth")["global_step"] == stopped
     caplog.clear()
-    assert go(tmp_path, "--resume", keys=[*keys, "solver.max_iter=8", "solver.early_stop=null"]) == 0
-    assert state(tmp_path / "last.pth")["global_step"] == 8
+    assert train(tmp_path, "--resume", keys=[*keys, "solver.max_iter=8", "solver.early_stop=null"]) == 0
+    assert load(tmp_path / "last.pth")["global_step"] == 8
 
 
-def test_a_classifier_s_checkpoint_is_no_detectors(finished, tmp_path, capsys):
+def test_classifier_checkpoint_is_not_a_detector(finished, tmp_path, capsys):
     torch.save({"global_step": 1}, tmp_path / "last.pth")
-    assert go(tmp_path, "--resume", keys=KEYS) == 2
+    assert train(tmp_path, "--resume", keys=KEYS) == 2
     assert "is not a training checkpoint of a detector" in capsys.readouterr().err

@@ -11,7 +11,7 @@ def test_fractions_and_steps():
     assert iterations(1, 600) == 1
 
 
-def test_steps_and_warmup_by_hand():
+def test_steps_and_warmup_computed_by_hand():
     schedule = make_schedule(SolverConfig(max_iter=100, steps=(0.5, 80), warmup=10, warmup_factor=0.1, gamma=0.1))
     assert [schedule(s) for s in (0, 5, 10, 49)] == pytest.approx([0.1, 0.55, 1, 1])
     assert [schedule(s) for s in (50, 79, 80, 99)] == pytest.approx([0.1, 0.1, 0.01, 0.01])
@@ -22,14 +22,14 @@ def test_cosine_ends_at_zero():
     assert [schedule(s) for s in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
 
 
-def test_the_rate_follows_the_batch():
+def test_learning_rate_scales_with_the_batch_size():
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=16)) == 0.02
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=2)) == pytest.approx(0.0025)
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=4, lr_scaling="sqrt")) == pytest.approx(0.01)
     assert scaled_lr(SolverConfig(base_lr=0.02, batch_size=4, lr_scaling="none")) == 0.02
 
 
-def test_a_recovery_halves_all_that_follows():
+def test_recovery_halves_all_later_learning_rates():
     schedule = make_schedule(SolverConfig(max_iter=100, steps=(50,), warmup=10, warmup_factor=0.1))
     schedule.halvings += 1
     assert [schedule(s) for s in (0, 10, 50)] == pytest.approx([0.05, 0.5, 0.05])

@@ -22,13 +22,13 @@ BOXES = torch.tensor([[1.0, 2, 5, 9], [0, 0, 3, 1], [7, 6, 10, 10], [2, 4, 8, 5]
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_boxes_turn_with_their_pictures(seed):
+def test_boxes_rotate_with_their_images(seed):
     images, boxes = augment(marked(BOXES, 10), BOXES, torch.Generator().manual_seed(seed))
     images = 255 - images if images.max() == 255 else images
     assert [box_of(image) for image in images] == boxes.int().tolist()
 
 
-def test_mosaics_place_crops_row_by_row():
+def test_mosaics_tile_crops_row_by_row():
     labels = torch.tensor([3, 0, 1, 2])
     images, targets = make_mosaics(marked(BOXES, 10), labels, BOXES, 2)
     assert images.shape == (1, 3, 20, 20)
@@ -37,7 +37,7 @@ def test_mosaics_place_crops_row_by_row():
     assert targets[0]["boxes"].tolist() == [[1, 2, 5, 9], [7, 16, 10, 20], [12, 14, 18, 15]]
 
 
-def test_crops_are_their_number_s_alone():
+def test_crops_depend_only_on_index_and_seed():
     images, labels, boxes = draw_crops(120, 36, seed=1, workers=1)
     again = draw_crops(110, 36, seed=1, workers=0)
     assert torch.equal(images[:110], again[0])

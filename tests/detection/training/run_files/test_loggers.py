@@ -21,7 +21,7 @@ class Fails:
         self.calls += 1
 
 
-def test_one_that_fails_is_warned_of_once_and_left_alone(caplog):
+def test_failing_logger_warns_once_and_is_disabled(caplog):
     logger = GuardedLogger(fails := Fails())
     for step in (1, 2):
         logger.log_metrics({"loss": 1.0}, step=step)
@@ -32,7 +32,7 @@ def test_one_that_fails_is_warned_of_once_and_left_alone(caplog):
     assert logger.name == "fails"
 
 
-def test_names_that_are_not_installed_are_said_before_a_run(monkeypatch):
+def test_missing_logger_packages_raise_before_a_run(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(
         ValueError, match=r"solver.loggers has wandb, which is not installed .*pip install resdet\[wandb\]"
@@ -40,7 +40,7 @@ def test_names_that_are_not_installed_are_said_before_a_run(monkeypatch):
         check_loggers(["wandb"])
 
 
-def test_tensorboard_writes_into_the_run(tmp_path):
+def test_tensorboard_writes_to_the_run_folder(tmp_path):
     pytest.importorskip("tensorboard")
     (logger,) = make_loggers(["tensorboard"], tmp_path)
     logger.log_hyperparams({"solver": {"base_lr": 0.1}})
