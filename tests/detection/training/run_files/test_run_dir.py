@@ -1,0 +1,107 @@
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import CLASSES
+
+from detection.data.annotations import Annotations
+from detection.training.run_files.run_dir import RunLog, move_earlier_run, write_pictures
+
+
+@pytest.fixture
+def run_log():
+    """A log whose loggers are afterwards as before."""
+    loggers = [logging.getLogger(name) for name in ("detection", "backbone", "lightning.pytorch")]
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield RunLog()
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers = handlers
+
+
+def test_a_new_folder_is_made(tmp_path):
+    move_earlier_run(tmp_path / "a" / "b", ["last.pth"])
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_earlier_files_are_kept_in_numbered_folders(tmp_path):
+    for content in ("first", "second", "third"):
+        move_earlier_run(tmp_path, ["last.pth", "pictures", "best.pth"])
+        (tmp_path / "last.pth").write_text(content)
+        (tmp_path / "pictures").mkdir()
+        (tmp_path / "pictures" / "0.png").write_text(content)
+    (tmp_path / "notes.txt").write_text("mine")
+    move_earlier_run(tmp_path, ["last.pth", "pictures"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["earlier-1", "earlier-2", "earlier-3", "notes.txt"]
+    for number, content in enumerate(("first", "second", "third"), 1):
+        assert (tmp_path / f"earlier-{number}" / "last.pth").read_text() == content
+        assert (tmp_path / f"earlier-{number}" / "pictures" / "0.png").read_text() == content
+
+
+def test_nothing_is_moved_where_no_names_are_given(tmp_path):
+    (tmp_path / "last.pth").write_text("mine")
+    move_earlier_run(tmp_path, ())
+    assert (tmp_path / "last.pth").read_text() == "mine"
+
+
+def test_the_log_has_messages_from_before_its_file(tmp_path, run_log):
+    logging.getLogger("detection.data").info("before")
+    run_log.write_to(tmp_path / "log.txt")
+    logging.getLogger("backbone").warning("after")
+    logging.getLogger("elsewhere").error("not ours")
+    run_log.close()
+    logging.getLogger("detection").error("too late")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split()[-2:] for line in lines] == [["INFO", "before"], ["WARNING", "after"]]
+
+
+def test_a_log_without_a_file_can_be_closed(run_log):
+    run_log.close()
+    assert not any(isinstance(h, logging.FileHandler) for h in logging.getLogger("detection").handlers)
+
+
+def rows(*scores, image=1):
+    return [{"image_id": image, "category_id": 1, "bbox": [10, 20, 30, 40], "score": score} for score in scores]
+
+
+def drawn(folder, results, count=1, size=(100, 80)):
+    """Pictures of grey images with the same box each."""
+    annotations = Annotations.from_arrays(
+        [str(i) for i in range(count)], [[[50, 50, 70, 70]]] * count, [[1]] * count, CLASSES, sizes=[size] * count
+    )
+    write_pictures(annotations, lambda file: np.full((*size, 3), 128, dtype=np.uint8), results, folder / "pictures")
+    return {path.name: np.asarray(Image.open(path)) for path in (folder / "pictures").iterdir()}
+
+
+def test_the_truth_is_on_the_left_and_detections_on_the_right(tmp_path):
+    found = drawn(tmp_path, rows(0.9))["00.png"]
+    body = found[-100:]  # below the titles
+    left, right = body[:, :80], body[:, -80:]
+    grey = [128, 128, 128]
+    assert (left[60, 50] != grey).any()  # an edge of the ground truth
+    assert (left[40, 10] == grey).all()
+    assert (right[40, 10] != grey).any()  # an edge of the detection
+    assert (right[65, 70] == grey).all()
+
+
+def test_low_scores_are_not_drawn(tmp_path):
+    none = drawn(tmp_path, [])["00.png"]
+    low = drawn(tmp_path, rows(0.4))["00.png"]
+    other = drawn(tmp_path, rows(0.9, image=5))["00.png"]
+    assert np.array_equal(none, low)
+    assert np.array_equal(none, other)  # of another image
+
+
+def test_a_sheet_has_eight_images_at_most(tmp_path):
+    found = drawn(tmp_path, [], count=11, size=(20, 30))
+    assert sorted(found) == [*(f"{i:02d}.png" for i in range(8)), "all.png"]
+    height, width = found["00.png"].shape[:2]
+    assert found["all.png"].shape[:2] == (4 * height + 3 * 8, 2 * width + 8)
+
+
+def test_large_images_are_shrunk_with_their_boxes(tmp_path):
+    found = drawn(tmp_path, [], size=(1280, 320))["00.png"]
+    body = found[-640:]  # half as high
+    assert body.shape == (640, 2 * 160 + 8, 3)
+    assert (body[30, 25] != 128).any()  # (50, 60) of the image lies on the box's left edge
