@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from detection.classification.degradation import Run
@@ -58,13 +59,16 @@ def test_another_configuration_is_rejected(finished, capsys):
     assert "has a run with another configuration" in capsys.readouterr().err
 
 
-def test_stopped_run_is_resumed(finished, tmp_path):
-    """A run with a log up to step 4 of 8 resumes from its checkpoint."""
+def test_stopped_run_is_resumed(tmp_path):
+    """A run that stopped before its last evaluation, with a log up to step 4 of 8, resumes from its checkpoint."""
     assert go(tmp_path, "solver.max_iter=8", "solver.checkpoint_every=4", networks=["cifar_plain20"]) == 0
     folder = tmp_path / "cifar_plain20-seed0"
     log = folder / "metrics.jsonl"
     lines = log.read_text().splitlines()
     log.write_text("".join(line + "\n" for line in lines if json.loads(line)["step"] <= 4))
+    checkpoint = torch.load(folder / "last.pth", weights_only=True)
+    checkpoint["callbacks"]["Evaluation"]["done_at"] = 4
+    torch.save(checkpoint, folder / "last.pth")
     assert go(tmp_path, "solver.max_iter=8", "solver.checkpoint_every=4", networks=["cifar_plain20"]) == 0
     assert "resuming from" in (folder / "log.txt").read_text()
 
