@@ -1,4 +1,4 @@
-"""Who may import whom, read off the source (ARCHITECTURE.md draws it)."""
+"""Allowed imports between packages, checked in the source (see ARCHITECTURE.md)."""
 
 import ast
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# package -> packages of this project that it may import, itself aside: commands -> {training, inference, classification,
+# package -> packages of this project that it may import, besides itself: commands -> {training, inference, classification,
 # dataset_check} -> {checkpoint, evaluation, data} -> modeling -> ops; config and utils are leaves
 ALLOWED = {
     "backbone": set(),
     "ops": set(),
     "modeling": {"backbone", "ops"},
-    "config": {"backbone", "modeling"},  # defaults and names are their constructors'
+    "config": {"backbone", "modeling"},  # defaults and names are defined by the constructors
     "utils": set(),
     "data": {"backbone", "config", "ops", "utils"},
     "evaluation": {"data", "utils"},
@@ -52,7 +52,7 @@ BUILD = "detection.modeling.build"
 MAX_FILES = 16  # of a package
 
 
-def room(module: str) -> str | None:
+def package_of(module: str) -> str | None:
     parts = module.split(".")
     if parts[0] in ("backbone", "tools", "datasets"):
         return parts[0]
@@ -62,30 +62,30 @@ def room(module: str) -> str | None:
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
-    """Imported modules, and whether inside a function."""
+    """Return imported modules, and whether each import is inside a function."""
     tree = ast.parse(path.read_text())
     inside = {n for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
-    found = []
+    result = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(alias.name, node in inside) for alias in node.names]
+            result += [(alias.name, node in inside) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += [
+            result += [
                 (f"{node.module}.{a.name}" if node.module == "detection" else node.module, node in inside)
                 for a in node.names
             ]
-    return found
+    return result
 
 
-def faults(module: str, path: Path) -> list[str]:
-    mine = room(module)
-    found = []
+def violations(module: str, path: Path) -> list[str]:
+    package = package_of(module)
+    result = []
     for name, _ in imports(path):
-        theirs = room(name)
-        allowed = ALLOWED[mine] | {mine} | ({"backbone", "config"} if module == BUILD else set())
-        if theirs is not None and theirs not in allowed:
-            found.append(f"{module} ({mine}) imports {name} ({theirs})")
-    return found
+        imported = package_of(name)
+        allowed = ALLOWED[package] | {package} | ({"backbone", "config"} if module == BUILD else set())
+        if imported is not None and imported not in allowed:
+            result.append(f"{module} ({package}) imports {name} ({imported})")
+    return result
 
 
 FILES = sorted(
@@ -98,7 +98,7 @@ FILES = sorted(
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_imports_follow_the_layers(path):
     module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-    assert faults(module, ROOT / path) == []
+    assert violations(module, ROOT / path) == []
 
 
 def test_packages_have_few_files():
@@ -110,15 +110,15 @@ def test_packages_have_few_files():
 def test_modeling_does_not_import_config():
     for path in FILES:
         if path.parts[:2] in (("detection", "modeling"), ("detection", "ops")) and path.name != "build.py":
-            assert not [name for name, _ in imports(ROOT / path) if room(name) in ("config", "utils")], path
+            assert not [name for name, _ in imports(ROOT / path) if package_of(name) in ("config", "utils")], path
 
 
 def test_check_detects_a_forbidden_import(tmp_path):
     (tmp_path / "bad.py").write_text("from detection.training import run\nimport detection.modeling.rpn\n")
-    assert len(faults("detection.evaluation.bad", tmp_path / "bad.py")) == 2
+    assert len(violations("detection.evaluation.bad", tmp_path / "bad.py")) == 2
 
 
-# optional, or slow and needed by one command alone
+# optional, or slow and only used by one command
 INSIDE_FUNCTIONS = {
     "albumentations",
     "benchmarks",

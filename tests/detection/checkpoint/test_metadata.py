@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, in this format, older ones, and one that is not known yet."""
+"""Checkpoint metadata in the current format, older ones, and an unknown one."""
 
 import pytest
 import torch

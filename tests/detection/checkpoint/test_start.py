@@ -1,4 +1,4 @@
-"""Where training starts: a backbone's weights, or a detector's on the same or on other classes."""
+"""Initial weights of training: a backbone's, or a detector's with the same or other classes."""
 
 import logging
 

@@ -59,9 +59,9 @@ def test_overrides_and_bare_names(tmp_path):
     assert config.solver.base_lr == 0.5
     assert config.data.short_side == (64, 96)
     (tmp_path / "mine.yaml").write_text("_base_: quickstart.yaml\nsolver: {max_iter: 7}\n")
-    mine = load_config(tmp_path / "mine.yaml")
-    assert mine.solver.max_iter == 7
-    assert mine.solver.batch_size == load_config("quickstart").solver.batch_size
+    config = load_config(tmp_path / "mine.yaml")
+    assert config.solver.max_iter == 7
+    assert config.solver.batch_size == load_config("quickstart").solver.batch_size
 
 
 @pytest.mark.parametrize(

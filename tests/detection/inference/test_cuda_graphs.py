@@ -7,8 +7,8 @@ from detection.inference import cuda_graphs
 from detection.inference.cuda_graphs import RecordedDetector, Recordings
 
 
-class Noted(Recordings):
-    """Recordings that are notes of what was recorded."""
+class FakeRecordings(Recordings):
+    """Log captures instead of making CUDA graphs."""
 
     def __init__(self, limit):
         super().__init__(lambda batch, settings: ("ran", settings), limit)
@@ -20,14 +20,14 @@ class Noted(Recordings):
 
 
 def test_recurring_keys_are_recorded():
-    graphs = Noted(limit=2)
+    graphs = FakeRecordings(limit=2)
     a, b, c = (torch.zeros(1, 3, 4, n) for n in (4, 5, 6))
     assert [graphs(a, 1)[0] for _ in range(3)] == ["ran", "replayed", "replayed"]
     assert graphs(a, 2)[0] == "ran"  # other settings
-    assert graphs(a.to(memory_format=torch.channels_last), 1)[0] == "ran"  # another layout
+    assert graphs(a.to(memory_format=torch.channels_last), 1)[0] == "ran"  # other memory format
     assert graphs.notes == [((1, 3, 4, 4), 1)]
     assert [graphs(b, 1)[0] for _ in range(2)] == ["ran", "replayed"]
-    assert [graphs(c, 1)[0] for _ in range(3)] == ["ran"] * 3  # there is no room for more
+    assert [graphs(c, 1)[0] for _ in range(3)] == ["ran"] * 3  # the limit is reached
     assert graphs.notes == [((1, 3, 4, 4), 1), ((1, 3, 4, 5), 1)]
     assert graphs(a, 1)[0] == "replayed"
     graphs.forget()
@@ -74,11 +74,11 @@ def test_replays_equal_the_detector(half):
     with torch.autocast("cuda", torch.bfloat16, enabled=half):
         for size in ((96, 128), (96, 128), (96, 128), (64, 80), (64, 80), (96, 128)):
             images = [torch.rand(3, *size, device="cuda", generator=generator) for _ in range(2)]
-            for mine, theirs in zip(recorded(images), model(images), strict=True):
-                for key, value in theirs.items():
-                    torch.testing.assert_close(mine[key], value)
+            for recorded_output, output in zip(recorded(images), model(images), strict=True):
+                for key, value in output.items():
+                    torch.testing.assert_close(recorded_output[key], value)
     with torch.no_grad():
-        model.roi_head.classes.bias.add_(torch.arange(4.0, device="cuda"))  # in place: the recording sees it
-    # a context of its own: within the first one autocast would go on with its copy of the old bias
+        model.roi_head.classes.bias.add_(torch.arange(4.0, device="cuda"))  # in place: the graph reads the new values
+    # a new autocast context, because the first one caches the cast of the old bias
     with torch.autocast("cuda", torch.bfloat16, enabled=half):
         assert torch.equal(recorded(images)[0]["labels"], model(images)[0]["labels"])

@@ -1,4 +1,4 @@
-"""A predictor takes paths, PIL images and arrays, and gives what the command writes."""
+"""Predictor: paths, PIL images and arrays as input; the same detections as the command."""
 
 import json
 
@@ -47,32 +47,32 @@ def same(a, b):
 def test_path_array_and_pil_image_are_equivalent(weights, photo):
     path, pixels = photo
     predictor = Predictor(weights, device="cpu")
-    known = predictor(str(path))
-    assert isinstance(known, Detections)
+    expected = predictor(str(path))
+    assert isinstance(expected, Detections)
     for image in (path, pixels, Image.fromarray(pixels)):
-        same(predictor(image), known)
+        same(predictor(image), expected)
     (first, second) = predictor([path, pixels])
-    same(first, known)
-    same(second, known)
+    same(first, expected)
+    same(second, expected)
     assert predictor([]) == []
-    assert known.boxes.dtype == known.scores.dtype == np.float32
-    assert (known.boxes[:, 2] <= 70).all()
-    assert (known.boxes[:, 3] <= 50).all()
+    assert expected.boxes.dtype == expected.scores.dtype == np.float32
+    assert (expected.boxes[:, 2] <= 70).all()
+    assert (expected.boxes[:, 3] <= 50).all()
 
 
 def test_command_writes_the_same_detections(weights, photo, tmp_path, capsys):
     path, _ = photo
     assert run("predict", ["--weights", str(weights), str(path), "--output", str(tmp_path), "--device", "cpu"]) == 0
     rows = json.loads((tmp_path / "detections.json").read_text())["annotations"]
-    found = Predictor(weights, device="cpu")(path).to_coco(1)
-    assert [{k: row[k] for k in found[0]} for row in rows] == found
+    expected = Predictor(weights, device="cpu")(path).to_coco(1)
+    assert [{k: row[k] for k in expected[0]} for row in rows] == expected
     assert {row["category_id"] for row in rows} <= {1, 5, 9}
 
 
 def test_exif_rotation_is_applied(weights, photo, tmp_path):
     _, pixels = photo
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side
+    exif[0x0112] = 6  # stored rotated by 90 degrees
     Image.fromarray(np.rot90(pixels).copy()).save(tmp_path / "r.png", exif=exif)
     predictor = Predictor(weights, device="cpu")
     same(predictor(tmp_path / "r.png"), predictor(pixels))
@@ -94,7 +94,7 @@ def test_thresholds_and_classes(weights, photo):
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (np.zeros((8, 8, 3)), r"float64 \[8, 8, 3\]"),
         (np.zeros((8, 8), dtype=np.uint8), r"uint8 \[8, 8\]"),
@@ -102,6 +102,6 @@ def test_thresholds_and_classes(weights, photo):
         (torch.zeros(3, 8, 8), "got Tensor"),
     ],
 )
-def test_invalid_inputs_raise(weights, image, said):
-    with pytest.raises(TypeError, match=said):
+def test_invalid_inputs_raise(weights, image, message):
+    with pytest.raises(TypeError, match=message):
         Predictor(weights, device="cpu")(image)

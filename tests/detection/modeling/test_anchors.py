@@ -24,11 +24,11 @@ def test_anchors_are_ordered_row_by_row():
 
 def test_equals_torchvision_without_rounding():
     sizes, ratios = (32, 64, 128), (0.25, 1.0, 4.0)
-    theirs = TorchvisionAnchors((sizes,), (ratios,))
+    torchvision_anchors = TorchvisionAnchors((sizes,), (ratios,))
     images = ImageList(torch.zeros(1, 3, 48, 80), [(48, 80)])
-    expected = theirs(images, [torch.zeros(1, 8, 3, 5)])[0].reshape(15, 3, 3, 4)
-    ours = AnchorGenerator(sizes, ratios, 16)(3, 5).reshape(15, 3, 3, 4)
-    assert torch.equal(ours, expected.transpose(1, 2))  # theirs has ratios outermost
+    expected = torchvision_anchors(images, [torch.zeros(1, 8, 3, 5)])[0].reshape(15, 3, 3, 4)
+    anchors = AnchorGenerator(sizes, ratios, 16)(3, 5).reshape(15, 3, 3, 4)
+    assert torch.equal(anchors, expected.transpose(1, 2))  # torchvision has ratios outermost
 
 
 def test_anchors_are_not_in_the_state_dict():
@@ -43,8 +43,8 @@ def test_anchors_are_not_in_the_state_dict():
 def test_anchors_from_a_configuration_equal_the_detectors(name):
     config = load_config(name).model
     before = torch.get_rng_state()
-    own = anchor_generators(config)
+    generators = anchor_generators(config)
     assert torch.equal(torch.get_rng_state(), before)
-    for mine, theirs in zip(own, build_model(config, 1).rpn.anchors, strict=True):
-        assert mine.stride == theirs.stride
-        assert torch.equal(mine(5, 7), theirs(5, 7))
+    for anchors, expected in zip(generators, build_model(config, 1).rpn.anchors, strict=True):
+        assert anchors.stride == expected.stride
+        assert torch.equal(anchors(5, 7), expected(5, 7))

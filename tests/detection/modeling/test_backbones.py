@@ -1,4 +1,4 @@
-"""Any module as a backbone, a head of one's own, and defaults that the constructors own."""
+"""Custom backbones and heads, and constructor defaults."""
 
 import dataclasses
 
@@ -34,15 +34,15 @@ def trains_and_detects(model, unused=()):
 
 def test_constructor_defaults_equal_the_configuration():
     torch.manual_seed(0)
-    ours = FasterRCNN(resnet18(norm="frozen_bn", freeze_at=2), num_classes=20)
+    model = FasterRCNN(resnet18(norm="frozen_bn", freeze_at=2), num_classes=20)
     torch.manual_seed(0)
     configured = build_model(ModelConfig(backbone="resnet18"), 20)
-    assert ours.state_dict().keys() == configured.state_dict().keys()
-    assert all(torch.equal(v, configured.state_dict()[k]) for k, v in ours.state_dict().items())
-    assert vars(ours.rpn.test_limits) == vars(configured.rpn.test_limits)
-    assert ours.roi_head.pooler.resolution == configured.roi_head.pooler.resolution == 14
+    assert model.state_dict().keys() == configured.state_dict().keys()
+    assert all(torch.equal(v, configured.state_dict()[k]) for k, v in model.state_dict().items())
+    assert vars(model.rpn.test_limits) == vars(configured.rpn.test_limits)
+    assert model.roi_head.pooler.resolution == configured.roi_head.pooler.resolution == 14
     torch.manual_seed(1)
-    losses = ours.train()(IMAGES, TARGETS)
+    losses = model.train()(IMAGES, TARGETS)
     torch.manual_seed(1)
     assert all(torch.equal(v, losses[k]) for k, v in configured.train()(IMAGES, TARGETS).items())
 
@@ -66,7 +66,7 @@ def test_architectures_by_name(architecture):
 
 
 class OneMap(nn.Module):
-    """Says its only map by out_channels and stride, as torchvision's backbones do."""
+    """A backbone with one feature map, described by out_channels and stride, as in torchvision."""
 
     out_channels, stride = 8, 16
 
@@ -108,7 +108,7 @@ def test_module_with_several_feature_maps(output):
 
 
 class Mean(nn.Module):
-    """A head: the mean of a region, and one layer."""
+    """A head: global average pooling and one linear layer."""
 
     out_channels = 12
 
@@ -122,7 +122,7 @@ class Mean(nn.Module):
 
 @pytest.mark.parametrize("architecture", ["c4", "fpn"])
 def test_custom_head(architecture):
-    channels = 256  # of c4 and of a pyramid
+    channels = 256  # of C4 and FPN
     model = FasterRCNN(
         resnet18(norm="frozen_bn"), 3, architecture=architecture, head=Mean(channels), roi={"resolution": 5}
     )

@@ -14,19 +14,22 @@ def random_boxes(n):
 
 
 def test_computed_by_hand():
-    # centre (5, 5) to (10, 5) on a reference of side 10: half a width; the width doubles
+    # centre from (5, 5) to (10, 5), reference of side 10: dx is half a width; the width doubles
     reference, box = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 20, 10]])
     torch.testing.assert_close(BoxCoder().encode(box, reference), torch.tensor([[0.5, 0, math.log(2), 0]]))
 
 
 def test_equals_torchvision():
     boxes, reference = random_boxes(50), random_boxes(50)
-    theirs = TorchvisionCoder(WEIGHTS)
+    torchvision_coder = TorchvisionCoder(WEIGHTS)
     torch.testing.assert_close(
-        BoxCoder(WEIGHTS).encode(boxes, reference), theirs.encode([boxes], [reference])[0], rtol=1e-5, atol=1e-5
+        BoxCoder(WEIGHTS).encode(boxes, reference),
+        torchvision_coder.encode([boxes], [reference])[0],
+        rtol=1e-5,
+        atol=1e-5,
     )
     deltas = torch.randn(50, 4) * 3
-    decoded = theirs.decode(deltas, [reference])[:, 0]
+    decoded = torchvision_coder.decode(deltas, [reference])[:, 0]
     torch.testing.assert_close(BoxCoder(WEIGHTS).decode(deltas, reference), decoded, rtol=1e-5, atol=1e-4)
 
 

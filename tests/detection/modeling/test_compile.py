@@ -1,4 +1,4 @@
-"""torch.compile takes the networks whole, for any size of picture and any number of regions."""
+"""torch.compile compiles the networks without graph breaks, for any image size and number of regions."""
 
 import pytest
 import torch

@@ -1,9 +1,9 @@
-"""Equality with detectron2 on small networks, by answers that it gave: references/detectron2_*.json.
+"""Equality with detectron2 on small networks, by its stored results: references/detectron2_*.json.
 
-They were made with detectron2 (main of 2025, commit 02b5c4e) on torch 2.15, one thread, detections in float32 and losses in float64, from the configurations
+They were computed with detectron2 (main of 2025, commit 02b5c4e) on torch 2.15, one thread, detections in float32 and losses in float64, from the configurations
 COCO-Detection/faster_rcnn_R_50_{C4,DC5,FPN}_1x with STEM_OUT_CHANNELS 8, RES2_OUT_CHANNELS 32, WIDTH_PER_GROUP 8,
-NUM_CLASSES 5, FPN.OUT_CHANNELS 16, ROI_BOX_HEAD.FC_DIM 32, BATCH_SIZE_PER_IMAGE 32 (RoIs), and the weights, pictures and
-samples that this file makes: ``subsample_labels`` was replaced by the first positions, as ``FirstSampler`` does here.
+NUM_CLASSES 5, FPN.OUT_CHANNELS 16, ROI_BOX_HEAD.FC_DIM 32, BATCH_SIZE_PER_IMAGE 32 (RoIs), and the weights, images and
+samples of this file: ``subsample_labels`` was replaced by the first positions, as ``FirstSampler`` does here.
 """
 
 import json
@@ -31,12 +31,12 @@ CONFIGS = {
 }
 
 
-# variances of the class layer's weights times their number, so that its scores are neither all alike nor all 0 or 1
+# variance of the class layer's weights times their number, so that scores are neither all equal nor all 0 or 1
 GAINS = {"c4": 0.4, "dc5": 2.0, "fpn": 0.001}
 
 
 def make_weights(shapes, class_gain):
-    """detectron2's names -> values, in the order of the names; their spread keeps answers apart."""
+    """Return values for detectron2's keys, in key order, with a spread that makes detections distinct."""
     rng = np.random.default_rng(10)
     weights = {}
     for name in sorted(shapes):
@@ -58,8 +58,8 @@ def make_weights(shapes, class_gain):
     return weights
 
 
-def make_picture(i):
-    """RGB uint8 [H, W, 3]: noise in three octaves."""
+def make_image(i):
+    """Return an RGB uint8 image [H, W, 3] of noise in three octaves."""
     rng = np.random.default_rng(100 + i)
     height, width = SIZES[i]
     octaves = [
@@ -69,7 +69,7 @@ def make_picture(i):
 
 
 class FirstSampler:
-    """The first of each kind."""
+    """A deterministic sampler: the first candidates of each kind."""
 
     def __init__(self, quota, fraction):
         self.quota, self.fraction = quota, fraction
@@ -82,7 +82,7 @@ class FirstSampler:
 
 @pytest.fixture(params=["c4", "dc5", "fpn"])
 def case(request, tmp_path):
-    """The detector with the weights, and detectron2's answers."""
+    """Return the detector with the weights, and detectron2's results."""
     name = request.param
     keys = ["model.fpn_channels=16", "model.roi.fc_channels=32"]
     config = load_config(CONFIGS[name], keys).model
@@ -107,15 +107,17 @@ def case(request, tmp_path):
 
 
 def images():
-    return [torch.from_numpy(make_picture(i)).permute(2, 0, 1).float() / 255 for i in range(2)]
+    return [torch.from_numpy(make_image(i)).permute(2, 0, 1).float() / 255 for i in range(2)]
 
 
-def nearest(found, theirs):
-    """For each of their detections the row of ours that has its label, and the nearest box and score; and their boxes."""
-    boxes, labels = torch.tensor(theirs["boxes"]), torch.tensor(theirs["labels"])
-    scores = torch.tensor(theirs["scores"])
-    apart = (boxes[:, None] - found["boxes"]).abs().amax(-1) + (scores[:, None] - found["scores"]).abs() * 1e4
-    return (apart + 1e6 * (labels[:, None] != found["labels"])).argmin(1), boxes
+def nearest(detections, expected):
+    """Return for each expected detection the row with its label and the nearest box and score; and the expected boxes."""
+    boxes, labels = torch.tensor(expected["boxes"]), torch.tensor(expected["labels"])
+    scores = torch.tensor(expected["scores"])
+    distance = (boxes[:, None] - detections["boxes"]).abs().amax(-1) + (
+        scores[:, None] - detections["scores"]
+    ).abs() * 1e4
+    return (distance + 1e6 * (labels[:, None] != detections["labels"])).argmin(1), boxes
 
 
 def test_proposals_and_detections(case):
@@ -124,24 +126,24 @@ def test_proposals_and_detections(case):
     with torch.no_grad():
         features = model.trunk(model.batch(images()))
         proposals = model.rpn.proposals(model.rpn(features), list(SIZES))
-    found = model(images())
+    detections = model(images())
     for i in range(2):
-        theirs = torch.tensor(answers["proposals"][i])
+        expected = torch.tensor(answers["proposals"][i])
         assert len(proposals[i]) == answers["proposal_counts"][i]
-        torch.testing.assert_close(proposals[i][: len(theirs)], theirs, rtol=0, atol=0.01)
-        theirs = answers["detections"][i]
-        assert len(theirs["labels"]) >= 5
-        assert len(found[i]["labels"]) == len(theirs["labels"])
-        # scores may be closer than arithmetic is exact, so that neighbours change places
-        row, boxes = nearest(found[i], theirs)
+        torch.testing.assert_close(proposals[i][: len(expected)], expected, rtol=0, atol=0.01)
+        expected = answers["detections"][i]
+        assert len(expected["labels"]) >= 5
+        assert len(detections[i]["labels"]) == len(expected["labels"])
+        # scores may differ by less than rounding, so that the order differs
+        row, boxes = nearest(detections[i], expected)
         assert len(set(row.tolist())) == len(row)
-        assert found[i]["labels"][row].tolist() == theirs["labels"]
-        torch.testing.assert_close(found[i]["boxes"][row], boxes, rtol=0, atol=0.01)
-        torch.testing.assert_close(found[i]["scores"][row], torch.tensor(theirs["scores"]), rtol=0, atol=1e-5)
+        assert detections[i]["labels"][row].tolist() == expected["labels"]
+        torch.testing.assert_close(detections[i]["boxes"][row], boxes, rtol=0, atol=0.01)
+        torch.testing.assert_close(detections[i]["scores"][row], torch.tensor(expected["scores"]), rtol=0, atol=1e-5)
 
 
 def test_losses_and_gradients(case):
-    """In float64: a rectifier that closes in one of the two alone moves a gradient, in float32 by 1e-4."""
+    """In float64: a ReLU that is active in only one of the two changes gradients, in float32 by 1e-4."""
     model, answers = case
     model.double().train()
     model.rpn.anchors.float()  # detectron2's boxes are float32 throughout
@@ -161,11 +163,11 @@ def test_losses_and_gradients(case):
 
 
 def test_comparison_detects_a_wrong_background_row(case):
-    """Other rows for the background would not go unseen."""
+    """A wrong background row must make the comparison fail."""
     model, answers = case
     state = to_detectron2(model.state_dict())
     rows = state["roi_heads.box_predictor.cls_score.weight"]
     state["roi_heads.box_predictor.cls_score.weight"] = torch.roll(rows, 1, dims=0)
     model.load_state_dict(from_detectron2(state))
-    found = model.eval()(images())
-    assert found[0]["labels"].tolist() != answers["detections"][0]["labels"]
+    detections = model.eval()(images())
+    assert detections[0]["labels"].tolist() != answers["detections"][0]["labels"]

@@ -1,4 +1,4 @@
-"""The whole detector: wiring with a stub trunk, and equality with torchvision's FasterRCNN on the same weights."""
+"""The detector with a stub trunk, and equality with torchvision's FasterRCNN on the same weights."""
 
 from typing import ClassVar
 
@@ -19,14 +19,14 @@ CLASSES = 3
 
 
 class StubHead(nn.Conv2d):
-    """Pooled regions [R, 8, 4, 4] -> [R, 16, 2, 2]."""
+    """A head: RoI features [R, 8, 4, 4] -> [R, 16, 2, 2]."""
 
     def __init__(self):
         super().__init__(8, 16, 2, 2)
 
 
 class StubBackbone(nn.Conv2d):
-    """One convolution of 8 channels and stride 16."""
+    """A backbone: one convolution with 8 channels and stride 16."""
 
     specs: ClassVar = {"c4": FeatureSpec(8, 16)}
 
@@ -68,27 +68,27 @@ def test_losses_and_gradients(pool):
 def test_detections_follow_the_convention():
     model, (images, _) = tiny().eval(), scene()
     model.roi_head.score_threshold = 0.0
-    for image, found in zip(images, model(images), strict=True):
-        n = len(found["boxes"])
+    for image, detections in zip(images, model(images), strict=True):
+        n = len(detections["boxes"])
         assert 0 < n <= 10
-        assert found["boxes"].shape == (n, 4)
-        assert found["labels"].dtype == torch.int64
-        assert (found["scores"].diff() <= 0).all()
-        assert ((found["labels"] >= 1) & (found["labels"] <= CLASSES)).all()
-        assert (found["boxes"] >= 0).all()
-        assert (found["boxes"][:, 2] <= image.shape[-1]).all()
-        assert (found["boxes"][:, 3] <= image.shape[-2]).all()
+        assert detections["boxes"].shape == (n, 4)
+        assert detections["labels"].dtype == torch.int64
+        assert (detections["scores"].diff() <= 0).all()
+        assert ((detections["labels"] >= 1) & (detections["labels"] <= CLASSES)).all()
+        assert (detections["boxes"] >= 0).all()
+        assert (detections["boxes"][:, 2] <= image.shape[-1]).all()
+        assert (detections["boxes"][:, 3] <= image.shape[-2]).all()
 
 
 def test_rpn_and_roi_head_share_the_feature_map():
     model, (images, targets) = tiny(), scene()
-    seen = {}
-    model.trunk.register_forward_hook(lambda m, i, o: seen.update(trunk=o))
-    model.rpn.register_forward_pre_hook(lambda m, i: seen.update(rpn=i[0]))
-    model.roi_head.pooler.register_forward_pre_hook(lambda m, i: seen.update(pooler=i[0]))
+    captured = {}
+    model.trunk.register_forward_hook(lambda m, i, o: captured.update(trunk=o))
+    model.rpn.register_forward_pre_hook(lambda m, i: captured.update(rpn=i[0]))
+    model.roi_head.pooler.register_forward_pre_hook(lambda m, i: captured.update(pooler=i[0]))
     model(images, targets)
-    assert seen["rpn"] is seen["trunk"]
-    assert seen["pooler"] is seen["trunk"]
+    assert captured["rpn"] is captured["trunk"]
+    assert captured["pooler"] is captured["trunk"]
 
 
 def test_images_without_objects():
@@ -112,16 +112,16 @@ def test_thousand_objects():
 
 def test_cross_boundary_anchors_are_ignored():
     keep, ignore = tiny(), tiny(ignore_cross_boundary=True)
-    seen = []
-    ignore.rpn.sampler = lambda label, g: seen.append(label) or RandomSampler(64, 0.5)(label, g)
+    captured = []
+    ignore.rpn.sampler = lambda label, g: captured.append(label) or RandomSampler(64, 0.5)(label, g)
     ignore.rpn.sampler.__dict__["quota"] = 64
     images, targets = scene()
     ignore(images, targets)
     keep(images, targets)
     anchors = ignore.rpn.anchors[0](8, 8)
     outside = (anchors[:, :2] < 0).any(1) | (anchors[:, 2] > 128) | (anchors[:, 3] > 96)
-    assert (seen[0][outside] == -1).all()
-    assert (seen[0][~outside] >= 0).any()
+    assert (captured[0][outside] == -1).all()
+    assert (captured[0][~outside] >= 0).any()
 
 
 def test_small_proposals_are_removed():
@@ -183,7 +183,7 @@ class MeanHead(nn.Module):
 
 
 class Predictor(nn.Module):
-    """torchvision has offsets for the background too; its own are never used."""
+    """torchvision also predicts deltas for the background, which are never used."""
 
     def __init__(self, head):
         super().__init__()
@@ -195,13 +195,13 @@ class Predictor(nn.Module):
 
 
 class First:
-    """A sampler without chance: the first of each kind."""
+    """A deterministic sampler: the first candidates of each kind."""
 
     def __init__(self, quota, foreground):
         self.quota, self.foreground = quota, foreground
 
     def __call__(self, label, generator=None):
-        if isinstance(label, list):  # torchvision's form: masks of every image
+        if isinstance(label, list):  # torchvision's interface: masks per image
             return self._masks(label)
         foreground = (label == 1).nonzero()[:, 0][: self.foreground]
         index = torch.cat((foreground, (label == 0).nonzero()[:, 0][: self.quota - len(foreground)]))
@@ -212,15 +212,15 @@ class First:
         masks = []
         for kind in (1, 0):
             column = [torch.zeros(len(lab), dtype=torch.bool) for lab in labels]
-            for mask, (index, own) in zip(column, pairs, strict=True):
-                mask[index[own == kind]] = True
+            for mask, (index, kinds) in zip(column, pairs, strict=True):
+                mask[index[kinds == kind]] = True
             masks.append(column)
         return masks
 
 
-def twins():
-    """Our detector and torchvision's with the same weights and settings. Anchors of one ratio and even sizes, since
-    torchvision rounds them."""
+def make_models():
+    """Return ResDet's and torchvision's detector with the same weights and settings; one aspect ratio and even anchor sizes,
+    since torchvision rounds anchors."""
     config = ModelConfig(
         backbone="resnet18",
         norm="bn",
@@ -236,20 +236,20 @@ def twins():
         ),
         roi=RoIConfig(sampling_ratio=2, aligned=False, beta=1 / 9, batch_per_image=32, score_threshold=0.0),
     )
-    ours = build_model(config, CLASSES).eval()
-    nn.init.normal_(ours.rpn.objectness.weight, std=0.05)  # scores far enough apart to have one order
-    nn.init.normal_(ours.rpn.deltas.weight, std=0.05)  # so that NMS has something to do
-    nn.init.normal_(ours.roi_head.deltas.weight, std=0.05)
-    nn.init.normal_(ours.roi_head.classes.weight, std=0.5)
-    ours.trunk.out_channels = ours.trunk.spec.channels
-    theirs = TorchvisionFasterRCNN(
-        ours.trunk,
+    resdet_model = build_model(config, CLASSES).eval()
+    nn.init.normal_(resdet_model.rpn.objectness.weight, std=0.05)  # distinct scores, which have one order
+    nn.init.normal_(resdet_model.rpn.deltas.weight, std=0.05)  # so that NMS suppresses boxes
+    nn.init.normal_(resdet_model.roi_head.deltas.weight, std=0.05)
+    nn.init.normal_(resdet_model.roi_head.classes.weight, std=0.5)
+    resdet_model.trunk.out_channels = resdet_model.trunk.spec.channels
+    torchvision_model = TorchvisionFasterRCNN(
+        resdet_model.trunk,
         min_size=192,
         max_size=400,
         rpn_anchor_generator=TorchvisionAnchors(((32, 64, 128),), ((1.0,),)),
         box_roi_pool=MultiScaleRoIAlign(["0"], 14, 2),
-        box_head=MeanHead(ours.roi_head.head),
-        box_predictor=Predictor(ours.roi_head),
+        box_head=MeanHead(resdet_model.roi_head.head),
+        box_predictor=Predictor(resdet_model.roi_head),
         rpn_pre_nms_top_n_train=600,
         rpn_post_nms_top_n_train=200,
         rpn_pre_nms_top_n_test=600,
@@ -258,18 +258,21 @@ def twins():
         box_batch_size_per_image=32,
         box_score_thresh=0.0,
     ).eval()
-    theirs.rpn.head.conv[0][0] = ours.rpn.conv
-    theirs.rpn.head.cls_logits, theirs.rpn.head.bbox_pred = ours.rpn.objectness, ours.rpn.deltas
-    return ours, theirs
+    torchvision_model.rpn.head.conv[0][0] = resdet_model.rpn.conv
+    torchvision_model.rpn.head.cls_logits, torchvision_model.rpn.head.bbox_pred = (
+        resdet_model.rpn.objectness,
+        resdet_model.rpn.deltas,
+    )
+    return resdet_model, torchvision_model
 
 
 def test_detections_equal_torchvision():
-    ours, theirs = (
-        model.double() for model in twins()
+    resdet_model, torchvision_model = (
+        model.double() for model in make_models()
     )  # in float32 CPUs differ in rounding, by more than these bounds
     images = [torch.rand(3, 192, 256).double(), torch.rand(3, 192, 224).double()]  # torchvision pads to multiples of 32
     with torch.no_grad():
-        for a, b in zip(ours(images), theirs(images), strict=True):
+        for a, b in zip(resdet_model(images), torchvision_model(images), strict=True):
             assert len(a["boxes"]) == len(b["boxes"]) == 100
             torch.testing.assert_close(a["scores"], b["scores"], rtol=0, atol=1e-5)
             assert torch.equal(a["labels"], b["labels"])
@@ -277,44 +280,44 @@ def test_detections_equal_torchvision():
 
 
 def test_losses_equal_torchvision_for_the_same_samples():
-    ours, theirs = twins()
+    resdet_model, torchvision_model = make_models()
     images = [torch.rand(3, 192, 256), torch.rand(3, 192, 256)]
     targets = [
         {"boxes": torch.tensor([[20.0, 20, 90, 100], [100, 40, 240, 180]]), "labels": torch.tensor([1, 3])},
         {"boxes": torch.tensor([[60.0, 30, 130, 150]]), "labels": torch.tensor([2])},
     ]
-    ours.rpn.sampler, ours.roi_head.sampler = First(64, 32), First(32, 8)
-    theirs.rpn.fg_bg_sampler, theirs.roi_heads.fg_bg_sampler = First(64, 32), First(32, 8)
-    for model in (ours, theirs):
+    resdet_model.rpn.sampler, resdet_model.roi_head.sampler = First(64, 32), First(32, 8)
+    torchvision_model.rpn.fg_bg_sampler, torchvision_model.roi_heads.fg_bg_sampler = First(64, 32), First(32, 8)
+    for model in (resdet_model, torchvision_model):
         model.train()
         for m in model.modules():
             if isinstance(m, nn.BatchNorm2d):
                 m.eval()
-    a, b = ours(images, targets), theirs(images, targets)
+    a, b = resdet_model(images, targets), torchvision_model(images, targets)
     names = {
         "loss_objectness": "loss_objectness",
         "loss_rpn_box": "loss_rpn_box_reg",
         "loss_classifier": "loss_classifier",
         "loss_box": "loss_box_reg",
     }
-    for mine, yours in names.items():
-        torch.testing.assert_close(a[mine], b[yours], rtol=1e-5, atol=1e-6)
+    for name, torchvision_name in names.items():
+        torch.testing.assert_close(a[name], b[torchvision_name], rtol=1e-5, atol=1e-6)
     assert a["loss_box"] > 0
-    # further down, rectifiers that flip by rounding add more than that
+    # in earlier layers ReLUs that flip by rounding add larger differences
     watched = [
-        ours.rpn.conv.weight,
-        ours.roi_head.classes.weight,
-        ours.roi_head.deltas.weight,
-        ours.roi_head.head.layer4[1].conv2.weight,
-        ours.trunk.layer3[1].conv2.weight,
+        resdet_model.rpn.conv.weight,
+        resdet_model.roi_head.classes.weight,
+        resdet_model.roi_head.deltas.weight,
+        resdet_model.roi_head.head.layer4[1].conv2.weight,
+        resdet_model.trunk.layer3[1].conv2.weight,
     ]
     grads = []
     for losses in (a, b):
-        ours.zero_grad()
+        resdet_model.zero_grad()
         sum(losses.values()).backward()
         grads.append([p.grad.clone() for p in watched])
-    for mine, yours in zip(*grads, strict=True):
-        assert (mine - yours).norm() <= 1e-4 * yours.norm()
+    for grad, expected in zip(*grads, strict=True):
+        assert (grad - expected).norm() <= 1e-4 * expected.norm()
 
 
 def test_build_requires_a_class():

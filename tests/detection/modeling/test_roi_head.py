@@ -16,33 +16,33 @@ def head(**settings):
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.9])
 def test_padded_detections_equal_compact(threshold):
     generator = torch.Generator().manual_seed(1)
-    own = head(max_detections=20, score_threshold=threshold)
+    roi_head = head(max_detections=20, score_threshold=threshold)
     corner = torch.rand(30, 2, generator=generator) * 60
     proposals = torch.cat((corner, corner + 10 + torch.rand(30, 2, generator=generator) * 50), dim=1)
     scores = torch.randn(30, 4, generator=generator).mul(3).softmax(dim=1)[:, 1:]
     scores[4, 1] = torch.nan
     deltas = torch.randn(30, 3, 4, generator=generator)
     deltas[5, 0], deltas[6, 1, 2], deltas[7, 2, 0] = torch.nan, torch.nan, torch.inf
-    wanted = own._postprocess(proposals, scores, deltas, (96, 128))
-    assert wanted["boxes"].isfinite().all()
-    # padded slots must give no detection, whatever the head says of them
+    expected = roi_head._postprocess(proposals, scores, deltas, (96, 128))
+    assert expected["boxes"].isfinite().all()
+    # padded slots must give no detection, whatever their scores
     slots = torch.cat((proposals, torch.zeros(5, 4)))
     scores, deltas = (torch.cat((x, torch.ones(5, *x.shape[1:]))) for x in (scores, deltas))
-    found = own._postprocess_padded(slots, scores, deltas, (96, 128))
-    assert len(found["boxes"]) == 20
-    (found,) = without_padding([found])
-    assert len(wanted["boxes"]) > (0 if threshold > 0.5 else 10)
-    for key, value in wanted.items():
-        assert torch.equal(found[key], value), key
+    result = roi_head._postprocess_padded(slots, scores, deltas, (96, 128))
+    assert len(result["boxes"]) == 20
+    (result,) = without_padding([result])
+    assert len(expected["boxes"]) > (0 if threshold > 0.5 else 10)
+    for key, value in expected.items():
+        assert torch.equal(result[key], value), key
 
 
 def test_padded_slots_are_not_sampled():
-    own = head(batch_per_image=8, append_truth=False)
+    roi_head = head(batch_per_image=8, append_truth=False)
     target = {"boxes": torch.tensor([[0.0, 0, 20, 20]]), "labels": torch.tensor([2])}
     proposals = torch.tensor([[0.0, 0, 20, 20], [0, 0, 0, 0], [40, 40, 60, 60], [0, 0, 0, 0]])
-    boxes, labels, _ = own._sample(proposals, target, None, padded=False)
+    boxes, labels, _ = roi_head._sample(proposals, target, None, padded=False)
     assert boxes.tolist() == [[0, 0, 20, 20], [40, 40, 60, 60]]
     assert labels.tolist() == [2, 0]
-    boxes, labels, _ = own._sample(proposals, target, None, padded=True)
+    boxes, labels, _ = roi_head._sample(proposals, target, None, padded=True)
     assert boxes.tolist() == [[0, 0, 20, 20], [40, 40, 60, 60], [0, 0, 0, 0], [0, 0, 0, 0]]
     assert labels.tolist() == [2, 0, -1, -1]

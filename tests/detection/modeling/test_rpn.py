@@ -42,14 +42,14 @@ def test_padded_proposals_equal_compact(architecture, limits):
         output = rpn(model.trunk(torch.randn(2, 3, 128, 128)))
         output.objectness[0, :7] = torch.nan
         output.deltas[0, 11] = torch.inf
-        own, fixed = rpn.proposals(output, SIZES, padded=False), rpn.proposals(output, SIZES, padded=True)
+        compact, padded = rpn.proposals(output, SIZES, padded=False), rpn.proposals(output, SIZES, padded=True)
     counts = [min(rpn.test_limits.before_nms, count) for count in output.counts]
-    assert [len(boxes) for boxes in fixed] == [min(rpn.test_limits.after_nms, sum(counts))] * 2
-    for mine, theirs in zip(own, fixed, strict=True):
-        filled = larger_than(theirs, 0.0)
-        assert filled.sum() == len(mine) > 5
-        assert torch.equal(theirs[: len(mine)], mine)  # in the same order, padded slots last
-        assert not theirs[len(mine) :].any()
+    assert [len(boxes) for boxes in padded] == [min(rpn.test_limits.after_nms, sum(counts))] * 2
+    for compact_boxes, padded_boxes in zip(compact, padded, strict=True):
+        filled = larger_than(padded_boxes, 0.0)
+        assert filled.sum() == len(compact_boxes) > 5
+        assert torch.equal(padded_boxes[: len(compact_boxes)], compact_boxes)  # in the same order, padded slots last
+        assert not padded_boxes[len(compact_boxes) :].any()
 
 
 def test_all_padding_without_proposals():

@@ -12,7 +12,7 @@ def draw(quota, fraction, label=LABELS, generator=None):
     padded_index, padded_kind = sample(RandomSampler(quota, fraction), label, generator, padded=True)
     generator.set_state(state)
     index, kind = sample(RandomSampler(quota, fraction), label, generator, padded=False)
-    # the padded form has the same, and padding behind it
+    # the padded form has the same samples, followed by padding
     assert len(padded_index) == min(quota, len(label))
     assert torch.equal(padded_index[: len(index)], index)
     assert torch.equal(padded_kind[: len(index)], kind)

@@ -1,7 +1,6 @@
-"""A step on a GPU must not stop the host: nothing is read back, and nothing is copied there from pageable memory.
+"""A training step on a GPU has no host-device synchronisation: no values are read back or copied from pageable memory.
 
-Without a GPU the step runs on tensors that have shapes and a device but no values: whatever needs a value, or has a shape that
-depends on one, raises.
+Without a GPU the step runs on fake tensors with shapes and a device but no values: data-dependent values and shapes raise.
 """
 
 import pytest
@@ -20,7 +19,7 @@ SIZE = (96, 128)
 
 
 class NoCopies(TorchDispatchMode):
-    """Refuses copies from one device to another."""
+    """Raise for copies between devices."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -47,8 +46,8 @@ def step(model, images, targets):
 
 def detect(model, images, targets):
     model.eval()
-    found = model.detect(model.batch(images), [SIZE] * 2)
-    assert [len(own["boxes"]) for own in found] == [100, 100]
+    detections = model.detect(model.batch(images), [SIZE] * 2)
+    assert [len(d["boxes"]) for d in detections] == [100, 100]
 
 
 SMALL = {"backbone": "resnet18", "norm": "frozen_bn", "roi": RoIConfig(resolution=4, batch_per_image=16)}

@@ -18,10 +18,10 @@ def boxes(draw, max_size=8):
 
 @given(boxes(), boxes())
 def test_iou_equals_torchvision(a, b):
-    ours, theirs = iou(a, b), ops.box_iou(a, b)
-    assert ours.shape == (len(a), len(b))
-    # theirs is nan where both boxes are empty
-    torch.testing.assert_close(ours, theirs.nan_to_num(0), rtol=1e-5, atol=1e-6)
+    result, expected = iou(a, b), ops.box_iou(a, b)
+    assert result.shape == (len(a), len(b))
+    # torchvision's is nan where both boxes are empty
+    torch.testing.assert_close(result, expected.nan_to_num(0), rtol=1e-5, atol=1e-6)
 
 
 @given(boxes())

@@ -1,4 +1,4 @@
-"""The head a part of the regions at a time: the same losses and gradients, less memory."""
+"""Chunked head losses: the same losses and gradients as unchunked, with less memory."""
 
 import pytest
 import torch
@@ -42,14 +42,14 @@ def step(model, chunk_size, weights=(1.0, 1.0, 1.0, 1.0), **autocast):
 def test_chunked_losses_and_gradients_equal_unchunked(chunk_size, weights):
     model = detector().double()
     whole, expected = step(model, None, weights)
-    parts, found = step(model, chunk_size, weights)
+    parts, result = step(model, chunk_size, weights)
     assert whole["loss_box"] > 0
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-12, atol=0)
     for name in expected:
         torch.testing.assert_close(
-            found[name], expected[name], rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
+            result[name], expected[name], rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
@@ -59,8 +59,8 @@ def test_half_precision_accumulates_chunks_in_float32():
     _, whole = step(model, None, bf16=True)
     _, parts = step(model, 1, bf16=True)
 
-    def error(found):
-        return max(((found[n] - exact[n]).norm() / exact[n].norm()).item() for n in exact)
+    def error(result):
+        return max(((result[n] - exact[n]).norm() / exact[n].norm()).item() for n in exact)
 
     assert error(parts) < 1.5 * error(whole)
 
@@ -88,10 +88,10 @@ def test_frozen_trunk_and_frozen_head():
         model = detector()
         getattr(model, part).requires_grad_(False)
         _, expected = step(model, None)
-        _, found = step(model, 7)
-        assert found.keys() == expected.keys()
+        _, result = step(model, 7)
+        assert result.keys() == expected.keys()
         for name in expected:
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(result[name], expected[name], rtol=1e-3, atol=1e-5)
 
 
 def test_nothing_sampled():
@@ -104,21 +104,21 @@ def test_nothing_sampled():
 
 def test_only_one_chunk_is_in_memory():
     layer, x = nn.Linear(4, 4), torch.randn(100, 4)
-    seen = []
+    chunk_sizes = []
 
     def losses(rows):
         y = layer(x[rows])
-        seen.append(len(y))
+        chunk_sizes.append(len(y))
         return torch.stack([y.square().sum(), y.abs().sum()])
 
     a, b = chunked_backward(losses, 100, 30, list(layer.parameters()))
-    assert seen == [30, 30, 30, 10]
+    assert chunk_sizes == [30, 30, 30, 10]
     (a + b).backward()
-    assert len(seen) == 4  # a plain sum needs no second pass
-    found = layer.weight.grad.clone()
+    assert len(chunk_sizes) == 4  # a plain sum needs no second pass
+    result = layer.weight.grad.clone()
     layer.zero_grad()
     losses(slice(0, 100)).sum().backward()
-    torch.testing.assert_close(found, layer.weight.grad)
+    torch.testing.assert_close(result, layer.weight.grad)
 
 
 def test_detections_do_not_depend_on_chunk_size():

@@ -1,5 +1,5 @@
-"""The box code under thousands of drawn cases: boxes without area, far outside, tiny, huge, equal to one another, and numbers
-that are none. The answers are held against exact fractions, torchvision's ops, or what must be true of any answer."""
+"""Property-based tests of box operations: degenerate, distant, tiny, huge and duplicate boxes, and non-finite coordinates.
+Results are compared with exact fractions, torchvision's ops, or invariants."""
 
 from fractions import Fraction
 
@@ -19,7 +19,7 @@ from detection.ops.roi_align import roi_align
 MANY = settings(max_examples=500, deadline=None)
 F32 = 2.0**-24  # half a unit in the last place
 
-# coarse, so that edges meet and overlaps are equal; fine; and far beyond any picture
+# coarse, so that edges touch and overlaps tie; fine; and far beyond any image
 lattice = st.integers(-4, 12).map(float)
 pixels = st.floats(-100, 2000, width=32)
 far = st.integers(-(2**40), 2**40).map(float)
@@ -34,8 +34,8 @@ def tensor(rows, columns):
 def boxes(coordinate, max_size=8, ordered=True):
     rows = st.lists(st.tuples(*[coordinate] * 4), max_size=max_size)
 
-    def as_boxes(own):
-        corners = tensor(own, 4).reshape(-1, 2, 2)
+    def as_boxes(rows):
+        corners = tensor(rows, 4).reshape(-1, 2, 2)
         return torch.cat((corners.amin(1), corners.amax(1)), dim=1) if ordered else corners.flatten(1)
 
     return rows.map(as_boxes)
@@ -48,16 +48,16 @@ def exact_iou(a, b):
     a, b = [Fraction(v) for v in a.tolist()], [Fraction(v) for v in b.tolist()]
     width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
     height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    union = sum((own[2] - own[0]) * (own[3] - own[1]) for own in (a, b)) - width * height
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - width * height
     return float(width * height / union) if union else 0.0
 
 
 @MANY
 @given(any_boxes, any_boxes)
 def test_iou_equals_the_exact_fraction(a, b):
-    """To a few roundings, whatever the size of the boxes."""
-    wanted = torch.tensor([[exact_iou(x, y) for y in b] for x in a]).reshape(len(a), len(b))
-    torch.testing.assert_close(iou(a, b), wanted, rtol=12 * F32, atol=1e-30)
+    """Within a few roundings, for boxes of any size."""
+    expected = torch.tensor([[exact_iou(x, y) for y in b] for x in a]).reshape(len(a), len(b))
+    torch.testing.assert_close(iou(a, b), expected, rtol=12 * F32, atol=1e-30)
     assert torch.equal(iou(a, b), iou(b, a).T)
 
 
@@ -81,7 +81,7 @@ def test_clipped_boxes_lie_inside_or_are_degenerate(b, height, width):
 @MANY
 @given(st.data())
 def test_decode_inverts_encode(data):
-    """To a few roundings of the coordinates and sides, as long as no side grows by more than the coder allows."""
+    """Within a few roundings of coordinates and sides, as long as no side grows beyond the coder's clamp."""
     count = data.draw(st.integers(1, 6))
     side = st.floats(0.125, 2000, width=32)
 
@@ -99,7 +99,7 @@ def test_decode_inverts_encode(data):
         coder = BoxCoder(weights)
         back = coder.decode(coder.encode(b, reference), reference)
         fits = grown <= MAX_LOG_SCALE
-        # a centre's rounding is that of the largest number on its way; a side's that of its logarithm's exponential
+        # a centre's rounding error is that of the largest intermediate value; a side's that of exp(log(side))
         scale = torch.cat((b, reference), dim=1).abs().amax(dim=1, keepdim=True) + ref_size.amax(dim=1, keepdim=True)
         slack = 8 * F32 * scale + 16 * F32 * size.amax(dim=1, keepdim=True)
         assert ((back - b).abs() <= slack)[fits].all()
@@ -109,7 +109,7 @@ def test_decode_inverts_encode(data):
 @MANY
 @given(st.lists(st.tuples(*[st.floats(width=32)] * 4), min_size=1, max_size=6))
 def test_arbitrary_offsets_decode_to_a_box_inside_or_none(rows):
-    """An output that overflowed costs its box: it never reaches a file."""
+    """Boxes of overflowed outputs are removed, and never written to a file."""
     deltas = tensor(rows, 4)
     decoded = clip(BoxCoder().decode(deltas, torch.tensor([[3.0, 4, 50, 60]]).expand(len(deltas), 4)), (100, 120))
     usable = larger_than(decoded, 0)
@@ -119,21 +119,23 @@ def test_arbitrary_offsets_decode_to_a_box_inside_or_none(rows):
 
 @MANY
 @given(any_boxes, any_boxes, st.sampled_from([(0.7, 0.3), (0.5, 0.5), (0.6, 0.0), (1.0, 0.0)]), st.booleans())
-def test_matching_equals_torchvision(truth, b, thresholds, keep_best):
-    index, label = Matcher(*thresholds, keep_best=keep_best)(truth, b)
-    if not len(truth):
+def test_matching_equals_torchvision(ground_truth, b, thresholds, keep_best):
+    index, label = Matcher(*thresholds, keep_best=keep_best)(ground_truth, b)
+    if not len(ground_truth):
         assert (label == BACKGROUND).all()
         return
     if not len(b):
         assert index.shape == label.shape == (0,)
         return
-    overlaps = iou(truth, b)
-    theirs = TorchvisionMatcher(*thresholds, allow_low_quality_matches=False)(overlaps)
-    wanted = torch.where(theirs >= 0, FOREGROUND, torch.where(theirs == -1, BACKGROUND, IGNORED))
-    if keep_best:  # torchvision's rule takes boxes that overlap nothing for an object's best where it overlaps none
+    overlaps = iou(ground_truth, b)
+    torchvision_matches = TorchvisionMatcher(*thresholds, allow_low_quality_matches=False)(overlaps)
+    expected = torch.where(
+        torchvision_matches >= 0, FOREGROUND, torch.where(torchvision_matches == -1, BACKGROUND, IGNORED)
+    )
+    if keep_best:  # torchvision also keeps non-overlapping boxes as the best of an object that overlaps none
         best = overlaps.amax(dim=1, keepdim=True)
-        wanted[((overlaps == best) & (best > 0)).any(dim=0)] = FOREGROUND
-    assert torch.equal(label.long(), wanted)
+        expected[((overlaps == best) & (best > 0)).any(dim=0)] = FOREGROUND
+    assert torch.equal(label.long(), expected)
     assert torch.equal(overlaps.gather(0, index[None])[0], overlaps.amax(dim=0))
 
 
@@ -155,10 +157,10 @@ def test_samples_have_their_label(kinds, quota, fraction):
 @given(st.one_of(boxes(lattice, 40), boxes(tiny, 40), boxes(pixels, 40)), st.floats(0, 1, width=32), st.integers(1, 50))
 def test_nms_equals_torchvision(b, threshold, limit):
     scores = torch.linspace(1, 0, len(b))
-    wanted = ops.nms(b, scores, threshold)[:limit]
-    assert torch.equal(nms_topk(b, scores, threshold, limit), wanted)
+    expected = ops.nms(b, scores, threshold)[:limit]
+    assert torch.equal(nms_topk(b, scores, threshold, limit), expected)
     valid = torch.ones(1, len(b), dtype=torch.bool)
-    assert torch.equal(batched_nms_mask(b[None], valid, threshold, limit)[0].nonzero()[:, 0], wanted)
+    assert torch.equal(batched_nms_mask(b[None], valid, threshold, limit)[0].nonzero()[:, 0], expected)
 
 
 @MANY
@@ -175,18 +177,18 @@ def test_unpacked_bits_equal_the_packed(rows, count):
     st.booleans(),
     st.sampled_from([1, 2]),
 )
-def test_pooling_arbitrary_regions_equals_torchvision(b, sampling_ratio, aligned, every):
+def test_pooling_arbitrary_regions_equals_torchvision(b, sampling_ratio, aligned, bin_stride):
     features = torch.randn(1, 3, 7, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     regions = torch.nn.functional.pad(b, (1, 0)).double()
-    wanted = ops.roi_align(features, regions, 4, 1 / 16, sampling_ratio, aligned)[:, :, ::every, ::every]
-    found = roi_align(features, regions, 4, 1 / 16, sampling_ratio, aligned, every)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-11)
+    expected = ops.roi_align(features, regions, 4, 1 / 16, sampling_ratio, aligned)[:, :, ::bin_stride, ::bin_stride]
+    result = roi_align(features, regions, 4, 1 / 16, sampling_ratio, aligned, bin_stride)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-11)
 
 
 @settings(max_examples=200, deadline=None)
 @given(boxes(pixels, ordered=False))
 def test_degenerate_regions_pool_to_zero(b):
-    """Where torchvision's kernel ends with an error of its allocator."""
+    """torchvision's kernel raises an allocator error for these."""
     b = torch.cat((b[:, 2:], b[:, 2:] - (b[:, :2] - b[:, 2:]).abs() - 33.0), dim=1)
-    found = roi_align(torch.ones(1, 2, 7, 9), torch.nn.functional.pad(b, (1, 0)), 2, 1 / 16, 0, True)
-    assert torch.equal(found, torch.zeros(len(b), 2, 2, 2))
+    result = roi_align(torch.ones(1, 2, 7, 9), torch.nn.functional.pad(b, (1, 0)), 2, 1 / 16, 0, True)
+    assert torch.equal(result, torch.zeros(len(b), 2, 2, 2))

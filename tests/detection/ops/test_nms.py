@@ -10,7 +10,7 @@ from torchvision.ops import nms
 from detection.ops.nms import as_words, batched_nms_mask, check_nms, from_words, has_kernel, nms_topk
 
 
-def some_boxes(generator, *shape, spread):
+def random_boxes(generator, *shape, spread):
     corner = torch.rand(*shape, 2, generator=generator) * spread
     return torch.cat((corner, corner + 20 + torch.rand(*shape, 2, generator=generator) * 30), dim=-1)
 
@@ -18,8 +18,8 @@ def some_boxes(generator, *shape, spread):
 @pytest.mark.parametrize("limit", [1, 5, 40, 199, 200, 1000])
 def test_nms_topk_equals_full_nms(limit):
     generator = torch.Generator().manual_seed(limit)
-    for spread in (1.0, 30.0, 500.0):  # nearly all suppressed, some, hardly any
-        boxes = some_boxes(generator, 200, spread=spread)
+    for spread in (1.0, 30.0, 500.0):  # nearly all, some, hardly any suppressed
+        boxes = random_boxes(generator, 200, spread=spread)
         scores = torch.rand(200, generator=generator).sort(descending=True).values
         scores[50:60] = scores[50]  # ties
         assert torch.equal(nms_topk(boxes, scores, 0.5, limit), nms(boxes, scores, 0.5)[:limit])
@@ -43,14 +43,14 @@ def test_suppressed_boxes_do_not_suppress():
 @pytest.mark.parametrize("limit", [3, 1000])
 def test_each_set_equals_torchvision(limit):
     generator = torch.Generator().manual_seed(1)
-    boxes = some_boxes(generator, 5, 90, spread=120.0)
+    boxes = random_boxes(generator, 5, 90, spread=120.0)
     valid = torch.rand(5, 90, generator=generator) < 0.7
     valid[3] = False
     kept = batched_nms_mask(boxes, valid, 0.4, limit)
-    for own, there, stays in zip(boxes, valid, kept, strict=True):
+    for set_boxes, set_valid, set_kept in zip(boxes, valid, kept, strict=True):
         scores = torch.arange(90, 0, -1.0)
-        wanted = there.nonzero()[:, 0][nms(own[there], scores[there], 0.4)[:limit]]
-        assert stays.nonzero()[:, 0].tolist() == wanted.tolist()
+        expected = set_valid.nonzero()[:, 0][nms(set_boxes[set_valid], scores[set_valid], 0.4)[:limit]]
+        assert set_kept.nonzero()[:, 0].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
@@ -64,7 +64,7 @@ def test_words_contain_bits(n):
 
 
 def test_triton_kernels_equal_the_reference():
-    """What runs on a GPU, read by Triton's interpreter."""
+    """The GPU kernels, run by Triton's interpreter."""
     pytest.importorskip("triton")
     code = """
         import torch
@@ -75,11 +75,11 @@ def test_triton_kernels_equal_the_reference():
         for sets, n, spread, limit in cases:
             corner = torch.rand(sets, n, 2, generator=generator) * spread
             boxes = torch.cat((corner, corner + 5 + torch.rand(sets, n, 2, generator=generator) * 40), dim=-1)
-            boxes[0, n // 2] = 0  # no area: 0 / 0 with itself
+            boxes[0, n // 2] = 0  # degenerate: 0 / 0 with itself
             valid = torch.rand(sets, n, generator=generator) < 0.8
             valid[:, 64:128] &= torch.arange(sets)[:, None] > 0  # a word without any
-            found = from_words(nms_triton.batched_nms_mask(boxes, as_words(valid), 0.5, limit), n)
-            assert torch.equal(found, batched_nms_mask(boxes, valid, 0.5, limit)), (sets, n, spread, limit)
+            result = from_words(nms_triton.batched_nms_mask(boxes, as_words(valid), 0.5, limit), n)
+            assert torch.equal(result, batched_nms_mask(boxes, valid, 0.5, limit)), (sets, n, spread, limit)
         assert nms_triton.batched_nms_mask(torch.zeros(0, 3, 4), torch.zeros(0, 1, dtype=torch.int64), 0.5, 9).shape == (0, 1)
         print("same")
     """
@@ -89,7 +89,7 @@ def test_triton_kernels_equal_the_reference():
 
 
 def test_triton_kernels_compile(tmp_path):
-    """For GPUs that are not here: to machine code, also where an argument of 1 becomes a constant."""
+    """Compile to machine code for GPUs, also where an argument of 1 is specialised to a constant."""
     pytest.importorskip("triton")
     code = """
         import triton
@@ -119,12 +119,12 @@ def test_triton_kernels_compile(tmp_path):
 @pytest.mark.parametrize(("sets", "n", "limit"), [(2, 12000, 2000), (80, 1000, 100), (10, 2000, 1000), (1, 3, 1)])
 def test_gpu_equals_cpu(sets, n, limit):
     generator = torch.Generator().manual_seed(0)
-    boxes = some_boxes(generator, sets, n, spread=600.0)
+    boxes = random_boxes(generator, sets, n, spread=600.0)
     valid = torch.rand(sets, n, generator=generator) < 0.9
-    found = batched_nms_mask(boxes.cuda(), valid.cuda(), 0.5, limit).cpu()
+    result = batched_nms_mask(boxes.cuda(), valid.cuda(), 0.5, limit).cpu()
     assert (
-        found != batched_nms_mask(boxes, valid, 0.5, limit)
-    ).sum() <= n // 1000  # IoUs at the threshold, rounded otherwise
+        result != batched_nms_mask(boxes, valid, 0.5, limit)
+    ).sum() <= n // 1000  # IoUs at the threshold may round differently
 
 
 def test_self_test_accepts_correct_and_reports_wrong_kernels():

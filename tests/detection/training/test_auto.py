@@ -1,4 +1,4 @@
-"""Settings taken from the data."""
+"""Settings derived from the training set."""
 
 import dataclasses
 
@@ -38,11 +38,11 @@ def test_explicit_values_are_unchanged():
 
 
 def test_anchor_sizes_with_better_coverage_are_selected():
-    """Boxes of 20 px find no usual anchor at IoU 0.5, boxes of 64 px do."""
+    """Boxes of 20 px match no default anchor at IoU 0.5, boxes of 64 px do."""
     config, dataset = opened("model.anchors.sizes=auto", "model.anchors.aspect_ratios=[0.5,1,2]")
     assert config.model.anchors.sizes == ()
-    side, shown = 20.0, dataset.records.sizes[0][0]
-    scale = config.data.short_side[-1] / shown
+    side, image_size = 20.0, dataset.records.sizes[0][0]
+    scale = config.data.short_side[-1] / image_size
     boxes = dataset.objects.boxes
     boxes[:, 2:] = boxes[:, :2] + side / scale
     small = resolve(config, dataset).model.anchors.sizes
@@ -72,15 +72,15 @@ def test_class_biases_start_at_the_frequencies():
     kept = int(dataset.objects.keep.sum())
     start_classes_at_frequencies(model, dataset, foreground_fraction=0.25)
     prior = model.roi_head.classes.bias.softmax(0)
-    total = kept + 6  # one more of each class
+    total = kept + 6  # plus the pseudo-count of each class
     expected = torch.tensor([0.75, 0.25 * (kept + 1) / total, *[0.25 / total] * 5])
     torch.testing.assert_close(prior, expected)
 
 
 def test_own_data_configurations_are_resolved_before_the_model_is_built(tmp_path):
     config = load_config("faster_rcnn_r18_voc.yaml")
-    own = load_config("faster_rcnn_r18_own_data.yaml")
-    assert dataclasses.replace(config, expects="") == dataclasses.replace(own, expects="")
+    explicit = load_config("faster_rcnn_r18_own_data.yaml")
+    assert dataclasses.replace(config, expects="") == dataclasses.replace(explicit, expects="")
     assert (config.solver.max_iter, config.model.anchors.sizes) == (0, ())
     assert config.solver.not_finite == "recover"
     assert isinstance(config.data, DataConfig)

@@ -1,6 +1,6 @@
-"""A step in parts, in one process or two, has the losses and gradients of one that is computed whole, in float64.
+"""A step with micro-batches, on one or two ranks, has the losses and gradients of the whole batch, in float64.
 
-Run as a program, this file is one of the processes.
+Executed as a script, this file is one of the ranks.
 """
 
 import os
@@ -29,7 +29,7 @@ OBJECTS = (
 
 
 class First:
-    """A sampler that draws nothing."""
+    """A deterministic sampler: the first candidates of each kind."""
 
     def __init__(self, quota, foreground):
         self.quota, self.foreground = quota, foreground
@@ -41,15 +41,15 @@ class First:
 
 
 class Keep(lightning.Callback):
-    """The gradients of a step."""
+    """Keep the gradients of a step."""
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
         self.gradients = {n: p.grad.clone() for n, p in module.model.named_parameters() if p.grad is not None}
 
 
-def step(parts, quota=40, norm="frozen_bn", rank=0, world=1, poisoned=None):
-    """Losses, gradients, passes through the trunk and norms' statistics of one step of four pictures, and what moved; the
-    losses of a ``poisoned`` rank are no numbers."""
+def step(micro_batches, quota=40, norm="frozen_bn", rank=0, world=1, non_finite_rank=None):
+    """Return losses, gradients, forward passes of the trunk, norm statistics and changed tensors of a step of four images; the
+    losses of rank ``non_finite_rank`` are non-finite."""
     torch.manual_seed(0)
     config = ModelConfig(
         backbone="resnet18",
@@ -63,24 +63,26 @@ def step(parts, quota=40, norm="frozen_bn", rank=0, world=1, poisoned=None):
     model.roi_head.chunk_size = 7
     model.rpn.sampler, model.roi_head.sampler = First(64, 32), First(quota, 8)
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    solver = SolverConfig(batch_size=4, accumulate=parts, max_iter=1, warmup=0, not_finite="skip")
+    solver = SolverConfig(batch_size=4, accumulate=micro_batches, max_iter=1, warmup=0, not_finite="skip")
     images = [torch.randint(256, (3, *SIZE), dtype=torch.uint8) for _ in range(4)]
     targets = [
         {"boxes": torch.tensor(b, dtype=torch.float64).reshape(-1, 4), "labels": torch.tensor(k, dtype=torch.int64)}
         for b, k in OBJECTS
     ]
-    size, batches = 4 // (parts * world), []
-    for part in range(parts):
-        own = range((part * world + rank) * size, (part * world + rank + 1) * size)
+    size, batches = 4 // (micro_batches * world), []
+    for micro_batch in range(micro_batches):
+        indices = range((micro_batch * world + rank) * size, (micro_batch * world + rank + 1) * size)
         batches.append(
-            Batch([images[i] for i in own], [targets[i] for i in own], list(own), [SIZE] * size, [True] * size)
+            Batch(
+                [images[i] for i in indices], [targets[i] for i in indices], list(indices), [SIZE] * size, [True] * size
+            )
         )
     passes, keep = [], Keep()
     model.trunk.register_forward_hook(lambda *_: passes.append(1))
     module = engine.DetectionModule(model, Config(model=config, solver=solver), Classes(("a", "b", "c"), (1, 2, 3)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            engine, "float_images", lambda b: [i.double() / (0 if rank == poisoned else 255) for i in b.images]
+            engine, "float_images", lambda b: [i.double() / (0 if rank == non_finite_rank else 255) for i in b.images]
         )
         make_trainer(solver, [keep]).fit(module, DataLoader(batches, batch_size=None))
     losses = module.losses
@@ -89,12 +91,12 @@ def step(parts, quota=40, norm="frozen_bn", rank=0, world=1, poisoned=None):
         value /= world
     norms = {name: buffer for name, buffer in model.named_buffers() if "running" in name}
     moved = [name for name, value in model.state_dict().items() if not torch.equal(value, start[name])]
-    assert module.skipped == (poisoned is not None)
+    assert module.skipped == (non_finite_rank is not None)
     if world == 1:
         whole = torch.cat([g.flatten() for g in keep.gradients.values()]).norm()
         torch.testing.assert_close(module.gradient_norm, whole, rtol=1e-9, atol=0)
-        # what seatbelts watch is the sum before micro-batches are weighed anew
-        assert module.loss == pytest.approx(float(sum(losses.values())), rel=1e-5 if parts == 1 else 0.02)
+        # the logged loss is the sum before micro-batches are reweighted
+        assert module.loss == pytest.approx(float(sum(losses.values())), rel=1e-5 if micro_batches == 1 else 0.02)
     return {"losses": losses, "gradients": keep.gradients, "passes": len(passes), "norms": norms, "moved": moved}
 
 
@@ -110,61 +112,67 @@ def whole():
     return step(1)
 
 
-# of 40 regions that are wanted the pictures have 27, 25, 28 and 25
-@pytest.mark.parametrize("parts", [2, 4])
-def test_micro_batches_equal_the_whole_batch(whole, parts):
+# of a quota of 40 regions the images have 27, 25, 28 and 25
+@pytest.mark.parametrize("micro_batches", [2, 4])
+def test_micro_batches_equal_the_whole_batch(whole, micro_batches):
     assert whole["passes"] == 1
-    same(whole, step(parts))
+    same(whole, step(micro_batches))
 
 
-def two_processes(file, parts, norm, poisoned=None):
-    """The step in two processes, of which this file is the program."""
+def two_processes(file, micro_batches, norm, non_finite_rank=None):
+    """Run the step in two processes, which execute this file."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launch, __file__, str(parts), norm, str(poisoned), str(file)]
+    command = [*launch, __file__, str(micro_batches), norm, str(non_finite_rank), str(file)]
     ended = subprocess.run(command, env=env, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize(("parts", "norm"), [(2, "frozen_bn"), (1, "sync_bn")])
-def test_two_processes_equal_one(whole, parts, norm, tmp_path):
-    two = two_processes(tmp_path / "two.pth", parts, norm)
+@pytest.mark.parametrize(("micro_batches", "norm"), [(2, "frozen_bn"), (1, "sync_bn")])
+def test_two_processes_equal_one(whole, micro_batches, norm, tmp_path):
+    two = two_processes(tmp_path / "two.pth", micro_batches, norm)
     assert two["moved"]
     if norm == "frozen_bn":
         same(whole, two)
         return
-    whole = step(1, norm="bn")  # torch's
+    whole = step(1, norm="bn")  # torch.nn.BatchNorm2d
     same(whole, two)
     for name, value in whole["norms"].items():
         torch.testing.assert_close(two["norms"][name], value, rtol=1e-9, atol=1e-12)
 
 
 def test_non_finite_loss_on_one_rank_skips_the_step_on_all(tmp_path):
-    two = two_processes(tmp_path / "two.pth", 2, "sync_bn", poisoned=1)
+    two = two_processes(tmp_path / "two.pth", 2, "sync_bn", non_finite_rank=1)
     assert [name for name in two["moved"] if "num_batches" not in name] == []
 
 
 def test_earlier_micro_batches_are_recomputed_with_too_few_regions():
-    cut = step(4, quota=20)  # which all pictures have
+    cut = step(4, quota=20)  # which all images have
     assert cut["passes"] == 4
     same(step(1, quota=20), cut)
     assert step(4)["passes"] > 4
 
 
 def test_norm_statistics_count_each_micro_batch_once():
-    """With batch norms parts are no whole, but what is measured of a part must not count twice."""
+    """With batch norms micro-batches differ from the whole batch, but each must update the statistics once."""
     full, short = step(4, quota=20, norm="bn"), step(4, norm="bn")
     assert short["passes"] > full["passes"] == 4
     for name, value in full["norms"].items():
-        if not name.startswith("roi_head"):  # whose norms see other regions
+        if not name.startswith("roi_head"):  # whose norms see different regions
             torch.testing.assert_close(short["norms"][name], value, rtol=0, atol=0)
 
 
 if __name__ == "__main__":
     rank = int(os.environ["RANK"])
-    parts, norm, poisoned, file = sys.argv[1:]
-    result = step(int(parts), norm=norm, rank=rank, world=2, poisoned=None if poisoned == "None" else int(poisoned))
+    micro_batches, norm, non_finite_rank, file = sys.argv[1:]
+    result = step(
+        int(micro_batches),
+        norm=norm,
+        rank=rank,
+        world=2,
+        non_finite_rank=None if non_finite_rank == "None" else int(non_finite_rank),
+    )
     if rank == 0:
         torch.save(result, file)
     torch.distributed.destroy_process_group()

@@ -1,6 +1,6 @@
-"""Why the own-data configurations are as they are, in small: with frozen norms nothing holds the scale of conv4_x's features, a
-head with batch norms does not feel it, and under SGD at one rate for all layers the RPN drives it up until the loss is
-non-finite. AdamW with a slow trunk keeps it.
+"""Small-scale check of the own-data configurations: with frozen norms the scale of conv4_x's features is not constrained, a head
+with batch norms is invariant to it, and under SGD with one learning rate for all layers the RPN increases it until the loss is
+non-finite. AdamW with a lower learning rate for the trunk keeps it.
 
 On the playing cards (README, Your own images) the standard deviation of conv4_x grew from 0.18 to between 1.6 and 4.4 in 41
 steps, and to 4e8 at the last finite step, in bf16 and float32 alike.
@@ -22,7 +22,7 @@ EARLIER = SolverConfig(base_lr=0.06, batch_size=2, max_iter=STEPS, steps=(0.75,)
 
 
 def growth(solver):
-    """How many times the standard deviation of the trunk's map grows in training on three images; infinite where a loss is
+    """Return the growth factor of the standard deviation of trunk features in training on three images; infinite if a loss is
     non-finite."""
     config = load_config("faster_rcnn_r18_own_data.yaml").model
     roi = dataclasses.replace(config.roi, resolution=4, batch_per_image=16)
@@ -30,7 +30,7 @@ def growth(solver):
     config = dataclasses.replace(config, weights=None, anchors=AnchorConfig((32, 64)), roi=roi, rpn=rpn)
     torch.manual_seed(0)
     model = build_model(config, 2).train()
-    # weights as pretrained ones are: a map of a deviation near that of ImageNet's ResNet-18
+    # weights scaled like pretrained ones: features with a standard deviation near that of ImageNet's ResNet-18
     images = [torch.rand(3, 80, 96) for _ in range(3)]
     with torch.no_grad():
         for name, parameter in model.trunk.named_parameters():
@@ -65,8 +65,8 @@ def growth(solver):
 
 @pytest.mark.slow
 def test_trunk_features_keep_their_scale():
-    own = load_config("faster_rcnn_r18_own_data.yaml", [f"solver.max_iter={STEPS}"]).solver
-    assert 0.5 < growth(own) < 2
+    solver = load_config("faster_rcnn_r18_own_data.yaml", [f"solver.max_iter={STEPS}"]).solver
+    assert 0.5 < growth(solver) < 2
 
 
 @pytest.mark.slow

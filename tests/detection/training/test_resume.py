@@ -1,4 +1,4 @@
-"""A finished run, one that stopped early, and one that is to be longer."""
+"""Resume finished, early-stopped and extended runs."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_finished_run_can_be_extended(finished, tmp_path):
     assert train(longer, "--resume", keys=keys) == 0
     assert [row["step"] for row in rows(longer) if "loss" in row] == [1, 2, 3, 4, 5]
     assert load(longer / "last.pth")["global_step"] == 5
-    # with a constant learning rate it is the run that was as long from the start
+    # with a constant learning rate it equals a run of that length
     assert train(whole, keys=keys) == 0
     losses = [[row for row in rows(folder) if "loss" in row] for folder in (longer, whole)]
     assert losses[0] == losses[1]

@@ -6,7 +6,7 @@ from detection.training.shapes_pretraining import augment, draw_crops, make_mosa
 
 
 def marked(boxes, side):
-    """Pictures [n, 3, side, side] that are 200 within their box and 0 elsewhere."""
+    """Return images [N, 3, side, side] that are 200 inside their box and 0 elsewhere."""
     images = torch.zeros(len(boxes), 3, side, side, dtype=torch.uint8)
     for image, (x1, y1, x2, y2) in zip(images, boxes.int().tolist(), strict=True):
         image[:, y1:y2, x1:x2] = 200

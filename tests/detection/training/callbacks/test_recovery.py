@@ -1,4 +1,4 @@
-"""A rising loss is said, and a run comes back from a non-finite one."""
+"""Warnings for a rising loss, and recovery from a non-finite loss."""
 
 import json
 import math
@@ -14,15 +14,15 @@ from detection.training.detection_module import DetectionModule
 KEYS = [*SMALL, "solver.not_finite=recover", "solver.schedule=step", "solver.steps=[100]", "data.val=1"]
 
 
-def poison(monkeypatch, calls, error=None):
-    """Losses of these calls (from 1) are NaN; call ``error`` raises."""
+def make_losses_non_finite(monkeypatch, calls, error=None):
+    """Make the losses of these calls (from 1) NaN; call ``error`` raises."""
     count, whole = [], DetectionModule.compute_losses
 
     def compute(self, batch, generator):
         losses = whole(self, batch, generator)
         count.append(1)
         if len(count) == error:
-            raise OSError("the machine went down")
+            raise OSError("simulated crash")
         if len(count) in calls:
             losses["loss_box"] = losses["loss_box"] * float("nan")
         return losses
@@ -34,11 +34,11 @@ def test_rising_loss_is_reported_once():
     watch = LossWatch()
     assert not any(watch.add(1.0) for _ in range(49))
     assert watch.median is None
-    assert not watch.add(100.0)  # no full window before it
+    assert not watch.add(100.0)  # the window is not full
     assert watch.median == 1.0
     assert watch.add(11.0)
     assert not watch.healthy()
-    assert not watch.add(12.0)  # goes on
+    assert not watch.add(12.0)  # still rising
     assert not watch.add(1.0)
     assert watch.healthy()
     assert watch.add(10.5)
@@ -62,7 +62,7 @@ def test_loss_above_twice_its_minimum_is_not_healthy():
 def test_recovery_restores_the_snapshot_at_half_the_learning_rate(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(recovery, "WINDOW", 2)
     assert train(tmp_path / "two", keys=[*KEYS, "solver.max_iter=2"]) == 0
-    poison(monkeypatch, {4})
+    make_losses_non_finite(monkeypatch, {4})
     assert train(tmp_path / "four", keys=[*KEYS, "solver.max_iter=4"]) == 0
     assert "step 4: non-finite loss (loss_box=nan)" in caplog.text
     assert "step 4: restored the weights of step 2, with half the learning rate" in caplog.text
@@ -70,7 +70,7 @@ def test_recovery_restores_the_snapshot_at_half_the_learning_rate(tmp_path, monk
     two, four = (load(tmp_path / name / "last.pth") for name in ("two", "four"))
     assert all(torch.equal(two["state_dict"][name], four["state_dict"][name]) for name in two["state_dict"])
     a, b = (s["optimizer_states"][0] for s in (two, four))
-    assert all(torch.equal(x, b["state"][k][name]) for k, own in a["state"].items() for name, x in own.items())
+    assert all(torch.equal(x, b["state"][k][name]) for k, values in a["state"].items() for name, x in values.items())
     assert b["param_groups"][0]["lr"] == a["param_groups"][0]["lr"] / 2
     (about,) = json.loads((tmp_path / "four" / "run.json").read_text())
     assert [(e["step"], e["kind"]) for e in about["events"]] == [(4, "recovered from a non-finite loss")]
@@ -78,7 +78,7 @@ def test_recovery_restores_the_snapshot_at_half_the_learning_rate(tmp_path, monk
 
 
 def test_halved_learning_rate_applies_to_later_steps(tmp_path, monkeypatch):
-    poison(monkeypatch, {2})
+    make_losses_non_finite(monkeypatch, {2})
     assert train(tmp_path, keys=KEYS) == 0
     rates = [row["lr"] for row in rows(tmp_path) if "lr" in row]
     assert rates[2:] == [rates[0] / 2] * 2
@@ -86,26 +86,26 @@ def test_halved_learning_rate_applies_to_later_steps(tmp_path, monkeypatch):
 
 
 def test_fourth_recovery_ends_the_run_with_advice(tmp_path, monkeypatch, capsys):
-    poison(monkeypatch, set(range(2, 100)))
+    make_losses_non_finite(monkeypatch, set(range(2, 100)))
     assert train(tmp_path, keys=[*KEYS, "solver.max_iter=9"]) == 2
-    said = capsys.readouterr().err
-    assert "step 5: non-finite loss again after 3 recoveries" in said
-    assert "solver.base_lr" in said
+    stderr = capsys.readouterr().err
+    assert "step 5: non-finite loss again after 3 recoveries" in stderr
+    assert "solver.base_lr" in stderr
 
 
 def test_resumed_run_recovers_like_the_uninterrupted(tmp_path, monkeypatch):
-    """Resumed after its snapshot and before the loss that is non-finite."""
+    """Resumed after the snapshot and before the non-finite loss."""
     monkeypatch.setattr(recovery, "WINDOW", 2)
     keys = [*KEYS, "solver.max_iter=8", "solver.checkpoint_every=5", "solver.ema=0.9"]
     with monkeypatch.context() as patch:
-        poison(patch, {7})
+        make_losses_non_finite(patch, {7})
         assert train(tmp_path / "whole", keys=keys) == 0
     with monkeypatch.context() as patch:
-        poison(patch, set(), error=7)
+        make_losses_non_finite(patch, set(), error=7)
         assert train(tmp_path / "broken", keys=keys) == 2
     saved = load(tmp_path / "broken" / "last.pth")
     assert (saved["global_step"], saved["recovery"]["step"]) == (5, 4)
-    poison(monkeypatch, {2})  # step 7
+    make_losses_non_finite(monkeypatch, {2})  # step 7
     assert train(tmp_path / "broken", "--resume", keys=keys) == 0
     assert compare(tmp_path / "whole", tmp_path / "broken") == []
 

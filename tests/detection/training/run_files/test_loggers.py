@@ -1,4 +1,4 @@
-"""Loggers by name, and what happens to one that fails."""
+"""Loggers by name, and a failing logger."""
 
 import logging
 
@@ -26,7 +26,7 @@ def test_failing_logger_warns_once_and_is_disabled(caplog):
     for step in (1, 2):
         logger.log_metrics({"loss": 1.0}, step=step)
     logger.finalize("success")
-    logger.save()  # it has none
+    logger.save()  # not implemented by Fails
     assert fails.calls == 1
     assert caplog.text.count("Fails failed and is disabled: no connection") == 1
     assert logger.name == "fails"
