@@ -150,3 +150,24 @@ INSIDE_FUNCTIONS = {
 def test_imports_are_at_module_level():
     hidden = {name for path in FILES for name, inside in imports(ROOT / path) if inside}
     assert hidden <= INSIDE_FUNCTIONS
+
+
+# modules that are tested in another's file: the Triton kernel beside the loop whose result it must have, by the same cases
+TESTED_ELSEWHERE = {"detection/ops/nms_triton.py": "tests/detection/ops/test_nms.py"}
+
+
+def mirrored(path: Path) -> Path:
+    """The test file of a module."""
+    return Path("tests", *path.parts[:-1], f"test_{path.name}")
+
+
+def test_every_module_has_a_test_of_its_name():
+    modules = [
+        path
+        for path in FILES
+        if path.parts[0] in ("backbone", "detection") and path.name not in ("__init__.py", "__main__.py")
+    ]
+    assert len(modules) > 100
+    lacking = [str(path) for path in modules if not (ROOT / mirrored(path)).is_file()]
+    assert lacking == sorted(TESTED_ELSEWHERE)
+    assert all((ROOT / test).is_file() for test in TESTED_ELSEWHERE.values())

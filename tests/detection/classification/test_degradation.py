@@ -5,9 +5,7 @@ import torch
 from PIL import Image
 
 from detection.classification.degradation import Run
-from detection.classification.plots import Curve, Responses, draw_errors, draw_responses
 from detection.cli import run
-from detection.training.callbacks.metrics_log import read_rows
 
 KEYS = [
     "data.train=24",
@@ -101,13 +99,6 @@ def test_finished_needs_the_final_evaluation(finished):
     assert (unstarted.step(), unstarted.finished()) == (0, False)
 
 
-def test_plots_of_single_networks(tmp_path):
-    one = Curve("resnet18", 0, [(1, 0.5), (2, 0.25)], [(2, 0.5)])
-    draw_errors([one], tmp_path / "a.png")
-    draw_responses([Responses("plain20", [1.0, 2.0])], tmp_path / "b.png")
-    assert Image.open(tmp_path / "a.png").width < Image.open(tmp_path / "b.png").width
-
-
 def test_incompatible_settings_are_rejected(tmp_path, capsys):
     for key in ("mixup=0.2", "solver.early_stop=2"):
         assert go(tmp_path, key) == 2
@@ -116,10 +107,3 @@ def test_incompatible_settings_are_rejected(tmp_path, capsys):
     assert "duplicate network or seed" in capsys.readouterr().err
     assert go(tmp_path, "network.shortcut=B") == 2
     assert "cifar_plain20 has no shortcuts" in capsys.readouterr().err
-
-
-def test_truncated_log(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert read_rows(path) == []
-    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert read_rows(path) == [{"step": 1}, {"step": 2}]

@@ -11,6 +11,12 @@ from detection.data.annotations import Annotations, DataError, train_objects
 from detection.data.formats import register_format
 from detection.data.opening import Source, describe, open_source
 
+
+@pytest.fixture(autouse=True)
+def _separate_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
+
+
 SHAPES = DataConfig(format="shapes", train="5", val="3")
 
 

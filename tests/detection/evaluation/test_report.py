@@ -1,10 +1,7 @@
 import csv
 import json
 
-import numpy as np
-
 from detection.evaluation.report import evaluate, table, write_report
-from detection.evaluation.visualize import BoxAnnotations, contact_sheet, draw, side_by_side
 
 GROUND_TRUTH = {
     "images": [{"id": 1}],
@@ -59,14 +56,3 @@ def test_table_has_three_decimals_and_reasons():
     assert "│ AP50      │ 1.000 │" in text
     assert "no ground truth of size small" in text
     assert "-1" not in text
-
-
-def test_draw():
-    image = np.zeros((60, 80, 3), np.uint8)
-    annotated = draw(image, BoxAnnotations([[10, 10, 40, 50]], [2], [0.75]), ["a", "b"])
-    assert annotated.shape == image.shape
-    assert annotated[30, 10].any()
-    assert not image.any()
-    pair = side_by_side(image, annotated, ("ground truth", "detections"))
-    assert pair.shape[1] == 2 * 80 + 8
-    assert contact_sheet([pair, image, annotated], columns=2).ndim == 3
