@@ -15,7 +15,7 @@ from detection.evaluation.report import Report, evaluate, table, write_report
 from detection.inference.over_dataset import detect, validation_losses
 from detection.training.callbacks.metrics_log import Row
 from detection.training.detection_module import DetectionModule
-from detection.training.run_files.run_dir import write_pictures
+from detection.training.run_files.run_dir import write_comparisons
 from detection.utils.distributed import is_leader, rank, world_size
 from detection.utils.precision import use_bf16
 from detection.utils.progress import progress_bar
@@ -72,4 +72,4 @@ class Evaluator:
         write_report(report, self.output)
         seconds = time.perf_counter() - started
         _LOG.info("evaluated %d images in %.1f s\n%s", len(self.records), seconds, table(report))
-        write_pictures(self.records, self.dataset.read, results, self.output / "pictures")
+        write_comparisons(self.records, self.dataset.read, results, self.output / "pictures")

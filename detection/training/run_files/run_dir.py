@@ -72,7 +72,7 @@ class RunLog:
             self.file.close()
 
 
-def write_pictures(
+def write_comparisons(
     records: Annotations, read: Callable[[str], NDArray[np.uint8]], results: Sequence[dict[str, Any]], folder: Path
 ) -> None:
     """Draw the first images with ground truth on the left and detections on the right, and a contact sheet, all.png."""
