@@ -6,7 +6,7 @@ from PIL import Image
 from tiny import CLASSES
 
 from detection.data.annotations import Annotations
-from detection.training.run_files.run_dir import RunLog, move_earlier_run, write_pictures
+from detection.training.run_files.run_dir import RunLog, move_earlier_run, write_comparisons
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def drawn(folder, results, count=1, size=(100, 80)):
     annotations = Annotations.from_arrays(
         [str(i) for i in range(count)], [[[50, 50, 70, 70]]] * count, [[1]] * count, CLASSES, sizes=[size] * count
     )
-    write_pictures(annotations, lambda file: np.full((*size, 3), 128, dtype=np.uint8), results, folder / "pictures")
+    write_comparisons(annotations, lambda file: np.full((*size, 3), 128, dtype=np.uint8), results, folder / "pictures")
     return {path.name: np.asarray(Image.open(path)) for path in (folder / "pictures").iterdir()}
 
 
