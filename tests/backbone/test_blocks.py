@@ -114,5 +114,5 @@ def test_a_plain_block_has_no_shortcut():
 
 @pytest.mark.parametrize(("mid", "groups"), [(8, 2), (16, 1)])
 def test_a_basic_block_has_no_groups_and_one_width(mid, groups):
-    with pytest.raises(ValueError, match="one width"):
+    with pytest.raises(ValueError, match="mid=width"):
         BasicBlock(8, 8, mid, **(USUAL | {"groups": groups}))

@@ -41,8 +41,8 @@ def test_every_network_is_trained_from_every_seed_by_one_recipe(runs, tmp_path):
     [
         (["--jobs", "0"], "--jobs"),
         (["--seeds", "0,x"], "--seeds"),
-        (["--seeds", "0,0"], "twice"),
-        (["--networks", "plain18,plain18"], "twice"),
+        (["--seeds", "0,0"], "duplicate"),
+        (["--networks", "plain18,plain18"], "duplicate"),
         (["--networks", "plain19"], "plain18"),
         (["data.val=null"], "data.val"),
         (["mixup=0.2"], "mixup"),

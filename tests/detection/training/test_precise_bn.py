@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from detection.training.precise_bn import measuring_statistics
+from detection.training.precise_bn import precise_bn_statistics
 
 
 def test_statistics_are_means_over_the_batches():
     model = nn.Sequential(nn.BatchNorm2d(1, momentum=0.3))
     model(torch.randn(2, 1, 4, 4) + 50)  # training, which lags behind
     batches = [torch.tensor([0.0, 2]).reshape(2, 1, 1, 1), torch.tensor([4.0, 12]).reshape(2, 1, 1, 1)]
-    with measuring_statistics(model):
+    with precise_bn_statistics(model):
         for batch in batches:
             model(batch)
     # means 1 and 8; unbiased variances 2 and 32
@@ -23,7 +23,7 @@ def test_the_order_of_batches_does_not_count():
     found = []
     for order in (batches, batches[::-1]):
         norm = nn.BatchNorm2d(2)
-        with measuring_statistics(norm):
+        with precise_bn_statistics(norm):
             for batch in order:
                 norm(batch)
         found.append(torch.cat((norm.running_mean, norm.running_var)))
@@ -34,7 +34,7 @@ def test_the_order_of_batches_does_not_count():
 def test_mode_and_weights_stay_as_they_are(training):
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).train(training)
     before = [p.clone() for p in model.parameters()]
-    with measuring_statistics(model):
+    with precise_bn_statistics(model):
         assert model.training
         assert not model(torch.randn(2, 1, 3, 3)).requires_grad
     assert model.training is training
@@ -44,6 +44,6 @@ def test_mode_and_weights_stay_as_they_are(training):
 def test_without_batches_statistics_are_reset():
     norm = nn.BatchNorm2d(1)
     norm(torch.randn(2, 1, 3, 3) + 9)
-    with measuring_statistics(norm):
+    with precise_bn_statistics(norm):
         pass
     assert (float(norm.running_mean), float(norm.running_var)) == (0, 1)

@@ -11,7 +11,7 @@ from detection.config import Config, DataConfig, ModelConfig, PretrainConfig, So
 from detection.data.annotations import Annotations, DataError
 from detection.data.opening import Source
 from detection.modeling.build import build_model
-from detection.training.run import Given, evaluate_only, train_config
+from detection.training.run import Components, evaluate_only, train_config
 
 DATA = DataConfig(format="shapes", train="2", val="1", short_side=(48,), max_side=64, workers=0)
 CONFIG = Config(
@@ -34,18 +34,18 @@ def _loggers():
 def refused(tmp_path, config, words, error=ValueError, **given):
     """A run that is refused, and leaves no folder."""
     with pytest.raises(error, match=words):
-        train_config(config, tmp_path / "run", given=Given(**given))
+        train_config(config, tmp_path / "run", components=Components(**given))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_of_other_classes_is_refused(tmp_path):
     three = Source(Annotations.from_arrays(["0"], [[[1, 1, 9, 9]]], [[1]], ("a", "b", "c"), sizes=[SIZE]), None, pixels)
-    refused(tmp_path, CONFIG, "2 classes and the data 3", source=three, model=detector())
+    refused(tmp_path, CONFIG, "2 classes and the dataset 3", source=three, model=detector())
 
 
 def test_images_without_objects_are_refused(tmp_path):
     empty = Source(Annotations.from_arrays(["0"], [[]], [[]], CLASSES, sizes=[SIZE]), None, pixels)
-    refused(tmp_path, CONFIG, "no image has an object", source=empty)
+    refused(tmp_path, CONFIG, "no image with objects", source=empty)
 
 
 def test_pretraining_a_model_of_ones_own_is_refused(tmp_path):

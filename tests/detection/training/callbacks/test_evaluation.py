@@ -25,7 +25,7 @@ class Run:
         self.module = Module(nn.Linear(1, 1), SolverConfig(**solver), seed=0)
         self.folder = folder
         checkpoints = SimpleNamespace(save=lambda of: self.saved.append(of.global_step))
-        interruption = SimpleNamespace(at_once=lambda of: contextlib.nullcontext())
+        interruption = SimpleNamespace(interruptible_evaluation=lambda of: contextlib.nullcontext())
         metrics = SimpleNamespace(write=self.rows.append)
         self.evaluation = Evaluation(
             self.evaluate, "AP", every, folder, metrics, patience, checkpoints, interruption, **options

@@ -59,16 +59,16 @@ def test_a_signal_in_the_last_step_lets_the_run_end(interruption, run, module):
     assert interruption.checkpoints.saved == []
 
 
-def test_a_second_ctrl_c_ends_at_once(interruption):
+def test_a_second_ctrl_c_ends_interruptible_evaluation(interruption):
     signal.raise_signal(signal.SIGINT)
     with pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGINT)
     assert interruption.checkpoints.saved == []
 
 
-def test_an_evaluation_is_interrupted_at_once(interruption, run):
+def test_an_evaluation_is_interrupted_interruptible_evaluation(interruption, run):
     run.global_step = 8
-    with pytest.raises(Interrupted), interruption.at_once(run):
+    with pytest.raises(Interrupted), interruption.interruptible_evaluation(run):
         signal.raise_signal(signal.SIGTERM)
     assert interruption.checkpoints.saved == [8]
 
@@ -76,13 +76,13 @@ def test_an_evaluation_is_interrupted_at_once(interruption, run):
 def test_an_evaluation_does_not_begin_after_a_signal(interruption, run):
     signal.raise_signal(signal.SIGTERM)
     begun = []
-    with pytest.raises(Interrupted), interruption.at_once(run):
+    with pytest.raises(Interrupted), interruption.interruptible_evaluation(run):
         begun.append("not reached")
     assert begun == []
 
 
 def test_errors_of_an_evaluation_pass_through(interruption, run):
-    with pytest.raises(ValueError, match="mine"), interruption.at_once(run):
+    with pytest.raises(ValueError, match="mine"), interruption.interruptible_evaluation(run):
         raise ValueError("mine")
     assert interruption.checkpoints.saved == []
     signal.raise_signal(signal.SIGTERM)  # outside of it: noted
