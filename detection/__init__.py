@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from detection.checkpoint.detector import load_detector, load_weights
 from detection.config import Config, load_config
-from detection.data import Annotations, register_format
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
 
 if TYPE_CHECKING:
+    from detection.data import Annotations, register_format
     from detection.inference.detections import Detections
     from detection.inference.predictor import Predictor
     from detection.training.api import Run, evaluate, train
@@ -33,17 +33,21 @@ __all__ = [
     "register_format",
     "train",
 ]
-# what takes seconds to import (Lightning, plotting) is imported when it is first asked for
+# what takes time to import (Lightning, plotting, the readers of data sets) is imported when it is first asked for
 _LATER = {
+    "Annotations": "detection.data",
     "Detections": "detection.inference.detections",
     "Predictor": "detection.inference.predictor",
     "Run": "detection.training.api",
     "evaluate": "detection.training.api",
+    "register_format": "detection.data",
     "train": "detection.training.api",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "data":  # detection.data.open without an import of its own
+        return importlib.import_module("detection.data")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

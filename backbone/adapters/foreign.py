@@ -134,7 +134,7 @@ def timm_backbone(
     if architecture == "c4" and isinstance(net, timm.models.resnet.ResNet):
         net.fc = nn.Identity()  # the classifier, which no detector has
         backbone = TimmResNet(net, recipe)
-        _freeze(net, ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"], [2, 2, 4, 8, 16, 32], freeze_at)
+        _freeze_up_to(net, ["bn1", "layer1", "layer2", "layer3", "layer4"], [2, 4, 8, 16, 32], freeze_at)
     else:
         info = net.feature_info
         specs = {
@@ -185,23 +185,18 @@ def _recipe(name: str, timm: Any, model_name: str) -> Recipe:
     return Recipe(name, "RGB", 1.0, tuple(mean), tuple(std), "3x3", "pad1")
 
 
-def _freeze(net: nn.Module, names: list[str], strides: list[int], freeze_at: int) -> None:
-    for name, stride in zip(names, strides, strict=True):
-        if freeze_at and stride <= 2**freeze_at:
-            getattr(net, name).requires_grad_(False)
-
-
 def _freeze_up_to(net: nn.Module, modules: list[str], strides: list[int], freeze_at: int) -> None:
-    """Freeze the children of a feature network up to the last map whose stride is within 2**freeze_at."""
+    """Freeze a network's parameters up to those of the last of ``modules`` whose stride is within 2**freeze_at."""
     within = [module for module, stride in zip(modules, strides, strict=True) if freeze_at and stride <= 2**freeze_at]
     if not within:
         return
+    names, parameters = zip(*net.named_parameters(), strict=True)
     # feature networks of flat children are named stages_1, those of blocks in one child blocks.1
-    for path in (within[-1].replace(".", "_"), within[-1]):
-        names = [name for name, _ in net.named_parameters()]
-        last = max((i for i, name in enumerate(names) if name.startswith(f"{path}.")), default=None)
-        if last is not None:
-            for _, parameter in list(net.named_parameters())[: last + 1]:
-                parameter.requires_grad_(False)
-            return
-    _LOG.warning("model.freeze_at=%d freezes nothing: %s has no layer %s", freeze_at, type(net).__name__, within[-1])
+    prefixes = (f"{within[-1].replace('.', '_')}.", f"{within[-1]}.")
+    ends = [i for i, name in enumerate(names) if name.startswith(prefixes)]
+    if not ends:
+        _LOG.warning(
+            "model.freeze_at=%d freezes nothing: %s has no layer %s", freeze_at, type(net).__name__, within[-1]
+        )
+    for parameter in parameters[: max(ends, default=-1) + 1]:
+        parameter.requires_grad_(False)

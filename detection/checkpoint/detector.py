@@ -144,10 +144,14 @@ def local_file(weights: str | Path) -> Path:
 
 
 def backbone_parts(model: FasterRCNN) -> list[nn.Module]:
-    """Return the modules that come from the backbone: the trunk, without a pyramid's layers, and conv5_x as the head."""
-    trunk = model.trunk.body if isinstance(model.trunk, PyramidTrunk) else model.trunk
-    head = model.roi_head.head
-    return [trunk, head] if isinstance(head, Conv5 | TimmConv5) else [trunk]
+    """Return a detector's modules that come from the backbone, as :func:`network_parts`."""
+    return network_parts(model.trunk, model.roi_head.head)
+
+
+def network_parts(trunk: nn.Module, head: nn.Module | None) -> list[nn.Module]:
+    """Return the trunk, without a pyramid's layers, and the head where it is conv5_x."""
+    body = trunk.body if isinstance(trunk, PyramidTrunk) else trunk
+    return [body, head] if isinstance(head, Conv5 | TimmConv5) else [body]
 
 
 def check_recipes(model: FasterRCNN) -> None:

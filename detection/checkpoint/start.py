@@ -13,9 +13,11 @@ from backbone.weights import Weights, read_weights, require_same_network
 from detection.checkpoint.detector import (
     backbone_parts,
     check_recipes,
+    check_tensors,
     detector_state,
     load_state,
     local_file,
+    network_parts,
     recipe_implied,
 )
 from detection.checkpoint.keys import is_detectron2
@@ -84,18 +86,12 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
 def _start_from_timm(model: FasterRCNN, config: ModelConfig, source: str) -> None:
     """Copy the backbone that timm fills with ``source``, one of its names or a file, part by part."""
     filled = take_apart(build_backbone(config, pretrained=source), config.architecture, config.fpn_channels)
-    # a pyramid's own layers stay as they are
-    loaded = filled.trunk.state_dict() if config.architecture != "fpn" else {}
-    if config.architecture == "fpn":
-        loaded = {k: v for k, v in filled.trunk.state_dict().items() if k.startswith("body.")}
-    own = model.trunk.state_dict()
-    wrong = [k for k, v in loaded.items() if k not in own or own[k].shape != v.shape]
-    if wrong:
-        raise ValueError(f"{source} does not fill {config.backbone}: {len(wrong)} tensors differ, {wrong[0]} for one")
-    model.trunk.load_state_dict(loaded, strict=False)
-    if filled.head is not None:
-        model.roi_head.head.load_state_dict(filled.head.state_dict())
-    _LOG.info("weights %s: %d tensors of %s loaded", source, len(loaded), config.backbone)
+    parts = zip(backbone_parts(model), network_parts(filled.trunk, filled.head), strict=True)
+    for part, filled_part in parts:
+        state = filled_part.state_dict()
+        check_tensors(part, state, source)
+        part.load_state_dict(state)
+    _LOG.info("weights %s: loaded into %s", source, config.backbone)
 
 
 def _start_from_detector(model: FasterRCNN, weights: Weights, theirs: Classes | None, ours: Classes) -> None:

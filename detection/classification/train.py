@@ -37,10 +37,10 @@ from detection.training.callbacks.evaluation import Evaluation
 from detection.training.callbacks.metrics_log import MetricsLog, Row
 from detection.training.loop import TrainingModule
 from detection.training.precise_bn import precise_bn_statistics
-from detection.training.resume import LENGTH, MAY_CHANGE, Resumed, last_checkpoint, resumed
+from detection.training.resume import LENGTH, MAY_CHANGE, NEW_RUN, Resumed, last_checkpoint, resume_point
 from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
-from detection.training.run_files.run_dir import TRAINING_FILES, RunLog, move_earlier_run
+from detection.training.run_files.run_dir import TRAINING_FILES, RunLog, move_earlier_run, read_metrics
 from detection.training.schedule import iterations
 from detection.training.trainer import describe_solver, fit, step_callbacks
 from detection.utils import distributed
@@ -75,13 +75,11 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     dataset = TrainDataset(images, config.data, config.seed)
     L.seed_everything(config.seed, verbose=False)
     checkpoint = last_checkpoint(output) if resume else None
-    resumed = _check_resume(checkpoint, config) if checkpoint is not None else None
-    start = resumed.step if resumed is not None else 0
-    if resumed is not None and resumed.finished:
+    resumed = _check_resume(checkpoint, config) if checkpoint is not None else NEW_RUN
+    if resumed.finished:
         _LOG.info("%s; its files are in %s", resumed.finished, output)
         run_log.close()
-        metrics_file = output / "metrics.json"
-        return json.loads(metrics_file.read_text()) if metrics_file.exists() else None
+        return read_metrics(output)
     net = build_network(config.network, len(images.classes))
     if checkpoint is None and config.network.init_from is not None:
         report = load_weights(net, config.network.init_from, config.network.recipe)
@@ -91,7 +89,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         move_earlier_run(output, _FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
-        write_provenance(output / "run.json", config.seed, start)
+        write_provenance(output / "run.json", config.seed, resumed.step)
     _LOG.info(
         "%s: %d images of %d classes; %s, %s",
         images.name,
@@ -101,7 +99,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         describe_solver(solver),
     )
     loggers = make_loggers(solver.loggers, output)
-    metrics = MetricsLog(output, start, ("loss_classifier",), _METRICS, loggers) if rank == 0 else None
+    metrics = MetricsLog(output, resumed.step, ("loss_classifier",), _METRICS, loggers) if rank == 0 else None
     checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
     evaluator = Evaluator(config, images, val, output)
     # without a validation set, one final evaluation recomputes the statistics and saves the weights
@@ -115,7 +113,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         solver.early_stop,
         checkpoints,
         interruption,
-        lengthened=resumed is not None and resumed.lengthened,
+        lengthened=resumed.lengthened,
     )
     callbacks += [evaluation, interruption]
     loader = train_loader(
@@ -125,7 +123,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         rank=rank,
         world=world,
         seed=config.seed,
-        start=start,
+        start=resumed.step,
     )
     module = ClassificationModule(net, config, images.classes, output)
     start_time = time.perf_counter()
@@ -328,4 +326,4 @@ def _check_resume(checkpoint: Path, config: ClassifierConfig) -> Resumed:
                 f"{checkpoint.parent / 'config.yaml'}"
             )
     lengthened = any(before["solver"][key] != now["solver"][key] for key in LENGTH)
-    return resumed(content, checkpoint, config.solver.max_iter, config.solver.early_stop, lengthened)
+    return resume_point(content, checkpoint, config.solver.max_iter, config.solver.early_stop, lengthened)

@@ -13,6 +13,7 @@ from backbone.recipe import RECIPES
 from detection.classification.classify import class_names
 from detection.classification.images import resize_center_crop
 from detection.classification.networks import read_classifier
+from detection.commands.parsers import add_image_inputs
 from detection.data.image import find_images, read_image
 
 _LOG = logging.getLogger(__name__)
@@ -30,9 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=list(RECIPES),
         help="input normalisation and architecture of the weights (default: the file's)",
     )
-    parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders to search for images"
-    )
     parser.add_argument("--top", type=int, default=5, help="classes per image (default 5)")
     parser.add_argument(
         "--short-side",
@@ -42,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--crop", type=int, default=224, help="side of the centre crop (default 224)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to this file")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_image_inputs(parser)
     args = parser.parse_args(argv)
     if args.top < 1 or not 1 <= args.crop <= args.short_side:
         raise ValueError(

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from detection.config import config_help
 
 
@@ -32,6 +34,14 @@ def run_parser(description: str, argv: Sequence[str] | None, schema: type, folde
         "keys", nargs="*", metavar="key=value", help="configuration overrides, e.g. solver.max_iter=1000"
     )
     return parser
+
+
+def add_image_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add what commands on images share: INPUT … and --device."""
+    parser.add_argument(
+        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders to search for images"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def quoted(text: str) -> str:

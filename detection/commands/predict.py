@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from detection.commands.parsers import add_image_inputs
 from detection.data.image import find_images, read_image
 from detection.inference.predictor import Predictor, chunks, free_name, write_annotated
 from detection.utils.progress import progress_bar
@@ -22,9 +21,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="predict.py", description="Detect objects on images and folders of images.", allow_abbrev=False
     )
     parser.add_argument("--weights", type=Path, required=True, help="best.pth or last.pth of a run")
-    parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders to search for images"
-    )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the annotated images and detections.json"
     )
@@ -49,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="run with proposals and detections padded to fixed shapes, as on a GPU (same detections)",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_image_inputs(parser)
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")

@@ -106,9 +106,9 @@ def evaluate(
     Raises:
         FileNotFoundError, ValueError: invalid or missing weights or data, or no validation set.
     """
-    path = local_file(weights)
-    config = require_metadata(read_weights(path)).config(str(weights), overrides)
+    file = read_weights(local_file(weights))
+    config = require_metadata(file).config(str(weights), overrides)
     keys = [key for key in overrides if key.startswith("model.")]
     with tempfile.TemporaryDirectory() as scratch:
-        metrics = evaluate_only(config, path, Path(output or scratch), keys, str(weights), model)
+        metrics = evaluate_only(config, file, Path(output or scratch), keys, str(weights), model)
     return metrics or {}  # other ranks have none

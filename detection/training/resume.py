@@ -38,6 +38,9 @@ class Resumed:
     finished: str
 
 
+NEW_RUN = Resumed(step=0, lengthened=False, finished="")
+
+
 def last_checkpoint(output: Path) -> Path | None:
     """Return the newest valid training checkpoint, or None with a warning if there is none. Damaged ones are renamed to
     .damaged.
@@ -101,12 +104,12 @@ def check_resume(checkpoint: Path, config: Config, classes: Classes) -> Resumed:
         raise ValueError(f"{checkpoint} was trained with another solver.{fixed[0]}; {advice}")
     if (previous.data, previous.seed) != (config.data, config.seed):
         _LOG.warning("data or seed differ from those of %s: the run will not be reproducible", checkpoint)
-    return resumed(
+    return resume_point(
         content, checkpoint, config.solver.max_iter, config.solver.early_stop, lengthened=bool(LENGTH & {*changed})
     )
 
 
-def resumed(
+def resume_point(
     content: dict[str, Any], checkpoint: Path, max_iter: int, early_stop: int | None, lengthened: bool
 ) -> Resumed:
     """Return where a run is resumed, from the content of its checkpoint.

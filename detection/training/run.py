@@ -1,7 +1,6 @@
 """Training and evaluation runs: data, model, weights, training, evaluation."""
 
 import dataclasses
-import json
 import logging
 import os
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from backbone.weights import read_weights
+from backbone.weights import Weights, read_weights
 from detection.checkpoint.detector import load_weights, local_file, read_detector
 from detection.checkpoint.keys import is_detectron2
 from detection.checkpoint.metadata import Classes
@@ -30,10 +29,10 @@ from detection.training.callbacks.evaluation import Evaluation
 from detection.training.callbacks.metrics_log import MetricsLog
 from detection.training.detection_module import DetectionModule
 from detection.training.evaluator import Evaluator
-from detection.training.resume import Resumed, check_resume, last_checkpoint
+from detection.training.resume import NEW_RUN, Resumed, check_resume, last_checkpoint
 from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
-from detection.training.run_files.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, move_earlier_run
+from detection.training.run_files.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, move_earlier_run, read_metrics
 from detection.training.schedule import iterations
 from detection.training.shapes_pretraining import pretrain_on_crops
 from detection.training.trainer import describe_solver, fit, step_callbacks
@@ -97,18 +96,18 @@ def train_config(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
     checkpoint = last_checkpoint(output) if resume else None
-    resumed = check_resume(checkpoint, config, classes) if checkpoint is not None else None
-    if resumed is not None and resumed.finished:
+    resumed = check_resume(checkpoint, config, classes) if checkpoint is not None else NEW_RUN
+    if resumed.finished:
         _LOG.info("%s; its files are in %s", resumed.finished, output)
         run_log.close()
-        return _read_metrics(output)
+        return read_metrics(output)
     model = _build(config, classes, dataset, components.model, new=checkpoint is None)
 
     if is_leader():
         move_earlier_run(output, RUN_FILES if checkpoint is None else ())
         (output / "config.yaml").write_text(dump_config(config))
         run_log.write_to(output / "log.txt")
-        write_provenance(output / "run.json", config.seed, resumed.step if resumed else 0)
+        write_provenance(output / "run.json", config.seed, resumed.step)
         if checkpoint is None and components.source is None:
             quick_check(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
     _LOG.info(describe(source.train, dataset.objects))
@@ -189,17 +188,17 @@ def _fit(
     classes: Classes,
     output: Path,
     checkpoint: Path | None,
-    resumed: Resumed | None,
+    resumed: Resumed,
     components: Components,
 ) -> dict[str, Any] | None:
-    solver, start = config.solver, resumed.step if resumed else 0
+    solver = config.solver
     _LOG.info("training on %d images, %s", len(dataset.usable()), describe_solver(solver))
     metrics, loggers = None, make_loggers(solver.loggers, output, components.loggers)
     for logger in loggers:
         logger.log_hyperparams(config_to_dict(config))
     if is_leader():
         names = (*(f"val_{name}" for name in _LOSSES), *_METRICS)
-        metrics = MetricsLog(output, start, _LOSSES, names, loggers)
+        metrics = MetricsLog(output, resumed.step, _LOSSES, names, loggers)
     checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
     evaluator = evaluation = None
     if source.val is not None:
@@ -214,7 +213,7 @@ def _fit(
             solver.early_stop,
             checkpoints,
             interruption,
-            lengthened=resumed is not None and resumed.lengthened,
+            lengthened=resumed.lengthened,
         )
         callbacks.append(evaluation)
     callbacks += components.callbacks
@@ -226,7 +225,7 @@ def _fit(
         rank=rank(),
         world=world_size(),
         seed=config.seed,
-        start=start,
+        start=resumed.step,
         pin=torch.cuda.is_available(),
     )
     name = None if components.model is None else type(components.model.trunk).__qualname__
@@ -243,15 +242,9 @@ def _fit(
     return None if report is None else report.to_json()
 
 
-def _read_metrics(output: Path) -> dict[str, Any] | None:
-    path = output / "metrics.json"
-    metrics: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return metrics
-
-
 def evaluate_only(
     config: Config,
-    weights: str | Path,
+    weights: str | Path | Weights,
     output: Path,
     model_keys: Sequence[str] = (),
     config_name: str = "",
@@ -262,7 +255,7 @@ def evaluate_only(
     Args:
         config: its data section and precision are used; the model configuration is the checkpoint's, except for a
             detectron2 checkpoint, which does not contain one.
-        weights: checkpoint file, or a name in detectron2's model zoo.
+        weights: checkpoint file, or a name in detectron2's model zoo, or the content of one.
         output: folder for the files; earlier ones are moved to a subfolder.
         model_keys: "model.…=…" overrides of the checkpoint's configuration, such as a threshold.
         config_name: for messages.
@@ -279,11 +272,13 @@ def evaluate_only(
     source = open_source(config.data, train=False, config_name=config_name)
     if source.val is None:
         raise ValueError("data.val is null: evaluation needs a validation set")
-    model, classes = _load_detector(config, local_file(weights), model_keys, source, given)
+    file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
+    model, classes = _load_detector(config, file, model_keys, source, given)
     if config.data.format == "voc" and set(source.val.classes) <= set(classes.names):
         # the validation set may have a subset of the detector's classes
         source = Source(None, read_voc(config.data.root, str(config.data.val), classes.names), source.read)
-    classes.check(Classes(source.records.classes, ()), str(weights), source.records.name)
+    where = file.source if isinstance(weights, Weights) else str(weights)
+    classes.check(Classes(source.records.classes, ()), where, source.records.name)
     device = run_device()
     connect(device)
     if is_leader():
@@ -297,9 +292,8 @@ def evaluate_only(
 
 
 def _load_detector(
-    config: Config, weights: Path, model_keys: Sequence[str], source: Source, given: FasterRCNN | None
+    config: Config, file: Weights, model_keys: Sequence[str], source: Source, given: FasterRCNN | None
 ) -> tuple[FasterRCNN, Classes]:
-    file = read_weights(weights)
     if not is_detectron2(file.tensors):
         model, _, classes = read_detector(file, model_keys, given)
         return model, classes

@@ -1,5 +1,6 @@
 """Lightning loggers, by name or passed by the user; errors in a logger are reported as warnings and do not end the run."""
 
+import importlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ def check_loggers(names: Sequence[str]) -> None:
     """
     for name in names:
         try:
-            __import__(_PACKAGES[name])
+            importlib.import_module(name)  # each package has its logger's name
         except ImportError as error:
             raise ValueError(
                 f"solver.loggers has {name}, which is not installed ({error}): pip install resdet[{name}]"
@@ -108,4 +109,3 @@ def _mlflow(output: Path) -> Any:
 
 
 _MAKERS: dict[str, Callable[[Path], Any]] = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
-_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}

@@ -1,5 +1,6 @@
 """The run folder: its files, backup of earlier files, log.txt and annotated images."""
 
+import json
 import logging
 import logging.handlers
 import shutil
@@ -39,6 +40,13 @@ def move_earlier_run(output: Path, names: Iterable[str]) -> None:
     for path in earlier:
         shutil.move(path, backup / path.name)
     _LOG.warning("%s contained earlier results; they were moved to %s", output, backup)
+
+
+def read_metrics(output: Path) -> dict[str, Any] | None:
+    """Return the content of a run's metrics.json; None if it has none."""
+    path = output / "metrics.json"
+    metrics: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return metrics
 
 
 class RunLog:

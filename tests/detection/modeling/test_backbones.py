@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from tiny import OneMap
 from torch import nn
 
 from backbone import FeatureSpec, resnet18
@@ -65,17 +66,11 @@ def test_architectures_by_name(architecture):
     trains_and_detects(model)
 
 
-class OneMap(nn.Module):
-    """A backbone with one feature map, described by out_channels and stride, as in torchvision."""
-
-    out_channels, stride = 8, 16
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 16, 16)
+class NamedMap(OneMap):
+    """A backbone with one feature map under a name, described by out_channels and stride, as in torchvision."""
 
     def forward(self, x):
-        return {"0": self.conv(x)}
+        return {"0": super().forward(x)}
 
 
 class Pyramid(nn.Module):
@@ -91,7 +86,7 @@ class Pyramid(nn.Module):
 
 
 def test_module_with_out_channels_and_stride():
-    model = FasterRCNN(OneMap(), 3, rpn={"after_nms_train": 50})
+    model = FasterRCNN(NamedMap(), 3, rpn={"after_nms_train": 50})
     assert model.roi_head.pooler.strides == (16,)
     trains_and_detects(model)
 
@@ -143,7 +138,7 @@ def test_incompatible_arguments_raise():
     with pytest.raises(ValueError, match="one of c4, dc5, fpn, got 'c5'"):
         FasterRCNN(net, 3, architecture="c5")
     with pytest.raises(ValueError, match="two maps or more whose strides double"):
-        FasterRCNN(OneMap(), 3, architecture="fpn")
+        FasterRCNN(NamedMap(), 3, architecture="fpn")
     wrong = Pyramid("list")
     wrong.specs = {"c2": FeatureSpec(5, 4), "c3": FeatureSpec(12, 8), "c4": FeatureSpec(16, 16)}
     with pytest.raises(ValueError, match=r"map c2 is \[2, 8, 16, 24\], wanted \[N, 5, H, W\]"):
