@@ -12,7 +12,7 @@ from detection.utils.distributed import is_leader
 Main = Callable[[Sequence[str] | None], int]
 _MODULE = "detection.commands.{}"
 _IMPORT = "--import"
-# errors that the user can fix; RESDET_TRACEBACK=1 shows their traceback, log.txt always has it
+# errors that the user can fix; RESDET_TRACEBACK=1 shows their traceback, a run's log.txt always has it
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 COMMANDS = {
     "train": "Train and evaluate a detector.",
@@ -81,7 +81,6 @@ def run_main(command: Main, argv: Sequence[str] | None = None) -> int:
     except _USER_ERRORS as error:
         if os.environ.get("RESDET_TRACEBACK"):
             raise
-        logging.getLogger("detection").debug("the error's traceback", exc_info=True)  # for log.txt
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -67,72 +67,70 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     Raises:
         ValueError, FileNotFoundError: invalid data, weights or checkpoint; ``output`` is then unchanged.
     """
-    run_log = RunLog()
-    check_loggers(config.solver.loggers)
-    images, val = open_datasets(config.data)
-    solver = config.solver
-    rank, world = distributed.rank(), distributed.world_size()
-    dataset = TrainDataset(images, config.data, config.seed)
-    L.seed_everything(config.seed, verbose=False)
-    checkpoint = last_checkpoint(output) if resume else None
-    resumed = _check_resume(checkpoint, config) if checkpoint is not None else NEW_RUN
-    if resumed.finished:
-        _LOG.info("%s; its files are in %s", resumed.finished, output)
-        run_log.close()
-        return read_metrics(output)
-    net = build_network(config.network, len(images.classes))
-    if checkpoint is None and config.network.init_from is not None:
-        report = load_weights(net, config.network.init_from, config.network.recipe)
-        require_same_network(report)
-        _LOG.info("weights %s: %s", config.network.init_from, report)
-    if rank == 0:
-        move_earlier_run(output, _FILES if checkpoint is None else ())
-        (output / "config.yaml").write_text(dump_config(config))
-        run_log.write_to(output / "log.txt")
-        write_provenance(output / "run.json", config.seed, resumed.step)
-    _LOG.info(
-        "%s: %d images of %d classes; %s, %s",
-        images.name,
-        len(images),
-        len(images.classes),
-        config.network.name,
-        describe_solver(solver),
-    )
-    loggers = make_loggers(solver.loggers, output)
-    metrics = MetricsLog(output, resumed.step, ("loss_classifier",), _METRICS, loggers) if rank == 0 else None
-    checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
-    evaluator = Evaluator(config, images, val, output)
-    # without a validation set, one final evaluation recomputes the statistics and saves the weights
-    interval = iterations(solver.eval_every, solver.max_iter) if val is not None else 0
-    evaluation = Evaluation(
-        evaluator,
-        "top1",
-        interval,
-        output,
-        metrics,
-        solver.early_stop,
-        checkpoints,
-        interruption,
-        lengthened=resumed.lengthened,
-    )
-    callbacks += [evaluation, interruption]
-    loader = train_loader(
-        dataset,
-        solver.batch_size,
-        micro_batches=solver.accumulate,
-        rank=rank,
-        world=world,
-        seed=config.seed,
-        start=resumed.step,
-    )
-    module = ClassificationModule(net, config, images.classes, output)
-    start_time = time.perf_counter()
-    trainer = fit(module, loader, callbacks, checkpoint, loggers)
-    if evaluation.done_at < trainer.global_step:
-        evaluation.evaluate(trainer, module)
-    _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - start_time, output)
-    run_log.close()
-    return evaluator.result
+    with RunLog() as run_log:
+        check_loggers(config.solver.loggers)
+        images, val = open_datasets(config.data)
+        solver = config.solver
+        rank, world = distributed.rank(), distributed.world_size()
+        dataset = TrainDataset(images, config.data, config.seed)
+        L.seed_everything(config.seed, verbose=False)
+        checkpoint = last_checkpoint(output) if resume else None
+        resumed = _check_resume(checkpoint, config) if checkpoint is not None else NEW_RUN
+        if resumed.finished:
+            _LOG.info("%s; its files are in %s", resumed.finished, output)
+            return read_metrics(output)
+        net = build_network(config.network, len(images.classes))
+        if checkpoint is None and config.network.init_from is not None:
+            report = load_weights(net, config.network.init_from, config.network.recipe)
+            require_same_network(report)
+            _LOG.info("weights %s: %s", config.network.init_from, report)
+        if rank == 0:
+            move_earlier_run(output, _FILES if checkpoint is None else ())
+            (output / "config.yaml").write_text(dump_config(config))
+            run_log.write_to(output / "log.txt")
+            write_provenance(output / "run.json", config.seed, resumed.step)
+        _LOG.info(
+            "%s: %d images of %d classes; %s, %s",
+            images.name,
+            len(images),
+            len(images.classes),
+            config.network.name,
+            describe_solver(solver),
+        )
+        loggers = make_loggers(solver.loggers, output)
+        metrics = MetricsLog(output, resumed.step, ("loss_classifier",), _METRICS, loggers) if rank == 0 else None
+        checkpoints, interruption, callbacks = step_callbacks(solver, metrics, output)
+        evaluator = Evaluator(config, images, val, output)
+        # without a validation set, one final evaluation recomputes the statistics and saves the weights
+        interval = iterations(solver.eval_every, solver.max_iter) if val is not None else 0
+        evaluation = Evaluation(
+            evaluator,
+            "top1",
+            interval,
+            output,
+            metrics,
+            solver.early_stop,
+            checkpoints,
+            interruption,
+            lengthened=resumed.lengthened,
+        )
+        callbacks += [evaluation, interruption]
+        loader = train_loader(
+            dataset,
+            solver.batch_size,
+            micro_batches=solver.accumulate,
+            rank=rank,
+            world=world,
+            seed=config.seed,
+            start=resumed.step,
+        )
+        module = ClassificationModule(net, config, images.classes, output)
+        start_time = time.perf_counter()
+        trainer = fit(module, loader, callbacks, checkpoint, loggers)
+        if evaluation.done_at < trainer.global_step:
+            evaluation.evaluate(trainer, module)
+        _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - start_time, output)
+        return evaluator.result
 
 
 def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: Views = "single") -> dict[str, float]:

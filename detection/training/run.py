@@ -80,42 +80,41 @@ def train_config(
         ValueError, FileNotFoundError, ConnectionError: invalid or missing data or weights; ``output`` is then unchanged.
     """
     components = components or Components()
-    run_log = RunLog()
-    _check_cuda_graphs(config.solver)
-    check_loggers(config.solver.loggers)
-    source = components.source or open_source(config.data, config_name=config_name)
-    assert source.train is not None
-    classes = Classes(source.train.classes, source.train.category_ids)
-    dataset = TrainSet(source.train, source.read, config.data, config.seed)
-    if not len(dataset.usable()):
-        raise ValueError(f"{source.train.name}: no image with objects to train on")
+    with RunLog() as run_log:
+        _check_cuda_graphs(config.solver)
+        check_loggers(config.solver.loggers)
+        source = components.source or open_source(config.data, config_name=config_name)
+        assert source.train is not None
+        classes = Classes(source.train.classes, source.train.category_ids)
+        dataset = TrainSet(source.train, source.read, config.data, config.seed)
+        if not len(dataset.usable()):
+            raise ValueError(f"{source.train.name}: no image with objects to train on")
 
-    config = resolve(config, dataset)
-    L.seed_everything(config.seed, verbose=False)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
-        torch.use_deterministic_algorithms(True)
-    checkpoint = last_checkpoint(output) if resume else None
-    resumed = check_resume(checkpoint, config, classes) if checkpoint is not None else NEW_RUN
-    if resumed.finished:
-        _LOG.info("%s; its files are in %s", resumed.finished, output)
-        run_log.close()
-        return read_metrics(output)
-    model = _build(config, classes, dataset, components.model, new=checkpoint is None)
+        config = resolve(config, dataset)
+        L.seed_everything(config.seed, verbose=False)
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+            torch.use_deterministic_algorithms(True)
+        checkpoint = last_checkpoint(output) if resume else None
+        resumed = check_resume(checkpoint, config, classes) if checkpoint is not None else NEW_RUN
+        if resumed.finished:
+            _LOG.info("%s; its files are in %s", resumed.finished, output)
+            return read_metrics(output)
+        model = _build(config, classes, dataset, components.model, new=checkpoint is None)
 
-    if is_leader():
-        move_earlier_run(output, RUN_FILES if checkpoint is None else ())
-        (output / "config.yaml").write_text(dump_config(config))
-        run_log.write_to(output / "log.txt")
-        write_provenance(output / "run.json", config.seed, resumed.step)
-        if checkpoint is None and components.source is None:
-            quick_check(config, [records for records in (source.train, source.val) if records], output / "dataset.json")
-    _LOG.info(describe(source.train, dataset.objects))
-    if checkpoint is None and config.pretrain.iterations:
-        _pretrain(model, config, len(classes.names))
-    metrics = _fit(model, dataset, source, config, classes, output, checkpoint, resumed, components)
-    run_log.close()
-    return metrics
+        if is_leader():
+            move_earlier_run(output, RUN_FILES if checkpoint is None else ())
+            (output / "config.yaml").write_text(dump_config(config))
+            run_log.write_to(output / "log.txt")
+            write_provenance(output / "run.json", config.seed, resumed.step)
+            if checkpoint is None and components.source is None:
+                quick_check(
+                    config, [records for records in (source.train, source.val) if records], output / "dataset.json"
+                )
+        _LOG.info(describe(source.train, dataset.objects))
+        if checkpoint is None and config.pretrain.iterations:
+            _pretrain(model, config, len(classes.names))
+        return _fit(model, dataset, source, config, classes, output, checkpoint, resumed, components)
 
 
 def _build(config: Config, classes: Classes, dataset: TrainSet, model: FasterRCNN | None, new: bool) -> FasterRCNN:
@@ -267,28 +266,27 @@ def evaluate_only(
     Raises:
         ValueError: no validation set, or its classes differ from the detector's (lists both).
     """
-    run_log = RunLog()
-    _check_cuda_graphs(config.solver)
-    source = open_source(config.data, train=False, config_name=config_name)
-    if source.val is None:
-        raise ValueError("data.val is null: evaluation needs a validation set")
-    file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
-    model, classes = _load_detector(config, file, model_keys, source, given)
-    if config.data.format == "voc" and set(source.val.classes) <= set(classes.names):
-        # the validation set may have a subset of the detector's classes
-        source = Source(None, read_voc(config.data.root, str(config.data.val), classes.names), source.read)
-    where = file.source if isinstance(weights, Weights) else str(weights)
-    classes.check(Classes(source.records.classes, ()), where, source.records.name)
-    device = run_device()
-    connect(device)
-    if is_leader():
-        move_earlier_run(output, EVALUATION_FILES)
-        run_log.write_to(output / "log.txt")
-    evaluator = Evaluator(config, source, output)
-    evaluator.evaluate(model.to(device).to(memory_format=torch.channels_last), device)  # type: ignore[call-overload]
-    disconnect()
-    run_log.close()
-    return None if evaluator.report is None else evaluator.report.to_json()
+    with RunLog() as run_log:
+        _check_cuda_graphs(config.solver)
+        source = open_source(config.data, train=False, config_name=config_name)
+        if source.val is None:
+            raise ValueError("data.val is null: evaluation needs a validation set")
+        file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
+        model, classes = _load_detector(config, file, model_keys, source, given)
+        if config.data.format == "voc" and set(source.val.classes) <= set(classes.names):
+            # the validation set may have a subset of the detector's classes
+            source = Source(None, read_voc(config.data.root, str(config.data.val), classes.names), source.read)
+        where = file.source if isinstance(weights, Weights) else str(weights)
+        classes.check(Classes(source.records.classes, ()), where, source.records.name)
+        device = run_device()
+        connect(device)
+        if is_leader():
+            move_earlier_run(output, EVALUATION_FILES)
+            run_log.write_to(output / "log.txt")
+        evaluator = Evaluator(config, source, output)
+        evaluator.evaluate(model.to(device).to(memory_format=torch.channels_last), device)  # type: ignore[call-overload]
+        disconnect()
+        return None if evaluator.report is None else evaluator.report.to_json()
 
 
 def _load_detector(

@@ -1,5 +1,6 @@
 """The run folder: its files, backup of earlier files, log.txt and annotated images."""
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -50,7 +51,10 @@ def read_metrics(output: Path) -> dict[str, Any] | None:
 
 
 class RunLog:
-    """Buffers log messages from the start, so that log.txt includes those logged before the run folder existed."""
+    """Buffers log messages from the start, so that log.txt includes those logged before the run folder existed.
+
+    A context manager: the file ends with the run, and has the traceback of an error that ends it.
+    """
 
     def __init__(self) -> None:
         self.memory = logging.handlers.MemoryHandler(100_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
@@ -71,13 +75,22 @@ class RunLog:
             logging.getLogger(name).addHandler(self.file)
 
     def close(self) -> None:
-        """Close the file. A failed run leaves it open until the process exits, for the error's traceback."""
+        """Close the file."""
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self.memory)
             if self.file is not None:
                 logging.getLogger(name).removeHandler(self.file)
         if self.file is not None:
-            self.file.close()
+            with contextlib.suppress(OSError):  # a full disk, of which the run's error tells
+                self.file.close()
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, Exception):
+            _LOG.debug("the error's traceback", exc_info=error)
+        self.close()
 
 
 def write_comparisons(

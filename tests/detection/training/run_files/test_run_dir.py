@@ -61,6 +61,19 @@ def test_a_log_without_a_file_can_be_closed(run_log):
     assert not any(isinstance(h, logging.FileHandler) for h in logging.getLogger("detection").handlers)
 
 
+def test_a_failed_run_ends_its_log_with_the_traceback(tmp_path):
+    handlers = list(logging.getLogger("detection").handlers)
+    with pytest.raises(ZeroDivisionError), RunLog() as log:
+        log.write_to(tmp_path / "log.txt")
+        _ = 1 // 0
+    assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text()
+    with pytest.raises(KeyError), RunLog():
+        raise KeyError  # before there is a file
+    assert logging.getLogger("detection").handlers == handlers
+    logging.getLogger("detection").warning("of another run")
+    assert "another run" not in (tmp_path / "log.txt").read_text()
+
+
 def rows(*scores, image=1):
     return [{"image_id": image, "category_id": 1, "bbox": [10, 20, 30, 40], "score": score} for score in scores]
 
