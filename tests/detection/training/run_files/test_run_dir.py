@@ -63,9 +63,14 @@ def test_a_log_without_a_file_can_be_closed(run_log):
 
 def test_a_failed_run_ends_its_log_with_the_traceback(tmp_path):
     handlers = list(logging.getLogger("detection").handlers)
-    with pytest.raises(ZeroDivisionError), RunLog() as log:
-        log.write_to(tmp_path / "log.txt")
-        _ = 1 // 0
+
+    def fail():
+        with RunLog() as log:
+            log.write_to(tmp_path / "log.txt")
+            return 1 // 0
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert "ZeroDivisionError" in (tmp_path / "log.txt").read_text()
     with pytest.raises(KeyError), RunLog():
         raise KeyError  # before there is a file
