@@ -97,8 +97,15 @@ class Interruption(StepCallback):
         raise Interrupted(number)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self._restore_handlers()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
         for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._handle:  # Lightning restores those of its own, before teardown
+                signal.signal(number, handler)
         self.previous_handlers = {}
 
 

@@ -1,6 +1,8 @@
 """The Python API for training and evaluation."""
 
+import gc
 import json
+import signal
 
 import lightning
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 from runs import SMALL, rows
 
 import resdet
-from detection import evaluate, load_config, train
+from detection import FasterRCNN, evaluate, load_config, train
 from detection.data import Annotations, DataError
 
 
@@ -100,3 +102,25 @@ def test_resdet_reexports_the_public_api():
         assert getattr(resdet, name) is getattr(detection, name)
     for name in set(backbone.__all__) - set(detection.__all__):
         assert getattr(resdet, name) is getattr(backbone, name)
+
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_a_run_leaves_no_signal_handler_and_no_model_behind(tmp_path, monkeypatch):
+    before = handlers()
+
+    def models():
+        gc.collect()
+        return {id(o) for o in gc.get_objects() if isinstance(o, FasterRCNN)}
+
+    alive = models()
+    keys = [*SMALL, "data.val=null", "solver.max_iter=1"]
+    train("quickstart.yaml", keys, output=tmp_path / "good")
+    assert handlers() == before
+    assert models() <= alive
+    monkeypatch.setattr(FasterRCNN, "losses", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train("quickstart.yaml", keys, output=tmp_path / "failed")
+    assert handlers() == before

@@ -59,14 +59,14 @@ def test_a_signal_in_the_last_step_lets_the_run_end(interruption, run, module):
     assert interruption.checkpoints.saved == []
 
 
-def test_a_second_ctrl_c_ends_interruptible_evaluation(interruption):
+def test_a_second_ctrl_c_ends_at_once(interruption):
     signal.raise_signal(signal.SIGINT)
     with pytest.raises(Interrupted):
         signal.raise_signal(signal.SIGINT)
     assert interruption.checkpoints.saved == []
 
 
-def test_an_evaluation_is_interrupted_interruptible_evaluation(interruption, run):
+def test_an_evaluation_is_interrupted_at_once(interruption, run):
     run.global_step = 8
     with pytest.raises(Interrupted), interruption.interruptible_evaluation(run):
         signal.raise_signal(signal.SIGTERM)
