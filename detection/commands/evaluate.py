@@ -5,9 +5,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from detection.data.coco import read_coco_file
 from detection.data.voc import read_voc_ground_truth
 from detection.evaluation.report import evaluate, table, write_report
-from detection.evaluation.results_io import read_detections, read_ground_truth
+from detection.evaluation.results_io import read_detections
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,19 +38,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="additional IoU thresholds for VOC's AP (0.5 is always included)",
     )
     parser.add_argument("--set", help="VOC: evaluate on this image set (ImageSets/Main/SET.txt) instead of all images")
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        default=100,
+        metavar="N",
+        help="of an image, the best N count for AP and AR (default: 100, COCO's); where images have more, metrics with all "
+        "of them are added",
+    )
     parser.add_argument("--output", type=Path, help="folder for metrics.json and per_class.csv")
     args = parser.parse_args(argv)
-    ground_truth = read_voc_ground_truth(args.truth, args.set) if args.truth.is_dir() else read_ground_truth(args.truth)
-    detections = read_detections(args.detections, ground_truth, by_name=args.truth.is_dir())
+    folder = args.truth.is_dir()
+    annotations = read_voc_ground_truth(args.truth, args.set) if folder else read_coco_file(args.truth)
+    ground_truth = annotations.to_coco()
+    detections = read_detections(args.detections, ground_truth)
     without_detections = len(ground_truth["images"]) - len({d["image_id"] for d in detections})
-    if args.truth.is_dir() and args.set is None and without_detections:
+    if folder and args.set is None and without_detections:
         _LOG.warning(
             "evaluated on all %d images of %s, %d of them without detections (--set NAME evaluates on one image set)",
             len(ground_truth["images"]),
             args.truth,
             without_detections,
         )
-    report = evaluate(ground_truth, detections, args.voc_iou)
+    report = evaluate(ground_truth, detections, args.voc_iou, args.max_detections)
     print(table(report), end="")
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)

@@ -190,6 +190,8 @@ class DataConfig:
         group_by_aspect: batches hold only wide or only tall images, which saves padding.
         workers: DataLoader workers; 0 loads in the training process.
         timeout: seconds without a batch from a DataLoader worker after which the run ends.
+        max_pixels: height times width of the largest image that is decoded; more may be a decompression bomb. Satellite
+            images may need more (Pillow's bound is the default).
         seed: of the synthetic dataset.
     """
 
@@ -206,6 +208,7 @@ class DataConfig:
     group_by_aspect: bool = True
     workers: NonNegativeInt = 4
     timeout: PositiveInt = 600
+    max_pixels: PositiveInt = 89_478_485
     seed: NonNegativeInt = 0
 
 

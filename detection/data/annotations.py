@@ -1,5 +1,6 @@
 """Annotations of a dataset in memory: image files, sizes and objects in flat arrays that DataLoader workers share."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.image import image_size
+from detection.data.issues import Issue
 
 
 class DataError(ValueError):
@@ -23,9 +25,21 @@ class Strings(Sequence[str]):
     """Immutable sequence of strings in one byte array: forked workers share its memory pages, unlike those of a list."""
 
     def __init__(self, items: Sequence[str]) -> None:
-        encoded = [item.encode() for item in items]
+        # surrogates: file names that are not UTF-8, and half characters in JSON
+        encoded = [item.encode("utf-8", "surrogatepass") for item in items]
         self._data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         self._ends = np.cumsum([0] + [len(e) for e in encoded], dtype=np.int64)
+
+    @classmethod
+    def from_arrays(cls, data: NDArray[np.uint8], ends: NDArray[np.int64]) -> "Strings":
+        """Return the sequence that :meth:`to_arrays` gave."""
+        strings = cls.__new__(cls)
+        strings._data, strings._ends = data, ends
+        return strings
+
+    def to_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the bytes of all strings, and where each begins and ends, int64 [n + 1]."""
+        return self._data, self._ends
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -36,7 +50,7 @@ class Strings(Sequence[str]):
         if not -len(self) <= i < len(self):
             raise IndexError(i)
         i %= len(self)
-        return self._data[self._ends[i] : self._ends[i + 1]].tobytes().decode()
+        return self._data[self._ends[i] : self._ends[i + 1]].tobytes().decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,11 @@ class Annotations:
         labels: int64 [M], 1..K.
         areas: float64 [M], COCO's object area in square pixels.
         crowd: bool [M], COCO's crowd regions.
-        difficult: bool [M], VOC's difficult objects.
+        difficult: bool [M], VOC's difficult objects: neither trained on nor evaluated.
+        object_names: M numbers or ids in the annotation file, for messages; None counts from 1 within each image.
+        sources: N annotation files, for messages; None where ``name`` says it.
+        folder: ``files`` are relative to it in COCO's format; None takes the last part of their names.
+        issues: that reading found; those of single boxes come from :func:`box_issues`.
     """
 
     name: str
@@ -70,6 +88,10 @@ class Annotations:
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
     difficult: NDArray[np.bool_]
+    object_names: Sequence[str] | None = None
+    sources: Sequence[str] | None = None
+    folder: str | None = None
+    issues: tuple[Issue, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -78,16 +100,83 @@ class Annotations:
         """Return the slice of image i's objects in the flat arrays."""
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
 
+    def image_of(self) -> NDArray[np.int64]:
+        """Return the image index of each object, int64 [M]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def source(self, i: int) -> str:
+        """Return the annotation file of image i, with the image's name where the file has many images."""
+        return f"{self.name}: {self.file_name(i)}" if self.sources is None else self.sources[i]
+
+    def object_name(self, j: int, i: int) -> str:
+        """Return the number or id of object j, of image i, in its annotation file."""
+        return str(j - int(self.offsets[i]) + 1) if self.object_names is None else self.object_names[j]
+
+    def file_name(self, i: int) -> str:
+        """Return the file name of image i as in COCO's format: relative to the image folder."""
+        file = self.files[i]
+        return file.rpartition("/")[2] if self.folder is None else file.removeprefix(f"{self.folder}/")
+
+    def select(self, keep: NDArray[np.bool_]) -> "Annotations":
+        """Return the images for which bool [N] is True, with their objects."""
+        if keep.all():
+            return self
+        rows = np.flatnonzero(keep).tolist()
+        objects = np.repeat(keep, np.diff(self.offsets))
+        names, sources = self.object_names, self.sources
+        return dataclasses.replace(
+            self,
+            image_ids=[self.image_ids[i] for i in rows],
+            files=Strings([self.files[i] for i in rows]),
+            sizes=self.sizes[keep],
+            offsets=np.cumsum([0, *np.diff(self.offsets)[keep].tolist()], dtype=np.int64),
+            **{key: getattr(self, key)[objects] for key in ("boxes", "labels", "areas", "crowd", "difficult")},
+            object_names=None if names is None else Strings([names[j] for j in np.flatnonzero(objects).tolist()]),
+            sources=None if sources is None else Strings([sources[i] for i in rows]),
+        )
+
+    def with_classes(self, classes: Sequence[str], *, renumber: bool = False) -> "Annotations":
+        """Return the annotations with labels for ``classes``, which are matched by name.
+
+        Args:
+            classes: K names.
+            renumber: category ids become 1..K, for formats that have none of their own; else a class keeps its id, and one
+                that these annotations do not list gets the next free one.
+
+        Raises:
+            DataError: objects of a class that is not in ``classes``; lists both.
+        """
+        if tuple(classes) == self.classes:
+            return self
+        id_of = dict(zip(self.classes, self.category_ids, strict=True))
+        counts = np.bincount(self.labels, minlength=len(self.classes) + 1)[1:]
+        if unknown := [name for name, count in zip(self.classes, counts, strict=True) if count and name not in classes]:
+            raise DataError(
+                f"{self.name} has objects of {', '.join(unknown)}, which are not among the classes {', '.join(classes)}"
+            )
+        free = max([0, *self.category_ids]) + 1
+        for name in classes:
+            if name not in id_of:
+                id_of[name], free = free, free + 1
+        label_of = {name: k for k, name in enumerate(classes, 1)}
+        table = np.array([0, *(label_of.get(name, 0) for name in self.classes)], dtype=np.int64)
+        return dataclasses.replace(
+            self,
+            classes=tuple(classes),
+            category_ids=tuple(range(1, len(classes) + 1)) if renumber else tuple(id_of[name] for name in classes),
+            labels=table[self.labels],
+        )
+
     def to_coco(self) -> dict[str, Any]:
         """Return the annotations in COCO format, with "difficult" added.
 
         Annotation ids start at 1: pycocotools treats an id of 0 as unmatched.
         """
         images = [
-            {"id": self.image_ids[i], "file_name": self.files[i].rpartition("/")[2], "height": int(h), "width": int(w)}
+            {"id": self.image_ids[i], "file_name": self.file_name(i), "height": int(h), "width": int(w)}
             for i, (h, w) in enumerate(self.sizes)
         ]
-        image_of = np.repeat(np.arange(len(self)), np.diff(self.offsets)).tolist()
+        image_of = self.image_of().tolist()
         annotations = []
         for j, (i, (x1, y1, x2, y2)) in enumerate(zip(image_of, self.boxes.tolist(), strict=True)):
             annotations.append(
@@ -99,7 +188,8 @@ class Annotations:
                     "area": float(self.areas[j]),
                     # COCO's metric has no difficult objects; as crowd they are ignored, as VOC does
                     "iscrowd": int(self.crowd[j] or self.difficult[j]),
-                    "difficult": int(self.difficult[j]),
+                    # nor has VOC's metric crowd regions
+                    "difficult": int(self.crowd[j] or self.difficult[j]),
                 }
             )
         categories = [{"id": c, "name": n} for c, n in zip(self.category_ids, self.classes, strict=True)]
@@ -192,23 +282,117 @@ def train_objects(records: Annotations, keep_difficult: bool) -> TrainObjects:
         records: the dataset.
         keep_difficult: keep VOC's difficult objects.
     """
-    image_of = np.repeat(np.arange(len(records)), np.diff(records.offsets))
-    height, width = records.sizes[image_of, 0], records.sizes[image_of, 1]
-    boxes = records.boxes.copy()
-    boxes[:, 0::2] = np.clip(boxes[:, 0::2], 0, width[:, None])
-    boxes[:, 1::2] = np.clip(boxes[:, 1::2], 0, height[:, None])
-    size = boxes[:, 2:] - boxes[:, :2]
-    degenerate = ~((size > 0).all(axis=1) & np.isfinite(records.boxes).all(axis=1))
-    rows = np.column_stack((image_of, records.labels, records.boxes))
-    duplicate = np.ones(len(rows), dtype=bool)
-    duplicate[np.unique(rows, axis=0, return_index=True)[1]] = False
-    reasons = {"crowd": records.crowd, "degenerate": degenerate, "duplicate": duplicate}
+    flags = flag_objects(records)
+    reasons = {"crowd": records.crowd, "degenerate": flags.degenerate | flags.outside, "duplicate": flags.duplicate}
     if not keep_difficult:
         reasons["difficult"] = records.difficult
-    keep = np.ones(len(rows), dtype=bool)
+    keep = np.ones(len(records.labels), dtype=bool)
     dropped = {}
     for reason, mask in reasons.items():
         dropped[reason] = int((mask & keep).sum())
         keep &= ~mask
-    clipped = int((keep & (boxes != records.boxes).any(axis=1)).sum())
-    return TrainObjects(keep, boxes.astype(np.float32), {k: v for k, v in dropped.items() if v}, clipped)
+    clipped = int((keep & flags.crossing).sum())
+    return TrainObjects(keep, flags.clipped, {k: v for k, v in dropped.items() if v}, clipped)
+
+
+@dataclass(frozen=True)
+class ObjectFlags:
+    """What is wrong with the box of each object: bool [M] each, at most one of the first three.
+
+    Attributes:
+        degenerate: no width or no height, or not finite.
+        outside: does not overlap its image.
+        duplicate: of an earlier object of the image, with the same class.
+        crossing: partly outside its image.
+        clipped: float32 [M, 4], the boxes clipped to their images.
+    """
+
+    degenerate: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+    duplicate: NDArray[np.bool_]
+    crossing: NDArray[np.bool_]
+    clipped: NDArray[np.float32]
+
+
+def flag_objects(records: Annotations) -> ObjectFlags:
+    """Return what is wrong with each box, given the sizes of the images."""
+    image_of = records.image_of()
+    height, width = records.sizes[image_of, 0], records.sizes[image_of, 1]
+    boxes = records.boxes.copy()
+    boxes[:, 0::2] = np.clip(boxes[:, 0::2], 0, width[:, None])
+    boxes[:, 1::2] = np.clip(boxes[:, 1::2], 0, height[:, None])
+    with np.errstate(over="ignore", invalid="ignore"):  # non-finite boxes
+        size = records.boxes[:, 2:] - records.boxes[:, :2]
+        degenerate = np.asarray(~((size > 0).all(axis=1) & np.isfinite(records.boxes).all(axis=1)))
+        outside = np.asarray(~(boxes[:, 2:] > boxes[:, :2]).all(axis=1) & ~degenerate)
+    # a crowd region is no duplicate of an object
+    rows = np.column_stack((image_of, records.labels, records.crowd, records.difficult, records.boxes))
+    duplicate = np.ones(len(rows), dtype=bool)
+    duplicate[np.unique(rows, axis=0, return_index=True)[1]] = False
+    duplicate &= ~(degenerate | outside)
+    crossing = (boxes != records.boxes).any(axis=1) & ~(degenerate | outside)
+    return ObjectFlags(degenerate, outside, duplicate, crossing, boxes.astype(np.float32))
+
+
+def box_issues(records: Annotations) -> list[Issue]:
+    """Return the issues of single boxes: what :func:`train_objects` drops or clips, by object."""
+    flags = flag_objects(records)
+    kinds = (
+        ("degenerate box", flags.degenerate),
+        ("box outside", flags.outside),
+        ("box across the edge", flags.crossing),
+        ("repeated box", flags.duplicate),
+    )
+    image_of, issues = records.image_of(), []
+    for kind, mask in kinds:
+        for j in np.flatnonzero(mask).tolist():
+            i = int(image_of[j])
+            found = f"{records.classes[records.labels[j] - 1]} {', '.join(f'{v:g}' for v in records.boxes[j])}"
+            if kind in ("box outside", "box across the edge"):
+                found += f", the image is {records.sizes[i, 0]}x{records.sizes[i, 1]}"
+            issues.append(Issue(kind, records.source(i), records.object_name(j, i), found))
+    return issues
+
+
+def convention_issues(records: Annotations, expected: str) -> list[Issue]:
+    """Return issues of a whole set whose boxes look like another convention: relative, or corners in place of sizes.
+
+    Args:
+        records: boxes in pixels, with the sizes of the images where known.
+        expected: what the format's boxes are, for the message.
+    """
+    with np.errstate(over="ignore"):
+        xywh = np.column_stack((records.boxes[:, :2], records.boxes[:, 2:] - records.boxes[:, :2]))
+    xywh = xywh[(xywh[:, 2:] > 0).all(axis=1)]
+    if len(xywh) and xywh.min() >= 0 and records.boxes.max() <= 1.001 and records.sizes.max(initial=0) > 2:
+        first = ", ".join(f"{v:g}" for v in xywh[0])
+        found = (
+            f"all {len(xywh)} lie within 0..1 (the first is {first}): expected {expected} in pixels, multiply them by the "
+            "image's size"
+        )
+        return [Issue("boxes look relative", records.name, None, found)]
+    image_of = records.image_of()
+    height, width = records.sizes[image_of, 0], records.sizes[image_of, 1]
+    known = (height > 0) & (width > 0)
+    x, y = records.boxes[known, 0], records.boxes[known, 1]
+    with np.errstate(over="ignore"):
+        w, h = records.boxes[known, 2] - x, records.boxes[known, 3] - y
+    beyond = (x + w > width[known] + 1) | (y + h > height[known] + 1)
+    as_corners = (w > x) & (h > y) & (w <= width[known] + 1) & (h <= height[known] + 1)
+    # read as corners all would lie inside, and as they are read a tenth leaves the image
+    if as_corners.all() and beyond.sum() >= max(2, 0.1 * len(beyond)):
+        found = f"read as {expected} {int(beyond.sum())} of {len(beyond)} leave the image, read as x1, y1, x2, y2 none would"
+        return [Issue("boxes look like x1, y1, x2, y2", records.name, None, found)]
+    return []
+
+
+def why_nothing_to_train_on(records: Annotations, objects: TrainObjects) -> str:
+    """Return why no object is left for training, such as "all 8 objects are crowd"; empty where one is left."""
+    if objects.keep.any():
+        return ""
+    if not len(objects.keep):
+        return f"none of its {len(records)} images has an object"
+    reasons = [f"{count} {reason}" for reason, count in objects.dropped.items()]
+    if len(reasons) == 1:
+        return f"all {len(objects.keep)} objects are {next(iter(objects.dropped))}"
+    return f"of its {len(objects.keep)} objects, {', '.join(reasons)} are dropped"

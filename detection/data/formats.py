@@ -1,14 +1,20 @@
 """The data formats by name: coco, voc, and those that others register."""
 
 import difflib
+import functools
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from detection.data.annotations import Annotations, DataError
+import numpy as np
+
+from detection.data.annotations import Annotations, DataError, convention_issues
 from detection.data.coco import read_coco
+from detection.data.files import is_file
 from detection.data.image import read_image
+from detection.data.issues import Issue, refusal, warn
 from detection.data.loader import ImageReader
 from detection.data.voc import read_voc
 
@@ -16,6 +22,7 @@ from detection.data.voc import read_voc
 Reader = Callable[[Path, str], Annotations]
 SYNTHETIC = "shapes"  # has no files
 _ENTRY_POINTS = "resdet.formats"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,15 +30,20 @@ class DataFormat:
     """How a format is read.
 
     Attributes:
-        read: a split's annotations.
+        read: a split's annotations; refuses what training cannot use, and logs what it leaves out.
+        check: the same without refusing or logging: all is in the annotations' issues.
         read_image: a file's image, uint8 RGB [H, W, 3].
     """
 
     read: Reader
+    check: Reader
     read_image: ImageReader = read_image
 
 
-BUILT_IN = {"coco": DataFormat(read_coco), "voc": DataFormat(read_voc)}
+BUILT_IN = {
+    "coco": DataFormat(read_coco, functools.partial(read_coco, strict=False)),
+    "voc": DataFormat(read_voc, functools.partial(read_voc, strict=False)),
+}
 _REGISTERED: dict[str, DataFormat] = {}
 
 
@@ -51,7 +63,36 @@ def register_format(name: str, reader: Reader, *, read_image: ImageReader = read
     """
     if name in BUILT_IN or name == SYNTHETIC:
         raise ValueError(f"the data format {name!r} is this project's: take another name")
-    _REGISTERED[name] = DataFormat(reader, read_image)
+    _REGISTERED[name] = _registered(reader, read_image)
+
+
+def _registered(reader: Reader, own_images: ImageReader) -> DataFormat:
+    """Return a format whose images without a file are left out, and named."""
+
+    def check(root: Path, split: str) -> Annotations:
+        annotations = reader(root, split)
+        issues = [*annotations.issues, *convention_issues(annotations, "x1, y1, x2, y2")]
+        present = np.ones(len(annotations), dtype=bool)
+        if own_images is read_image:  # another reader's images need not be files
+            present = np.array([is_file(Path(file)) for file in annotations.files], dtype=bool)
+            issues += [
+                Issue("missing image", annotations.name, None, annotations.files[i])
+                for i in np.flatnonzero(~present).tolist()
+            ]
+        if len(present) and not present.any():
+            raise DataError(
+                f"{annotations.name}: none of its {len(present)} images exists, the first is {annotations.files[0]}"
+            )
+        return replace(annotations, issues=tuple(issues)).select(present)
+
+    def read(root: Path, split: str) -> Annotations:
+        annotations = check(root, split)
+        if message := refusal(annotations.issues):
+            raise DataError(message)
+        warn(_LOG, annotations.issues)
+        return annotations
+
+    return DataFormat(read, check, own_images)
 
 
 def get_format(name: str) -> DataFormat:
@@ -63,7 +104,7 @@ def get_format(name: str) -> DataFormat:
     if name in BUILT_IN or name in _REGISTERED:
         return BUILT_IN.get(name) or _REGISTERED[name]
     for entry in entry_points(group=_ENTRY_POINTS, name=name):
-        return DataFormat(entry.load())
+        return _registered(entry.load(), read_image)
     known = [*BUILT_IN, SYNTHETIC, *_REGISTERED, *(entry.name for entry in entry_points(group=_ENTRY_POINTS))]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""

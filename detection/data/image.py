@@ -1,8 +1,9 @@
 """Decode image files of any mode to RGB, with their EXIF orientation applied."""
 
+import contextlib
 import functools
-import warnings
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,55 +11,83 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+# of images beside annotations and in folders; whether a file can be read depends on its content and on Pillow's build
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
+    *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".pgm", ".tga"),
+)
+MAX_PIXELS = 89_478_485  # Pillow's own bound against files that decompress to gigabytes
 _EXIF_ORIENTATION = 0x0112
 _SWAP_SIDES = (5, 6, 7, 8)  # orientations that swap height and width
+
+
+_PILLOWS_LIMIT = threading.Lock()
 
 
 class UnreadableImage(ValueError):
     """Raised for an image file that cannot be decoded; the message names it."""
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
+@contextlib.contextmanager
+def _opened(path: str | Path, max_pixels: int | None) -> Iterator[Image.Image]:
+    """Open an image file and read its header.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        UnreadableImage: not an image, or one with more than ``max_pixels``; also for errors of decoding in the block.
+    """
+    try:
+        with _PILLOWS_LIMIT:  # a global of Pillow; ours is compared below
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(path)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        with image:
+            width, height = image.size
+            if max_pixels is not None and width * height > max_pixels:
+                raise UnreadableImage(
+                    f"{path} has {width}x{height} pixels, more than the {max_pixels} allowed: if the file is what it "
+                    f"should be, allow more by data.max_pixels={width * height} (predict: --max-pixels)"
+                )
+            yield image
+    except (FileNotFoundError, UnreadableImage):
+        raise
+    except Exception as error:  # Pillow's decoders raise many types of error on corrupt files
+        raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode an image file to uint8 RGB [H, W, 3].
 
     Palette, grey, RGBA (over black), CMYK and 16-bit images are converted, and the EXIF orientation is applied. The
     format is read from the content, not from the file name.
 
+    Args:
+        path: of the file.
+        max_pixels: height times width of the largest image that is decoded; larger ones may be decompression bombs.
+
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableImage: not an image, truncated, or larger than Pillow's decompression bomb limit.
+        UnreadableImage: not an image, truncated, too large, or of floating-point or 32-bit numbers, whose range is unknown.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                decode = _jpeg_decoder()
-                plain_jpeg = image.format == "JPEG" and image.mode == "RGB" and not _is_rotated(image)
-                if decode is not None and plain_jpeg:
-                    pixels: NDArray[np.uint8] = decode(path).permute(1, 2, 0).contiguous().numpy()
-                    return pixels
-                return as_rgb(image)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Pillow's decoders raise many types of error on corrupt files
-        raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
+    with _opened(path, max_pixels) as image:
+        decode = _jpeg_decoder()
+        if decode is not None and image.format == "JPEG" and image.mode == "RGB" and not is_rotated(image):
+            pixels: NDArray[np.uint8] = decode(path).permute(1, 2, 0).contiguous().numpy()
+            return pixels
+        return as_rgb(image)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) after EXIF rotation, from the file header alone.
 
     Raises:
-        FileNotFoundError, UnreadableImage: as :func:`read_image`.
+        FileNotFoundError, UnreadableImage: as :func:`read_image`, whose limit does not count here.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            swapped = image.getexif().get(_EXIF_ORIENTATION) in _SWAP_SIDES
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
+    with _opened(path, None) as image:
+        width, height = image.size
+        swapped = image.getexif().get(_EXIF_ORIENTATION) in _SWAP_SIDES
     return (width, height) if swapped else (height, width)
 
 
@@ -97,7 +126,8 @@ def _jpeg_decoder() -> Any:
     return decode_jpeg
 
 
-def _is_rotated(image: Image.Image) -> bool:
+def is_rotated(image: Image.Image) -> bool:
+    """Return whether an image's EXIF orientation rotates or mirrors it."""
     return image.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)  # not 1, missing, or invalid such as 65537
 
 
@@ -107,15 +137,28 @@ def as_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _apply_exif(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _is_rotated(image) else image
+    return ImageOps.exif_transpose(image) if is_rotated(image) else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # 16-bit grey: Pillow's conversion would clip at 255
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        return _from_numbers(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _from_numbers(image: Image.Image) -> Image.Image:
+    """Convert 16-bit grey, where Pillow's own conversion would clip at 255.
+
+    Raises:
+        ValueError: floating-point or 32-bit numbers: which of them is white is not in the file.
+    """
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    bits = image.tag_v2.get(258, (16,))[0] if hasattr(image, "tag_v2") else 16  # of a TIFF's sample
+    if image.mode == "F" or bits > 16 or high > 65535 or low < 0:
+        kind = "floating-point" if image.mode == "F" else f"{max(bits, 32)}-bit"
+        raise ValueError(f"{kind} numbers from {low:g} to {high:g}, whose range is unknown; convert it to 8 or 16 bits")
+    return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")

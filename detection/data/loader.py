@@ -1,5 +1,6 @@
 """Datasets, batch sampler and DataLoaders of the detector."""
 
+import itertools
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -98,10 +99,13 @@ class TrainSet(Dataset[Any]):
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         objects = self.records.objects(i)
         keep = self.objects.keep[objects]
-        boxes = torch.from_numpy(self.objects.boxes[objects][keep])
-        labels = torch.from_numpy(self.records.labels[objects][keep])
+        # also where the annotated size is not the image's
+        boxes, labels = transforms.clip_boxes(
+            torch.from_numpy(self.objects.boxes[objects][keep]),
+            torch.from_numpy(self.records.labels[objects][keep]),
+            pixels.shape[:2],
+        )
         if self.augment is not None:
-            boxes, labels = transforms.clip_boxes(boxes, labels, pixels.shape[:2])
             image, boxes, labels = self.augment(image, boxes, labels, int(rng.integers(2**32)))
         image, boxes = transforms.resize(image, boxes, int(rng.choice(self.config.short_side)), self.config.max_side)
         if rng.random() < self.config.flip:
@@ -110,7 +114,7 @@ class TrainSet(Dataset[Any]):
         return image.contiguous(), {"boxes": boxes, "labels": labels}, i, pixels.shape[:2], True
 
     def _read(self, i: int) -> tuple[int, NDArray[np.uint8]]:
-        """Decode image i, or the next readable one where it is corrupt: one bad file must not stop a run.
+        """Decode image i, or the next readable training image where it is corrupt: one bad file must not stop a run.
 
         Returns:
             The index of the image that was read, and its pixels, uint8 RGB [H, W, 3].
@@ -118,13 +122,17 @@ class TrainSet(Dataset[Any]):
         Raises:
             DataError: no image can be read.
         """
-        for k in range(len(self.records)):
-            substitute = (i + k) % len(self.records)
+        for substitute in itertools.chain([i], self._following(i)):
             try:
                 return substitute, self.read(self.records.files[substitute])
             except (UnreadableImage, OSError) as error:
-                _LOG.warning("skipped for training, replaced by the next image: %s", error)
+                _LOG.warning("skipped for training, replaced by the next one: %s", error)
         raise DataError(f"{self.records.name}: none of its {len(self.records)} images can be read")
+
+    def _following(self, i: int) -> Iterator[int]:
+        """Yield the other training images, from the one after i on; computed where an image cannot be read alone."""
+        usable = self.usable()
+        yield from np.roll(usable, -int(np.searchsorted(usable, i, side="right"))).tolist()
 
     def usable(self) -> NDArray[np.int64]:
         """Return the indices of the training images, int64 [n]: all, or those with at least one object."""

@@ -1,5 +1,6 @@
 """Open the datasets that a configuration names, with one error message where the data are missing."""
 
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,10 @@ from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError, TrainObjects
 from detection.data.coco import annotation_file
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
+from detection.data.image import read_image
 from detection.data.loader import ImageReader
 from detection.data.synthetic import VAL_SEED, draw_image, shapes_records
-from detection.data.voc import read_voc, year_folders
+from detection.data.voc import has_splits
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,19 +62,39 @@ def open_source(config: DataConfig, *, train: bool = True, config_name: str = ""
         _require_files(config, root, train, config_name)
     training = data_format.read(root, config.train) if train else None
     validation = data_format.read(root, config.val) if config.val else None
-    if config.format == "voc":
-        training, validation = _union_classes(config, training, validation)
-    if training and validation and training.classes != validation.classes:
-        raise DataError(
-            f"training and validation have different classes:\n  {training.name}: {', '.join(training.classes)}\n"
-            f"  {validation.name}: {', '.join(validation.classes)}"
-        )
-    return Source(training, validation, data_format.read_image)
+    read = data_format.read_image
+    if read is read_image:
+        read = functools.partial(read_image, max_pixels=config.max_pixels)
+    return Source(*_same_classes(config, training, validation), read)
+
+
+def _same_classes(
+    config: DataConfig, train: Annotations | None, val: Annotations | None
+) -> tuple[Annotations | None, Annotations | None]:
+    """Return both datasets with the same classes, matched by name: the union of VOC's, whose files list only the classes
+    that occur; the training set's elsewhere.
+
+    Raises:
+        DataError: the training set has no classes, or the validation set has objects of a class that training has not.
+    """
+    if train is None or val is None or train.classes == val.classes:
+        classes = () if train is None else train.classes
+    else:
+        classes = tuple(sorted({*train.classes, *val.classes})) if config.format == "voc" else train.classes
+    if train is not None and not train.classes:
+        raise DataError(f"{train.name}: no classes, none of its {len(train)} images has an object")
+    if train is None or val is None:
+        return train, val
+    for records, other in ((train, val), (val, train)):
+        if missing := sorted(set(other.classes) - set(records.classes)):
+            _LOG.warning("%s has no object of %s", records.name, ", ".join(missing))
+    renumber = config.format == "voc"
+    return train.with_classes(classes, renumber=renumber), val.with_classes(classes, renumber=renumber)
 
 
 def _require_files(config: DataConfig, root: Path, train: bool, config_name: str) -> None:
     """Raise DataError, which says how to get the data, where the folder or a split of it is missing."""
-    if not root.is_dir() or (config.format == "voc" and not year_folders(root)):
+    if not root.is_dir() or (config.format == "voc" and not has_splits(root)):
         raise DataError(_missing_message(config, config_name))
     if config.format == "coco":
         for split in ([config.train] if train else []) + ([config.val] if config.val else []):
@@ -93,19 +115,6 @@ def describe(records: Annotations, objects: TrainObjects) -> str:
         + (f"; dropped for training: {dropped}" if dropped else "")
         + (f"; {objects.clipped} clipped" if objects.clipped else "")
     )
-
-
-def _union_classes(
-    config: DataConfig, train: Annotations | None, val: Annotations | None
-) -> tuple[Annotations | None, Annotations | None]:
-    """Return both datasets with the union of their classes: VOC files list only the classes that occur."""
-    if train is None or val is None or train.classes == val.classes:
-        return train, val
-    union = sorted({*train.classes, *val.classes})
-    for records, other in ((train, val), (val, train)):
-        if missing := sorted(set(other.classes) - set(records.classes)):
-            _LOG.warning("%s has no object of %s", records.name, ", ".join(missing))
-    return read_voc(config.root, config.train, union), read_voc(config.root, str(config.val), union)
 
 
 def _count(text: str | None, key: str) -> int:

@@ -1,132 +1,215 @@
-"""Read PASCAL VOC folders (Annotations, JPEGImages, ImageSets/Main), one year or several joined.
+"""Read PASCAL VOC folders (Annotations, JPEGImages, ImageSets/Main), one year or several joined, and folders of images
+with their XML files beside them.
 
 VOC's corners are 1-based and inclusive. This module alone converts them to 0-based boxes with exclusive x2 and y2, by
 subtracting 1 from xmin and ymin, as detectron2 does.
 """
 
+import dataclasses
 import hashlib
 import logging
-import os
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
-from detection.data.annotations import Annotations, DataError, Strings, first_few
+from detection.data.annotations import Annotations, DataError, Strings, convention_issues
 from detection.data.cache import Arrays, cached, decode_json, encode_json, file_stamp
+from detection.data.files import NearNames, is_file, read_lines, walk
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
+from detection.data.issues import Issue, refusal, warn
 
 _LOG = logging.getLogger(__name__)
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
 class VocObject:
-    """One object of an XML file: class name, box xyxy (0-based, exclusive x2 and y2), and the difficult flag."""
+    """One box of an XML file: class name, box xyxy (0-based, exclusive x2 and y2), difficult, and the object's number."""
 
     name: str
     box: tuple[float, float, float, float]
     difficult: bool
+    number: str = "1"
 
 
-def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None) -> Annotations:
+@dataclass(frozen=True)
+class XmlFile:
+    """The content of an XML file.
+
+    Attributes:
+        objects: that could be read.
+        file_name: of the image, empty where it is not stated.
+        size: (height, width) as stated, often 0x0 or wrong; None where it is not.
+        issues: of the file and its objects.
+        valid: False for a file that is not XML.
+    """
+
+    objects: list[VocObject]
+    file_name: str
+    size: tuple[int, int] | None
+    issues: list[Issue]
+    valid: bool = True
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A list of image names, and where their files are.
+
+    Attributes:
+        source: the file that lists the images, or the folder whose files they are.
+        names: of the images, each with its sub-folder; ``image_ids`` later.
+        images: folder of the images.
+        annotations: folder of the XML files.
+    """
+
+    source: Path
+    names: list[str]
+    images: Path
+    annotations: Path
+
+
+def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None, *, strict: bool = True) -> Annotations:
     """Read one or several image sets.
 
     Images without XML and names without an image are skipped, with a warning that counts them.
 
     Args:
-        root: a year's folder (with ImageSets), or the parent of such folders (VOC2007, VOC2012).
+        root: a year's folder (with ImageSets), or the parent of such folders (VOC2007, VOC2012), or a folder whose
+            sub-folders have images with their XML files beside them.
         split: "trainval", or "VOC2007/trainval+VOC2012/trainval"; a name without year joins the sets of all years that
-            have it.
+            have it. Without ImageSets, a sub-folder.
         classes: class names in order; None takes the names in the annotations, sorted.
+        strict: refuse broken files and log the issues; else all are in ``issues``, and what is broken is left out.
 
     Raises:
-        DataError: no such image set, no images, no classes, or a class not in ``classes``; lists what exists.
+        DataError: no such image set, no images, or a class not in ``classes``; where strict, broken XML files.
     """
     root = Path(root)
-    names, files, sizes, objects = [], [], [], []
-    for year, image_set in image_sets(root, split):
-        for name, file, size, image_objects in _read_image_set(year, image_set):
-            names.append(name)
-            files.append(file)
-            sizes.append(size)
-            objects.append(image_objects)
-    if not files:
-        raise DataError(f"{root}: no image of image set {split!r} exists together with its XML")
-    if len(set(names)) < len(names):
-        raise DataError(
-            f"{root}: duplicate image names in {split!r}, e.g. {next(n for n in names if names.count(n) > 1)}"
-        )
-    flat = [o for image_objects in objects for o in image_objects]
-    used_names = {o.name for o in flat}
-    class_names = tuple(sorted(used_names)) if classes is None else tuple(classes)
-    if not class_names:
-        raise DataError(f"{root}: no classes, the {len(files)} XML files of {split!r} have no objects")
-    if unknown := used_names - set(class_names):
-        raise DataError(
-            f"{root}: {split!r} has the classes {', '.join(sorted(unknown))}, which are not among {', '.join(class_names)}"
-        )
-    boxes = np.array([o.box for o in flat], dtype=np.float64).reshape(-1, 4)
-    with np.errstate(over="ignore", invalid="ignore"):  # non-finite corners, which training drops
-        sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
-        areas = sides[:, 0] * sides[:, 1]
-    return Annotations(
-        name=f"{root}:{split}",
-        classes=class_names,
-        category_ids=tuple(range(1, len(class_names) + 1)),
-        image_ids=names,
-        files=Strings(files),
-        sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
-        offsets=np.cumsum([0, *map(len, objects)], dtype=np.int64),
-        boxes=boxes,
-        labels=np.array([class_names.index(o.name) + 1 for o in flat], dtype=np.int64),
-        areas=areas,
-        crowd=np.zeros(len(flat), dtype=bool),
-        difficult=np.array([o.difficult for o in flat], dtype=bool),
-    )
+    sets = [_read_image_set(image_set) for image_set in image_sets(root, split)]
+    annotations = _join(f"{root}:{split}", sets, classes)
+    if not len(annotations) and not any(issue.refuses for issue in annotations.issues):
+        issues = " ".join(str(issue) for issue in annotations.issues[:3])
+        raise DataError(f"{root}: no image of image set {split!r} exists together with its XML. {issues}".rstrip(". "))
+    return _finish(annotations, strict)
 
 
-def read_xml(path: Path) -> list[VocObject]:
-    """Return the objects of one XML file; tags may have any order, ``pose`` and ``truncated`` are optional.
+def read_voc_ground_truth(root: Path, split: str | None = None) -> Annotations:
+    """Read the annotations of a VOC folder by themselves, for evaluation; image ids are the names of the XML files.
+
+    Images are not looked up, and their sizes may be 0.
+
+    Args:
+        root: with Annotations, or the parent of year folders that have it.
+        split: an image set; None reads all XML files.
 
     Raises:
-        DataError: not XML, XML with entities, or an object without name or corners; names the file.
+        DataError: no annotations, no such image set, duplicate image names, or broken XML files.
+    """
+    if split is not None:
+        sets = image_sets(root, split)
+    else:
+        folders = [root / "Annotations", *root.glob("*/Annotations"), *root.glob("VOCdevkit/*/Annotations")]
+        sets = [
+            ImageSet(folder, [f[:-4] for f in walk(folder) if f.lower().endswith(".xml")], folder, folder)
+            for folder in sorted(filter(Path.is_dir, folders))
+        ]
+    annotations = _join(str(root), [_read_image_set(image_set, images=False) for image_set in sets], None)
+    if not len(annotations) and not any(issue.refuses for issue in annotations.issues):
+        raise DataError(f"{root}: no VOC annotations found (Annotations/*.xml in it or in its year folders)")
+    return _finish(annotations, strict=True)
+
+
+def _finish(annotations: Annotations, strict: bool) -> Annotations:
+    annotations = dataclasses.replace(
+        annotations, issues=(*annotations.issues, *convention_issues(annotations, "xmin, ymin, xmax, ymax"))
+    )
+    if strict:
+        if message := refusal(annotations.issues):
+            raise DataError(message)
+        warn(_LOG, annotations.issues)
+    return annotations
+
+
+def read_xml(path: Path) -> XmlFile:
+    """Return the content of one XML file; tags may have any order, ``pose`` and ``truncated`` are optional.
+
+    A file that is not XML or has entities, and an object without name or corners, are issues.
     """
     try:
         tree = parse(path)
-    except (ParseError, DefusedXmlException, ValueError, LookupError) as error:
-        raise DataError(f"{path} is not valid XML, or not allowed: {error}") from error
-    return [parse_object(element, path) for element in tree.iter("object")]
+    except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        issue = Issue("broken annotations", str(path), None, f"not valid XML, or not allowed: {reason}")
+        return XmlFile([], "", None, [issue], valid=False)
+    objects, issues = [], []
+    unclear, several = Counter[str](), 0
+    for number, element in enumerate(tree.iter("object"), 1):
+        boxes = element.findall("bndbox")
+        several += len(boxes) > 1
+        difficult = (element.findtext("difficult") or "0").strip()
+        if difficult.lower() not in ("0", "1", "", "true", "false"):
+            unclear[difficult] += 1
+        try:
+            if not boxes:
+                raise DataError(_no_box(element))
+            found = [
+                VocObject(_text(element, "name"), _box(box), difficult.lower() in ("1", "true"), str(number))
+                for box in boxes
+            ]
+        except DataError as error:
+            issues.append(Issue("broken annotations", str(path), str(number), str(error)))
+            continue
+        finite = [o for o in found if np.isfinite(o.box).all()]
+        if len(finite) < len(found):
+            issues.append(Issue("non-finite box", str(path), str(number), str([*found[0].box])))
+        objects += finite
+    if several:
+        issues.append(Issue("several boxes in an object", str(path), None, f"{several} objects"))
+    issues += [Issue("difficult unclear", str(path), None, f"{v!r}: {n} objects") for v, n in unclear.items()]
+    return XmlFile(objects, (tree.findtext("filename") or "").strip(), _size(tree.getroot()), issues)
 
 
-def parse_object(element: Element, path: Path) -> VocObject:
-    """Return the object of an <object> element.
+def _no_box(element: Element) -> str:
+    if element.find("robndbox") is not None:
+        return "a rotated box (<robndbox>), which is not supported: convert it to <bndbox>"
+    return "no <bndbox>"
 
-    Raises:
-        DataError: no name, or a corner that is missing or not a number; names the file.
-    """
 
-    def text(tag: str) -> str:
-        value = element.findtext(tag)
-        if value is None or not value.strip():
-            raise DataError(f"{path}: an object has no <{tag.replace('/', '><')}>")
-        return value.strip()
+def _text(element: Element, tag: str) -> str:
+    value = element.findtext(tag)
+    if value is None or not value.strip():
+        raise DataError(f"no <{tag}>")
+    return value.strip()
 
-    try:
-        x1, y1, x2, y2 = (float(text(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError as error:
-        raise (
-            error if isinstance(error, DataError) else DataError(f"{path}: a corner is not a number: {error}")
-        ) from error
-    difficult = (element.findtext("difficult") or "0").strip()
+
+def _box(element: Element) -> tuple[float, float, float, float]:
+    values = []
+    for tag in _CORNERS:
+        text = element.findtext(tag)
+        if text is None or not text.strip():
+            raise DataError(f"no <bndbox><{tag}>")
+        try:
+            values.append(float(text))
+        except ValueError:
+            raise DataError(f"<{tag}> {text.strip()!r} is not a number") from None
+    x1, y1, x2, y2 = values
     # a degenerate box stays degenerate: the conversion must not make it one pixel wide
-    box = (x1 - 1 if x2 > x1 else x1, y1 - 1 if y2 > y1 else y1, x2, y2)
-    return VocObject(text("name"), box, difficult not in ("", "0"))
+    return (x1 - 1 if x2 > x1 else x1, y1 - 1 if y2 > y1 else y1, x2, y2)
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    try:
+        height, width = (int(float(root.findtext(f"size/{tag}") or "nan")) for tag in ("height", "width"))
+    except (ValueError, OverflowError):
+        return None
+    return (height, width) if 0 <= height < 2**31 and 0 <= width < 2**31 else None
 
 
 def year_folders(root: Path) -> list[Path]:
@@ -137,174 +220,234 @@ def year_folders(root: Path) -> list[Path]:
     return [folder for folder in candidates if (folder / "ImageSets" / "Main").is_dir()]
 
 
-def image_sets(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """Return (year folder, image list file) of every image set in ``split``.
+def has_splits(root: Path) -> bool:
+    """Return whether a folder has VOC's year folders, or sub-folders with XML files beside images."""
+    return bool(year_folders(root)) or any(root.glob("*/*.xml")) or any(root.glob("*.xml"))
+
+
+def image_sets(root: Path, split: str) -> list[ImageSet]:
+    """Return every image set in ``split``.
 
     Raises:
         DataError: no such image set; lists those that exist.
     """
     result = []
+    years = year_folders(root)
     for part in split.split("+"):
         year, _, name = part.strip().rpartition("/")
-        folders = [f for f in year_folders(root) if not year or f.name in (year, f"VOC{year}")]
-        sets = [(f, f / "ImageSets" / "Main" / f"{name}.txt") for f in folders]
-        sets = [(f, s) for f, s in sets if s.is_file()]
+        folders = [f for f in years if not year or f.name in (year, f"VOC{year}")]
+        lists = [(f, f / "ImageSets" / "Main" / f"{name}.txt") for f in folders]
+        sets = [_listed_set(f, s) for f, s in lists if is_file(s)]
+        if not sets and not years and (flat := _flat_set(root, part.strip())):
+            sets = [flat]
         if not sets:
             existing = [
                 f"{f.name}/{s.stem}"
-                for f in year_folders(root)
+                for f in years
                 for s in sorted((f / "ImageSets" / "Main").glob("*.txt"))
+                if not s.name.startswith("._")
             ]
+            existing += [] if years else sorted({f.parent.name for f in root.glob("*/*.xml")})
             raise DataError(
-                f"{root}: no VOC image set {part.strip()!r} (ImageSets/Main/{name}.txt); "
-                f"image sets found: {', '.join(existing[:8]) or 'none'}"
+                f"{root}: no VOC image set {part.strip()!r} (ImageSets/Main/{name}.txt, or a folder with images and their "
+                f"XML files); image sets found: {', '.join(existing[:8]) or 'none'}"
             )
         result += sets
     return result
 
 
-def image_files(year: Path) -> dict[str, str]:
-    """Return the image file names of a year folder by their stems."""
-    return {Path(f).stem: f for f in sorted(os.listdir(year / "JPEGImages")) if f.lower().endswith(SUFFIXES)}
+def _listed_set(year: Path, source: Path) -> ImageSet:
+    images, annotations = year / "JPEGImages", year / "Annotations"
+    names = [line.strip() for line in read_lines(source) if line.strip()]
+    return ImageSet(source, names, images, annotations)
 
 
-def _read_image_set(year: Path, image_set: Path) -> list[tuple[str, str, tuple[int, int], list[VocObject]]]:
-    """Return name, file, (height, width) and objects of an image set's images."""
-    images = image_files(year)
-    names = image_names(image_set, set(images))
-    no_image = [n for n in names if n not in images]
-    no_xml = [n for n in names if n in images and not (year / "Annotations" / f"{n}.xml").is_file()]
-    for kind, missing in (("image", no_image), ("XML", no_xml)):
-        if missing:
-            _LOG.warning(
-                "%s: %d of %d names have no %s, skipped: %s",
-                image_set,
-                len(missing),
-                len(names),
-                kind,
-                first_few(missing),
-            )
-    skip = {*no_image, *no_xml}
-    names = [n for n in names if n not in skip]
-    files = [year / "JPEGImages" / images[n] for n in names]
-    xmls = [year / "Annotations" / f"{n}.xml" for n in names]
+def _flat_set(root: Path, name: str) -> ImageSet | None:
+    """Return the images of a folder that have, or lack, XML files beside them."""
+    folder = root if name in ("", ".") else root / name
+    if not folder.is_dir() or ".." in Path(name).parts or Path(name).is_absolute():
+        return None
+    files = list(walk(folder))
+    if not any(f.lower().endswith(".xml") for f in files):
+        return None
+    return ImageSet(folder, sorted({_stem(f) for f in files if _stem(f) != f}), folder, folder)
+
+
+def _stem(file: str) -> str:
+    """Return a name without the extension of an image or an XML file; a dot within the name is no extension."""
+    base, dot, extension = file.rpartition(".")
+    return base if base and f"{dot}{extension}".lower() in (*SUFFIXES, ".xml") else file
+
+
+def image_files(folder: Path) -> dict[str, list[str]]:
+    """Return the image files in a folder and its sub-folders by their names without extension."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for file in walk(folder):
+        if file.lower().endswith(SUFFIXES):
+            files[_stem(file)].append(file)
+    return dict(files)
+
+
+def image_names(lines: Sequence[str], known: set[str]) -> list[str]:
+    """Return the image names that the lines of an image set mean.
+
+    A name is the whole line where it is in ``known`` (names may contain spaces), or the line without an image's extension,
+    else its first word (the image sets of single classes have a second column).
+    """
+    names = []
+    for text in lines:
+        first = text.split()[0]
+        candidates = (text, _stem(text), first, _stem(first))
+        names.append(next((name for name in candidates if name in known), _stem(first)))
+    return names
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What an image set has, by image: name, file, XML file, size, and objects; and the issues."""
+
+    names: list[str]
+    files: list[str]
+    xmls: list[str]
+    arrays: Arrays
+    issues: list[Issue]
+
+
+def _read_image_set(image_set: ImageSet, images: bool = True) -> _Rows:
+    """Read an image set; without ``images`` sizes are those of the XML files."""
+    files = image_files(image_set.images) if images else {}
+    xml_files = {_stem(f): f for f in walk(image_set.annotations) if f.lower().endswith(".xml")}
+    listed = image_names(image_set.names, {*files, *xml_files})
+    source, names, issues = str(image_set.source), [], []
+    near = NearNames(files if images else xml_files)
+    for name, count in Counter(listed).items():
+        if count > 1:
+            issues.append(Issue("repeated name", source, None, name))
+        if images and name not in files:
+            issues.append(Issue("missing image", source, None, near.hint(name)))
+        if name not in xml_files:
+            xml = image_set.annotations / f"{name}.xml"
+            issues.append(Issue("missing annotations", source, None, str(xml)))
+        elif name in files or not images:
+            names.append(name)
+    xmls = [image_set.annotations / xml_files[n] for n in names]
+    candidates = [[image_set.images / f for f in files[n]] if images else [] for n in names]
     with ThreadPoolExecutor(8) as pool:
-        stamps = list(pool.map(file_stamp, (*files, *xmls)))
-        cache_key = hashlib.sha256(repr((names, stamps)).encode()).hexdigest()
-        # sizes come from the images: the XML's <size> is often 0x0 or wrong
+        stamps = list(pool.map(_stamps, zip(xmls, candidates, strict=True)))
         arrays = cached(
-            f"{year.resolve()}:{image_set.name}",
-            cache_key,
-            lambda: _to_arrays(list(pool.map(_size_or_error, files)), list(pool.map(read_xml, xmls))),
-            skip_if=lambda arrays: any(decode_json(arrays["text"])["faults"]),
+            f"{image_set.images.resolve()}:{source}:{images}",
+            hashlib.sha256(repr((names, stamps)).encode("utf-8", "surrogatepass")).hexdigest(),
+            lambda: _to_arrays(list(pool.map(_read_image, xmls, candidates))),
+            skip_if=lambda arrays: decode_json(arrays["text"])["temporary"],
         )
     metadata = decode_json(arrays["text"])
-    for error in filter(None, metadata["faults"]):
-        _LOG.warning("%s; skipped", error)
-    objects = [
-        VocObject(metadata["classes"][k], tuple(box), difficult)
-        for k, box, difficult in zip(
-            arrays["labels"].tolist(), arrays["boxes"].tolist(), arrays["difficult"].tolist(), strict=True
+    issues += [Issue(*row) for row in metadata["issues"]]
+    # without images, what names them
+    chosen = [str(c[k]) if c else n for c, k, n in zip(candidates, metadata["chosen"], names, strict=True)]
+    return _Rows(names, chosen, [str(x) for x in xmls], arrays, issues)
+
+
+def _stamps(paths: tuple[Path, list[Path]]) -> list[tuple[int, int] | None]:
+    xml, images = paths
+    return [file_stamp(path) if is_file(path) else None for path in (xml, *images)]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image's XML file, which of its candidate files it is, its size, and whether both could be read."""
+
+    xml: XmlFile
+    chosen: int
+    size: tuple[int, int]
+    issues: list[Issue]
+    readable: bool
+
+
+def _read_image(path: Path, candidates: list[Path]) -> _Image:
+    """Read an XML file and the size of its image, which is ``<filename>``'s where several files have the name."""
+    xml = read_xml(path)
+    if not candidates:
+        return _Image(xml, 0, xml.size or (0, 0), xml.issues, xml.valid)
+    issues, stated = list(xml.issues), xml.file_name.replace("\\", "/").rpartition("/")[2]
+    by_name = [i for i, candidate in enumerate(candidates) if candidate.name == stated]
+    if len(candidates) > 1 and not by_name:
+        found = f"{', '.join(c.name for c in candidates)}; <filename> is {xml.file_name!r} and names none of them"
+        issues.append(Issue("several images of one name", str(path), None, found))
+    elif xml.file_name and not by_name:
+        issues.append(
+            Issue("another file name stated", str(path), None, f"{xml.file_name}, the image is {candidates[0].name}")
         )
-    ]
-    ends = np.cumsum(arrays["counts"]).tolist()
-    rows = zip(names, files, arrays["sizes"].tolist(), metadata["faults"], arrays["counts"].tolist(), ends, strict=True)
-    return [
-        (name, str(file), (height, width), objects[end - count : end])
-        for name, file, (height, width), error, count, end in rows
-        if not error
-    ]
-
-
-def _size_or_error(file: Path) -> tuple[int, int] | str:
+    chosen = by_name[0] if by_name else 0
     try:
-        return image_size(file)
-    except UnreadableImage as error:
-        return str(error)
+        size = image_size(candidates[chosen])  # the XML's <size> is often 0x0 or wrong
+    except (UnreadableImage, OSError) as error:
+        issues.append(Issue("unreadable image", str(candidates[chosen]), None, str(error)))
+        return _Image(xml, chosen, (0, 0), issues, readable=False)
+    if xml.size is not None and xml.size != size:
+        found = f"{xml.size[0]}x{xml.size[1]}, the image is {size[0]}x{size[1]}"
+        issues.append(Issue("another size stated", str(path), None, found))
+    return _Image(xml, chosen, size, issues, xml.valid)
 
 
-def _to_arrays(sizes: list[tuple[int, int] | str], objects: list[list[VocObject]]) -> Arrays:
+def _to_arrays(images: list[_Image]) -> Arrays:
+    objects = [[] if not image.readable else image.xml.objects for image in images]
     flat = [o for image_objects in objects for o in image_objects]
     classes = sorted({o.name for o in flat})
     label = {name: k for k, name in enumerate(classes)}
+    issues = [issue for image in images for issue in image.issues]
+    metadata = {
+        "classes": classes,
+        "chosen": [image.chosen for image in images],
+        "issues": [astuple(issue) for issue in issues],
+        "temporary": any(issue.kind == "unreadable image" for issue in issues),
+    }
     return {
-        "text": encode_json({"classes": classes, "faults": [s if isinstance(s, str) else "" for s in sizes]}),
-        "sizes": np.array([(0, 0) if isinstance(s, str) else s for s in sizes], dtype=np.int64).reshape(-1, 2),
+        "text": encode_json(metadata),
+        "readable": np.array([image.readable for image in images], dtype=bool),
+        "sizes": np.array([image.size for image in images], dtype=np.int64).reshape(-1, 2),
         "counts": np.array([len(image_objects) for image_objects in objects], dtype=np.int64),
         "boxes": np.array([o.box for o in flat], dtype=np.float64).reshape(-1, 4),
         "labels": np.array([label[o.name] for o in flat], dtype=np.int64),
         "difficult": np.array([o.difficult for o in flat], dtype=bool),
+        "numbers": np.array([int(o.number) for o in flat], dtype=np.int64),
     }
 
 
-def image_names(image_set: Path, known: set[str]) -> list[str]:
-    """Return the image names listed in an image set file.
+def _join(name: str, sets: list[_Rows], classes: Sequence[str] | None) -> Annotations:
+    """Return the image sets as one; images whose file cannot be read are left out."""
+    issues = [issue for rows in sets for issue in rows.issues]
+    names = [n for rows in sets for n in rows.names]
+    issues += [Issue("repeated name", name, None, n) for n, count in Counter(names).items() if count > 1]
+    set_classes = [decode_json(rows.arrays["text"])["classes"] for rows in sets]
+    used = sorted({c for of_set in set_classes for c in of_set})
+    number = {c: k for k, c in enumerate(used, 1)}
+    labels = [
+        np.array([number[c] for c in of_set], dtype=np.int64)[rows.arrays["labels"]]
+        for of_set, rows in zip(set_classes, sets, strict=True)
+    ]
 
-    A name is the whole line where it is in ``known`` (names may contain spaces or an extension), else its first word (the
-    image sets of single classes have a second column).
-    """
-    names = []
-    for line in image_set.read_text().splitlines():
-        if text := line.strip():
-            candidates = (text, Path(text).stem)
-            names.append(next((name for name in candidates if name in known), text.split()[0]))
-    return names
+    def joined(key: str, shape: tuple[int, ...] = (0,)) -> np.ndarray:
+        return np.concatenate([np.zeros(shape), *(rows.arrays[key] for rows in sets)])
 
-
-def read_voc_ground_truth(folder: Path, split: str | None = None) -> dict[str, Any]:
-    """Return the annotations of a VOC folder in COCO format with "difficult"; image ids are the stems of the XML files.
-
-    Images are not needed.
-
-    Args:
-        folder: with Annotations, or the parent of year folders that have it.
-        split: an image set; None reads all XML files.
-
-    Raises:
-        DataError: no annotations, no such image set, or duplicate image names.
-    """
-    if split is None:
-        files = sorted(
-            [
-                *folder.glob("Annotations/*.xml"),
-                *folder.glob("*/Annotations/*.xml"),
-                *folder.glob("VOCdevkit/*/Annotations/*.xml"),
-            ]
-        )
-    else:
-        files = []
-        for year, image_set in image_sets(folder, split):
-            xmls = {path.stem: path for path in (year / "Annotations").glob("*.xml")}
-            names = image_names(image_set, set(xmls))
-            files += [xmls[name] for name in names if name in xmls]
-            if missing := [name for name in names if name not in xmls]:
-                _LOG.warning(
-                    "%s: %d of %d names have no XML, skipped: %s", image_set, len(missing), len(names), missing[0]
-                )
-    if not files:
-        raise DataError(f"{folder}: no VOC annotations found (Annotations/*.xml in it or in its year folders)")
-    objects = {path.stem: read_xml(path) for path in files}
-    if len(objects) < len(files):
-        raise DataError(f"{folder}: duplicate image names over its years; give one image set, or one year's folder")
-    classes = sorted({o.name for image_objects in objects.values() for o in image_objects})
-    category_of = {name: i for i, name in enumerate(classes, 1)}
-    annotations: list[dict[str, Any]] = []
-    for image, image_objects in objects.items():
-        for o in image_objects:
-            x1, y1, x2, y2 = o.box
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image,
-                    "category_id": category_of[o.name],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": max(x2 - x1, 0) * max(y2 - y1, 0),
-                    "iscrowd": int(o.difficult),
-                    "difficult": int(o.difficult),
-                }
-            )
-    return {
-        "images": [{"id": name, "file_name": name} for name in objects],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for name, i in category_of.items()],
-    }
+    boxes = joined("boxes", (0, 4))
+    with np.errstate(over="ignore", invalid="ignore"):
+        sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
+        areas = sides[:, 0] * sides[:, 1]
+    annotations = Annotations(
+        name=name,
+        classes=tuple(used),
+        category_ids=tuple(range(1, len(used) + 1)),
+        image_ids=names,
+        files=Strings([f for rows in sets for f in rows.files]),
+        sizes=joined("sizes", (0, 2)).astype(np.int64),
+        offsets=np.cumsum([0, *joined("counts").astype(np.int64).tolist()], dtype=np.int64),
+        boxes=boxes,
+        labels=np.concatenate([np.zeros(0, dtype=np.int64), *labels]),
+        areas=areas,
+        crowd=np.zeros(len(boxes), dtype=bool),
+        difficult=joined("difficult").astype(bool),
+        object_names=Strings([str(int(n)) for n in joined("numbers")]),
+        sources=Strings([x for rows in sets for x in rows.xmls]),
+        issues=tuple(issues),
+    ).select(joined("readable").astype(bool))
+    return annotations if classes is None else annotations.with_classes(classes, renumber=True)

@@ -1,6 +1,7 @@
 """Dataset check (`resdet check-dataset`): all issues of a VOC or COCO folder and what training does about them, statistics,
 and anchor coverage."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.config import Config
-from detection.data.annotations import Annotations
+from detection.data.annotations import Annotations, box_issues, train_objects, why_nothing_to_train_on
 from detection.data.cache import cached, decode_json, encode_json, file_stamp
 from detection.data.formats import SYNTHETIC
+from detection.data.issues import KINDS, Issue
 from detection.dataset_check.anchor_coverage import anchor_coverage, resized_boxes
 from detection.dataset_check.decoding import decode_images
 from detection.dataset_check.issues import (
-    KINDS,
-    AnnotatedImage,
     ImageInfo,
-    Issue,
-    box_issues,
+    class_counts,
     class_issues,
+    decode_image,
     duplicate_images,
     image_issues,
 )
-from detection.dataset_check.reading import SplitContents, read_split, source_stamps
+from detection.dataset_check.reading import read_split, source_stamps
 from detection.utils.atomic_io import replacing
 from detection.utils.progress import progress_bar
 
@@ -53,33 +54,46 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
     """
     split_names = {"train": config.data.train} | ({"val": config.data.val} if config.data.val else {})
     splits = {name: read_split(config.data, str(split)) for name, split in split_names.items()}
-    files = sorted({str(image.file) for split in splits.values() for image in split.images})
-    infos = {} if quick else _decode(files, str(Path(config.data.root).expanduser().resolve()), workers)
-    issues: list[Issue] = []
-    for split in splits.values():
-        issues += split.issues
-        for image in split.images:
-            info = infos.get(str(image.file))
-            if info is not None:
-                issues += image_issues(image, info)
-            # COCO boxes are clipped to the annotated size, VOC boxes to the image's: the size in an XML is often wrong
-            if config.data.format == "coco":
-                size = image.annotated_size or _size(image, info)
-            else:
-                size = _size(image, info) if info is not None else None
-            issues += box_issues(image, size)
-    used = {str(image.file) for split in splits.values() for image in split.images}
-    issues = [issue for issue in issues if issue.kind != "unused file" or issue.file not in used]
-    issues += class_issues({n: dict(s.classes) for n, s in splits.items()}, {n: s.source for n, s in splits.items()})
+    files = sorted({file for records in splits.values() for file in records.files})
+    infos: dict[str, ImageInfo] = {}
     if not quick:
-        digests = {n: [(str(i.file), infos[str(i.file)].digest) for i in s.images] for n, s in splits.items()}
+        root = str(Path(config.data.root).expanduser().resolve())
+        infos = _decode(files, root, workers, config.data.max_pixels)
+    issues: list[Issue] = []
+    for name, records in splits.items():
+        issues += records.issues
+        known = {issue.file for issue in records.issues if issue.kind == "another size stated"}
+        for i, file in enumerate(records.files):
+            if file in infos:
+                found = image_issues(records, i, infos[file])
+                issues += [x for x in found if x.kind != "another size stated" or x.file not in known]
+        splits[name] = records = _with_decoded_sizes(records, infos)
+        issues += box_issues(records)
+        if name == "train":
+            objects = train_objects(records, config.data.keep_difficult)
+            if reason := why_nothing_to_train_on(records, objects):
+                issues.append(Issue("nothing to train on", records.name, None, reason))
+    used = set(files)
+    issues = [issue for issue in issues if issue.kind != "unused file" or issue.file not in used]
+    issues += class_issues(splits)
+    if not quick:
+        digests = {n: [(file, infos[file].digest) for file in records.files] for n, records in splits.items()}
         issues += duplicate_images(digests)
     return {
-        "sets": {name: _statistics(split, infos) for name, split in splits.items()},
-        "anchors": _anchor_coverage(config, [i for split in splits.values() for i in split.images], infos, quick),
+        "sets": {name: _statistics(records, infos) for name, records in splits.items()},
+        "anchors": _anchor_coverage(config, list(splits.values()), quick),
         "faults": [issue.to_json() for issue in issues],
         "quick": quick,
     }
+
+
+def _with_decoded_sizes(records: Annotations, infos: dict[str, ImageInfo]) -> Annotations:
+    """Return the annotations with the sizes of the images that were decoded: training clips the boxes to these."""
+    sizes = [
+        (info.height, info.width) if (info := infos.get(file)) is not None and not info.error else tuple(size)
+        for file, size in zip(records.files, records.sizes.tolist(), strict=True)
+    ]
+    return replace(records, sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2))
 
 
 def quick_check(config: Config, datasets: Sequence[Annotations], path: Path) -> None:
@@ -181,54 +195,55 @@ def _numbers(values: Iterable[float]) -> str:
     return ",".join(f"{v:g}" for v in values)
 
 
-def _size(image: AnnotatedImage, info: ImageInfo | None) -> tuple[int, int] | None:
-    """Return an image's (height, width), decoded or else annotated, None where unknown."""
-    if info is not None and not info.error:
-        return info.height, info.width
-    return image.annotated_size if image.annotated_size and min(image.annotated_size) > 0 else None
-
-
-def _decode(files: list[str], root: str, workers: int) -> dict[str, ImageInfo]:
+def _decode(files: list[str], root: str, workers: int, max_pixels: int) -> dict[str, ImageInfo]:
     with progress_bar() as bar:
         task = bar.add_task("decoding", total=None)
-        return decode_images(files, root, workers, lambda done, total: bar.update(task, completed=done, total=total))
+        return decode_images(
+            files,
+            root,
+            workers,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            functools.partial(decode_image, max_pixels=max_pixels),
+        )
 
 
-def _anchor_coverage(
-    config: Config, images: list[AnnotatedImage], infos: dict[str, ImageInfo], quick: bool
-) -> dict[str, Any]:
+def _anchor_coverage(config: Config, splits: Sequence[Annotations], quick: bool) -> dict[str, Any]:
     """Return the anchor coverage on an evenly spaced sample of the images."""
+    images = [(records, i) for records in splits for i in range(len(records))]
     sample = images[:: max(1, -(-len(images) // (_MAX_IMAGES_QUICK if quick else _MAX_IMAGES)))]
-    sizes = [_size(image, infos.get(str(image.file))) for image in sample]
-    boxes = [[box for _, _, box, crowd in image.objects if not crowd] for image in sample]
-    known = [(size, image_boxes) for size, image_boxes in zip(sizes, boxes, strict=True) if size is not None]
+    known = []
+    for records, i in sample:
+        objects = records.objects(i)
+        counted = ~(records.crowd[objects] | records.difficult[objects])
+        height, width = records.sizes[i].tolist()
+        boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in records.boxes[objects][counted].tolist()]
+        known.append(((height, width), boxes))
     return anchor_coverage(config.model, resized_boxes(config, known))
 
 
-def _statistics(split: SplitContents, infos: dict[str, ImageInfo]) -> dict[str, Any]:
-    boxes = np.array([box for image in split.images for _, _, box, _ in image.objects], dtype=np.float64).reshape(-1, 4)
-    size = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+def _statistics(records: Annotations, infos: dict[str, ImageInfo]) -> dict[str, Any]:
+    size = np.maximum(records.boxes[:, 2:] - records.boxes[:, :2], 0)
     area, nondegenerate = size.prod(axis=1), (size > 0).all(axis=1)
-    image_sizes = [
-        (s[0], s[1]) if (s := _size(i, infos.get(str(i.file)))) else (0, 0) for i in split.images for _ in i.objects
-    ]
-    height, width = np.array(image_sizes, dtype=np.float64).reshape(-1, 2).T
+    height, width = records.sizes[records.image_of()].T
     ratios = size[nondegenerate, 1] / size[nondegenerate, 0]
     return {
-        "where": split.source,
-        "pictures": len(split.images),
-        "without_objects": sum(not image.objects for image in split.images),
-        "objects": len(boxes),
-        "crowd": split.crowd,
-        "difficult": split.difficult,
-        "classes": dict(sorted(split.classes.items())),
+        "where": records.name,
+        "pictures": len(records),
+        "without_objects": int((np.diff(records.offsets) == 0).sum()),
+        "objects": len(records.labels),
+        "crowd": int(records.crowd.sum()),
+        "difficult": int(records.difficult.sum()),
+        "classes": dict(sorted(class_counts(records).items())),
         "sizes": {
             "small": int((area < _SMALL).sum()),
             "medium": int(((area >= _SMALL) & (area <= _LARGE)).sum()),
             "large": int((area > _LARGE).sum()),
         },
-        "edges": {"right": int((boxes[:, 2] == width).sum()), "bottom": int((boxes[:, 3] == height).sum())},
-        "modes": dict(Counter(p.mode for i in split.images if (p := infos.get(str(i.file))) and not p.error)),
+        "edges": {
+            "right": int((records.boxes[:, 2] == width).sum()),
+            "bottom": int((records.boxes[:, 3] == height).sum()),
+        },
+        "modes": dict(Counter(p.mode for file in records.files if (p := infos.get(file)) and not p.error)),
         "aspect_ratios": _quantiles(ratios),
     }
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from detection.evaluation.coco import coco_metrics, undefined_reasons
+from detection.evaluation.coco import MAX_DETECTIONS, coco_metrics, undefined_reasons
 from detection.evaluation.voc import voc_ap
 
 VOC_IOU = 0.5
@@ -37,15 +38,28 @@ class Report:
         return out | ({"undefined": self.reasons} if self.reasons else {})
 
 
-def evaluate(ground_truth: dict[str, Any], detections: list[dict[str, Any]], voc_ious: Sequence[float] = ()) -> Report:
+def evaluate(
+    ground_truth: dict[str, Any],
+    detections: list[dict[str, Any]],
+    voc_ious: Sequence[float] = (),
+    max_detections: int = MAX_DETECTIONS,
+) -> Report:
     """Evaluate detections by the COCO and VOC protocols.
+
+    COCO's metrics count the best 100 detections of a class in an image. Where a model gives more, those with all that it
+    gives are its own measure: "AP" and "AR1000" for ``max_detections=1000``, with COCO's beside them as "AP@100" and
+    "AR100". Where an image has more than ``max_detections``, "AP@N" counts the N of the image that has most.
 
     Args:
         ground_truth: COCO annotations, as for ``coco_metrics`` and ``voc_ap``.
         detections: COCO results.
         voc_ious: further IoU thresholds for VOC's AP, besides 0.5.
+        max_detections: of a class in an image, at least 10; VOC's metrics count all.
     """
-    metrics, per_class_ap = coco_metrics(ground_truth, detections)
+    # COCO counts the detections of an image by class
+    most = max(Counter((d["image_id"], d["category_id"]) for d in detections).values(), default=0)
+    beside = [n for n in (MAX_DETECTIONS, most) if n != max_detections and most > min(n, max_detections)]
+    metrics, per_class_ap = coco_metrics(ground_truth, detections, max_detections, beside)
     reasons = undefined_reasons(metrics)
     per_class: dict[str, dict[str, float | None]] = {name: {"AP": ap} for name, ap in per_class_ap.items()}
     for iou in (VOC_IOU, *(i for i in voc_ious if i != VOC_IOU)):

@@ -11,6 +11,7 @@ import torch
 from detection.config import Config
 from detection.data.loader import EvalSet, eval_loader
 from detection.data.opening import Source
+from detection.evaluation.coco import MAX_DETECTIONS
 from detection.evaluation.report import Report, evaluate, table, write_report
 from detection.inference.over_dataset import detect, validation_losses
 from detection.training.callbacks.metrics_log import Row
@@ -45,6 +46,10 @@ class Evaluator:
     def _loader(self) -> Any:
         return eval_loader(self.dataset, rank=rank(), world=world_size(), pin=torch.cuda.is_available())
 
+    def _max_detections(self, detector: Any) -> int:
+        """Return how many detections of an image count: COCO's 100, or more where the detector gives more."""
+        return max(MAX_DETECTIONS, detector.roi_head.max_detections)
+
     def evaluate(self, detector: Any, device: torch.device) -> None:
         """Evaluate a detector on ``device``; rank 0 sets ``report``."""
         started = time.perf_counter()
@@ -68,7 +73,7 @@ class Evaluator:
         if self.config.data.format != "coco":
             # the annotations that detections.json can be evaluated against
             (self.output / "ground_truth.json").write_text(json.dumps(self.ground_truth))
-        report = self.report = evaluate(self.ground_truth, results)
+        report = self.report = evaluate(self.ground_truth, results, max_detections=self._max_detections(detector))
         write_report(report, self.output)
         seconds = time.perf_counter() - started
         _LOG.info("evaluated %d images in %.1f s\n%s", len(self.records), seconds, table(report))

@@ -18,9 +18,9 @@ from detection.checkpoint.keys import is_detectron2
 from detection.checkpoint.metadata import Classes
 from detection.checkpoint.start import start_weights
 from detection.config import Config, SolverConfig, config_to_dict, dump_config
+from detection.data.annotations import why_nothing_to_train_on
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
-from detection.data.voc import read_voc
 from detection.dataset_check.report import quick_check
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
@@ -88,7 +88,8 @@ def train_config(
         classes = Classes(source.train.classes, source.train.category_ids)
         dataset = TrainSet(source.train, source.read, config.data, config.seed)
         if not len(dataset.usable()):
-            raise ValueError(f"{source.train.name}: no image with objects to train on")
+            reason = why_nothing_to_train_on(source.train, dataset.objects)
+            raise ValueError(f"{source.train.name}: no image with objects to train on: {reason}")
 
         config = resolve(config, dataset)
         L.seed_everything(config.seed, verbose=False)
@@ -273,9 +274,9 @@ def evaluate_only(
             raise ValueError("data.val is null: evaluation needs a validation set")
         file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
         model, classes = _load_detector(config, file, model_keys, source, given)
-        if config.data.format == "voc" and set(source.val.classes) <= set(classes.names):
-            # the validation set may have a subset of the detector's classes
-            source = Source(None, read_voc(config.data.root, str(config.data.val), classes.names), source.read)
+        # the validation set may have some of the detector's classes, in another order
+        val = source.val.with_classes(classes.names, renumber=config.data.format == "voc")
+        source = Source(None, val, source.read)
         where = file.source if isinstance(weights, Weights) else str(weights)
         classes.check(Classes(source.records.classes, ()), where, source.records.name)
         device = run_device()

@@ -6,7 +6,15 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detection.data.annotations import Annotations, DataError, Strings, first_few, train_objects
+from detection.data.annotations import (
+    Annotations,
+    DataError,
+    Strings,
+    box_issues,
+    first_few,
+    train_objects,
+    why_nothing_to_train_on,
+)
 
 CLASSES = ("cat", "dog")
 
@@ -98,7 +106,81 @@ def test_difficult_objects_are_ignored_as_crowds_are():
     records = arrays([[[1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 7, 7]]], [[1, 1, 1]])
     records = dataclasses.replace(records, difficult=flags, crowd=flags[::-1])
     annotations = records.to_coco()["annotations"]
-    assert [(a["iscrowd"], a["difficult"]) for a in annotations] == [(1, 1), (0, 0), (1, 0)]
+    assert [(a["iscrowd"], a["difficult"]) for a in annotations] == [(1, 1), (0, 0), (1, 1)]
+
+
+def test_images_are_selected_with_their_objects():
+    records = arrays([[[1, 2, 3, 4]], [[5, 5, 9, 9], [0, 0, 2, 2]], []], [[1], [2, 1], []])
+    records = dataclasses.replace(records, object_names=Strings(["7", "8", "9"]))
+    assert records.select(np.array([True, True, True])) is records
+    chosen = records.select(np.array([False, True, True]))
+    assert (list(chosen.files), chosen.image_ids, chosen.offsets.tolist()) == (
+        ["a/1.jpg", "a/2.jpg"],
+        [2, 3],
+        [0, 2, 2],
+    )
+    assert (chosen.boxes.tolist(), chosen.labels.tolist()) == ([[5, 5, 9, 9], [0, 0, 2, 2]], [2, 1])
+    assert [chosen.object_name(j, 0) for j in range(2)] == ["8", "9"]
+
+
+def test_labels_follow_the_names_of_other_classes():
+    records = arrays([[[1, 2, 3, 4], [5, 5, 9, 9]]], [[1, 2]])
+    assert records.with_classes(CLASSES) is records
+    other = records.with_classes(("ant", "dog", "cat"))
+    assert (other.classes, other.category_ids) == (("ant", "dog", "cat"), (3, 2, 1))
+    assert other.labels.tolist() == [3, 2]
+    assert records.with_classes(("ant", "dog", "cat"), renumber=True).category_ids == (1, 2, 3)
+    with pytest.raises(DataError, match="objects of dog, which are not among the classes cat, cow"):
+        records.with_classes(("cat", "cow"))
+
+
+def test_what_is_wrong_with_boxes_is_named_as_training_drops_it():
+    boxes = [[5, 5, 5, 9], [60, 5, 70, 9], [-1, 5, 9, 9], [1, 1, 9, 9], [1, 1, 9, 9], [1, 1, 9, float("nan")]]
+    records = arrays([[], boxes], [[], [1, 1, 1, 1, 1, 1]])
+    issues = [(issue.kind, issue.object) for issue in box_issues(records)]
+    assert issues == [
+        ("degenerate box", "1"),
+        ("degenerate box", "6"),
+        ("box outside", "2"),
+        ("box across the edge", "3"),
+        ("repeated box", "5"),
+    ]
+    dropped = train_objects(records, keep_difficult=False)
+    assert dropped.dropped == {"degenerate": 3, "duplicate": 1}
+    assert dropped.clipped == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "kind"),
+    [
+        ((0.0, 0, 60, 40), None),
+        ((5.0, 9, 9, 5), "degenerate box"),
+        ((5.0, 5, float("inf"), 9), "degenerate box"),
+        ((5.0, -9, 9, 0), "box outside"),
+        ((5.0, 5, 9, 41), "box across the edge"),
+    ],
+)
+def test_box_issues_by_kind(box, kind):
+    issues = box_issues(arrays([[box]], [[1]]))
+    assert [issue.kind for issue in issues] == ([] if kind is None else [kind])
+
+
+def test_a_crowd_region_is_no_duplicate_of_an_object():
+    records = arrays([[[1, 1, 9, 9], [1, 1, 9, 9]]], [[1, 1]])
+    records = dataclasses.replace(records, crowd=np.array([True, False]))
+    assert train_objects(records, keep_difficult=False).keep.tolist() == [False, True]
+
+
+def test_why_nothing_is_left_to_train_on():
+    records = arrays([[[1, 1, 9, 9]] * 2], [[1, 2]])
+    assert why_nothing_to_train_on(records, train_objects(records, keep_difficult=False)) == ""
+    crowd = dataclasses.replace(records, crowd=np.array([True, True]))
+    assert why_nothing_to_train_on(crowd, train_objects(crowd, keep_difficult=False)) == "all 2 objects are crowd"
+    mixed = dataclasses.replace(crowd, crowd=np.array([True, False]), difficult=np.array([False, True]))
+    reason = why_nothing_to_train_on(mixed, train_objects(mixed, keep_difficult=False))
+    assert reason == "of its 2 objects, 1 crowd, 1 difficult are dropped"
+    none = arrays([[], []], [[], []])
+    assert "none of its 2 images" in why_nothing_to_train_on(none, train_objects(none, keep_difficult=False))
 
 
 def test_a_box_outside_is_clipped():

@@ -80,10 +80,44 @@ def test_unreadable_files_are_reported(tmp_path):
         read_image(tmp_path / "absent.jpg")
 
 
-def test_decompression_bombs_raise(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(UnreadableImage, match="exceeds limit"):
-        read_image(write(tmp_path, Image.fromarray(PIXELS)))
+def test_decompression_bombs_raise(tmp_path):
+    path, limit = write(tmp_path, Image.fromarray(PIXELS)), Image.MAX_IMAGE_PIXELS
+    with pytest.raises(UnreadableImage, match=r"6x4 pixels, more than the 20 allowed.*data.max_pixels=24"):
+        read_image(path, max_pixels=20)
+    assert read_image(path, max_pixels=24).shape == (4, 6, 3)
+    assert limit == Image.MAX_IMAGE_PIXELS == image.MAX_PIXELS  # Pillow's own is as it was, and ours by default
+
+
+def test_more_than_pillows_limit_is_read_where_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # Pillow refuses twice as many
+    path = write(tmp_path, Image.fromarray(PIXELS))
+    assert read_image(path, max_pixels=24).shape == (4, 6, 3)
+    assert image_size(path) == (4, 6)
+    assert Image.MAX_IMAGE_PIXELS == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.linspace(0, 1, 12, dtype=np.float32), "floating-point numbers from 0 to 1, whose range is unknown"),
+        (np.arange(12, dtype=np.int32), "32-bit numbers from 0 to 11"),
+    ],
+)
+def test_numbers_without_a_range_are_refused(tmp_path, values, words):
+    path = write(tmp_path, Image.fromarray(values.reshape(3, 4)), "a.tif")
+    with pytest.raises(UnreadableImage, match=rf"a\.tif.*{words}"):
+        read_image(path)
+
+
+def test_a_16_bit_tiff_is_read_as_a_png_is(tmp_path):
+    values = np.array([[0, 255, 256], [32768, 65280, 65535]], dtype=np.uint16)
+    path = write(tmp_path, Image.fromarray(values), "a.tif")
+    assert read_image(path)[:, :, 0].tolist() == [[0, 0, 1], [128, 255, 255]]
+
+
+@pytest.mark.skipif(".avif" not in Image.registered_extensions(), reason="this Pillow reads no AVIF")
+def test_avif(tmp_path):
+    assert read_image(write(tmp_path, Image.fromarray(PIXELS), "a.avif")).shape == (4, 6, 3)
 
 
 @pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (75, 1), (40, 2)])

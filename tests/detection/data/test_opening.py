@@ -9,6 +9,7 @@ from detection.config import DataConfig
 from detection.data import formats
 from detection.data.annotations import Annotations, DataError, train_objects
 from detection.data.formats import register_format
+from detection.data.image import UnreadableImage
 from detection.data.opening import Source, describe, open_source
 
 
@@ -25,12 +26,14 @@ def annotations(*classes, name="arrays"):
 
 
 def coco(root, split, *classes):
-    """A COCO split of one image with an object of the first class."""
+    """A COCO split of one image with an object of each class."""
     (root / split).mkdir(parents=True)
     Image.new("RGB", (60, 40)).save(root / split / "a.png")
     content = {
         "images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": i, "bbox": [i, 1, 9, 9]} for i, _ in enumerate(classes, 1)
+        ],
         "categories": [{"id": i, "name": name} for i, name in enumerate(classes, 1)],
     }
     (root / f"{split}.json").write_text(json.dumps(content))
@@ -96,8 +99,38 @@ def test_a_split_that_is_missing_is_named(tmp_path):
 def test_sets_of_different_classes_are_refused(tmp_path):
     coco(tmp_path, "train", "cat", "dog")
     coco(tmp_path, "val", "cat", "cow")
-    with pytest.raises(DataError, match=r"(?s)cat, dog.*cat, cow"):
+    with pytest.raises(DataError, match=r"(?s)val.json has objects of cow, which are not among the classes cat, dog"):
         open_source(DataConfig(format="coco", root=str(tmp_path), train="train", val="val"))
+
+
+def test_coco_classes_are_matched_by_name(tmp_path, caplog):
+    coco(tmp_path, "train", "cat", "dog", "emu")
+    coco(tmp_path, "val", "emu", "cat")
+    source = open_source(DataConfig(format="coco", root=str(tmp_path), train="train", val="val"))
+    assert source.val.classes == ("cat", "dog", "emu")
+    assert source.val.labels.tolist() == [3, 1]
+    assert source.val.category_ids == (2, 3, 1)  # its own file's, and the next free one
+    assert source.train.category_ids == (1, 2, 3)
+    assert "no object of dog" in caplog.text or "val.json has no object of dog" in caplog.text
+
+
+def test_a_validation_set_without_objects_takes_trainings_classes(tmp_path):
+    voc(tmp_path, "train", "dog", "cat")
+    voc(tmp_path, "val")
+    source = open_source(DataConfig(format="voc", root=str(tmp_path), train="train", val="val"))
+    assert (len(source.val), len(source.val.labels), source.val.classes) == (1, 0, ("cat", "dog"))
+    with pytest.raises(DataError, match="no classes, none of its 1 images has an object"):
+        open_source(DataConfig(format="voc", root=str(tmp_path), train="val", val=None))
+
+
+def test_large_images_are_read_where_allowed(tmp_path):
+    coco(tmp_path, "train", "cat")
+    config = DataConfig(format="coco", root=str(tmp_path), train="train", val=None, max_pixels=2399)
+    source = open_source(config)
+    with pytest.raises(UnreadableImage, match=r"data\.max_pixels=2400"):
+        source.read(source.train.files[0])
+    source = open_source(dataclasses.replace(config, max_pixels=2400))
+    assert source.read(source.train.files[0]).shape == (40, 60, 3)
 
 
 def test_voc_sets_share_the_union_of_their_classes(tmp_path, caplog):
@@ -113,7 +146,8 @@ def test_voc_sets_share_the_union_of_their_classes(tmp_path, caplog):
 
 def test_a_registered_format_needs_no_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(formats, "_REGISTERED", {})
-    register_format("mine", lambda root, split: annotations("cat", name=f"{root.name}/{split}"))
+    made = lambda root, split: annotations("cat", name=f"{root.name}/{split}")  # noqa: E731
+    register_format("mine", made, read_image=np.asarray)
     source = open_source(DataConfig(format="mine", root=str(tmp_path / "none"), train="a", val="b"))
     assert (source.train.name, source.val.name) == ("none/a", "none/b")
 

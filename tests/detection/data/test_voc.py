@@ -1,5 +1,8 @@
 """VOC folders with the irregularities of real ones."""
 
+import re
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,9 +33,10 @@ class Folder:
         suffix=".jpg",
         split="train",
         image=True,
+        plain=False,
     ):
         (self.root / "Annotations" / f"{name}.xml").write_text(
-            f"<annotation><filename>{name}</filename>{size}{''.join(objects)}</annotation>"
+            f"<annotation><filename>{name if plain else name + suffix}</filename>{size}{''.join(objects)}</annotation>"
         )
         if image:
             Image.new("RGB", (100, 80)).save(self.root / "JPEGImages" / f"{name}{suffix}")
@@ -115,8 +119,10 @@ def test_missing_and_unreadable_files_are_reported(folder, caplog):
     (folder.root / "Annotations/c.xml").unlink()
     (folder.root / "JPEGImages/d.jpg").write_text("not an image")
     assert read_voc(folder.root, "train").image_ids == ["a"]
-    assert "1 of 4 names have no image, skipped: b" in caplog.text
-    assert "1 of 4 names have no XML, skipped: c" in caplog.text
+    assert "1 × missing image (skipped)" in caplog.text
+    assert "1 × missing annotations (the image is skipped)" in caplog.text
+    assert "missing image, b" in caplog.text
+    assert "c.xml" in caplog.text
     assert "d.jpg cannot be read as an image" in caplog.text
 
 
@@ -141,35 +147,146 @@ def test_years_are_joined(tmp_path):
     ("xml", "message"),
     [
         ("<annotation><object>", "not valid XML"),
-        ("<annotation><object><bndbox/></object></annotation>", "has no <bndbox><xmin>"),
-        (f"<annotation><object><bndbox>{BOX.format(1, 2, 3, 'x')}</bndbox></object></annotation>", "not a number"),
-        (f"<annotation><object><bndbox>{BOX.format(1, 2, 3, 4)}</bndbox></object></annotation>", "has no <name>"),
+        ("<annotation><object><name>a</name><bndbox/></object></annotation>", "no <bndbox><xmin>"),
+        (
+            f"<annotation><object><name>a</name><bndbox>{BOX.format(1, 2, 3, 'x')}</bndbox></object></annotation>",
+            "<ymax> 'x' is not a number",
+        ),
+        (f"<annotation><object><bndbox>{BOX.format(1, 2, 3, 4)}</bndbox></object></annotation>", "no <name>"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "not allowed"),
     ],
 )
 def test_invalid_xml_is_reported(tmp_path, xml, message):
     (tmp_path / "bad.xml").write_text(xml)
-    with pytest.raises(DataError, match=rf"bad.xml.*{message}"):
-        read_xml(tmp_path / "bad.xml")
+    (issue,) = read_xml(tmp_path / "bad.xml").issues
+    assert re.search(rf"bad\.xml.*broken annotations, .*{message}", str(issue))
+    assert issue.refuses
 
 
 def test_missing_image_set_and_no_classes(folder):
     folder.add("a")
     with pytest.raises(DataError, match=r"no VOC image set 'val'.*image sets found: VOC/train"):
         read_voc(folder.root, "val")
-    with pytest.raises(DataError, match="no classes"):
-        read_voc(folder.root, "train")
+    assert read_voc(folder.root, "train").classes == ()
     folder.add("b", obj("cow"))
-    with pytest.raises(DataError, match=r"classes cow, which are not among cat, dog"):
+    with pytest.raises(DataError, match="objects of cow, which are not among the classes cat, dog"):
         read_voc(folder.root, "train", ("cat", "dog"))
 
 
 def test_ground_truth_for_external_detections(folder):
     folder.add("a", obj(), obj("dog", extra="<difficult>1</difficult>"), image=False)
-    ground_truth = read_voc_ground_truth(folder.root)
+    ground_truth = read_voc_ground_truth(folder.root).to_coco()
     assert ground_truth["images"][0]["id"] == "a"
     assert ground_truth["annotations"][1]["difficult"] == 1
-    assert read_voc_ground_truth(folder.root, "train") == ground_truth
+    assert read_voc_ground_truth(folder.root, "train").to_coco() == ground_truth
+
+
+def test_ground_truth_wants_xml_files(tmp_path):
+    with pytest.raises(DataError, match="no VOC annotations found"):
+        read_voc_ground_truth(tmp_path)
+    Folder(tmp_path / "VOC2007").add("a", obj(), image=False)
+    Folder(tmp_path / "VOC2012").add("a", obj(), image=False)
+    with pytest.raises(DataError, match="repeated name, a"):
+        read_voc_ground_truth(tmp_path)
+    (tmp_path / "VOC2007/Annotations/a.xml").write_text("<annotation><object>")
+    with pytest.raises(DataError, match=r"a\.xml: broken annotations, not valid XML"):
+        read_voc_ground_truth(tmp_path / "VOC2007")
+
+
+def kinds(records):
+    return Counter(issue.kind for issue in records.issues)
+
+
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [("1", True), ("true", True), ("0", False), ("Unspecified", False), ("2", False), ("", False)],
+)
+def test_only_1_is_difficult(folder, text, difficult):
+    folder.add("a", obj(extra=f"<difficult>{text}</difficult>"))
+    records = read_voc(folder.root, "train")
+    assert records.difficult.tolist() == [difficult]
+    assert kinds(records) == ({"difficult unclear": 1} if text in ("Unspecified", "2") else {})
+
+
+def test_every_box_of_an_object_is_one(folder):
+    box = f"<bndbox>{BOX.format(1, 1, 9, 9)}</bndbox>"
+    folder.add("a", obj(extra=box), obj("dog"))
+    records = read_voc(folder.root, "train")
+    assert records.boxes.tolist() == [[0, 0, 9, 9], [10, 20, 30, 40], [10, 20, 30, 40]]
+    assert [records.object_name(j, 0) for j in range(3)] == ["1", "1", "2"]
+    assert kinds(records) == {"several boxes in an object": 1}
+
+
+def test_a_rotated_box_is_named(folder):
+    folder.add("a", obj(), "<object><name>cat</name><robndbox><cx>1</cx></robndbox></object>")
+    with pytest.raises(DataError, match=r"a\.xml, object 2: broken annotations, a rotated box"):
+        read_voc(folder.root, "train")
+
+
+def test_a_box_that_is_not_finite_is_dropped_everywhere(folder, caplog):
+    folder.add("a", obj(), obj(box=(1, 2, "nan", 9)), obj(box=(1, 2, "1e400", 9)))
+    for records in (read_voc(folder.root, "train"), read_voc_ground_truth(folder.root)):
+        assert records.boxes.tolist() == [[10, 20, 30, 40]]
+        assert kinds(records) == {"non-finite box": 2}
+    assert "object 2: non-finite box" in caplog.text
+
+
+def test_the_filename_decides_between_images_of_one_name(folder):
+    folder.add("a", obj(), plain=True)
+    Image.new("L", (9, 9)).save(folder.root / "JPEGImages/a.png")  # a mask
+    with pytest.raises(DataError, match=r"several images of one name, a\.jpg, a\.png; <filename> is 'a'"):
+        read_voc(folder.root, "train")
+    xml = (folder.root / "Annotations/a.xml").read_text()
+    for name in ("a.jpg", "images/a.jpg"):
+        (folder.root / "Annotations/a.xml").write_text(xml.replace("<filename>a<", f"<filename>{name}<"))
+        records = read_voc(folder.root, "train")
+        assert records.files[0].endswith("a.jpg")
+        assert records.sizes.tolist() == [[80, 100]]
+
+
+def test_names_may_have_folders_and_dots(folder):
+    for part in ("Annotations", "JPEGImages"):
+        (folder.root / part / "cam1/day").mkdir(parents=True)
+    folder.add("cam1/day/a", obj()).add("frame.0001", obj("dog")).add("frame.0002", obj("dog"))
+    with (folder.root / "ImageSets/Main/train.txt").open("a") as file:
+        file.write("frame.0003\n")  # is not "frame"
+    records = read_voc(folder.root, "train")
+    assert records.image_ids == ["cam1/day/a", "frame.0001", "frame.0002"]
+    assert kinds(records) == {"missing image": 1, "missing annotations": 1}
+
+
+def test_macos_files_are_ignored(folder):
+    folder.add("a", obj())
+    for name in ("JPEGImages/._a.jpg", "Annotations/._a.xml", "ImageSets/Main/._val.txt"):
+        (folder.root / name).write_bytes(b"\0\5\26\7")
+    records = read_voc(folder.root, "train")
+    assert (records.image_ids, len(read_voc_ground_truth(folder.root))) == (["a"], 1)
+    with pytest.raises(DataError, match=r"image sets found: VOC/train$"):
+        read_voc(folder.root, "val")
+
+
+def test_images_beside_their_xml(tmp_path):
+    (tmp_path / "train").mkdir()
+    for name in ("a", "b.c"):
+        Image.new("RGB", (100, 80)).save(tmp_path / "train" / f"{name}.jpg")
+        (tmp_path / "train" / f"{name}.xml").write_text(f"<annotation>{obj()}</annotation>")
+    Image.new("RGB", (100, 80)).save(tmp_path / "train/none.jpg")
+    records = read_voc(tmp_path, "train")
+    assert (records.image_ids, kinds(records)) == (["a", "b.c"], {"missing annotations": 1})
+    with pytest.raises(DataError, match=r"no VOC image set 'val'.*image sets found: train"):
+        read_voc(tmp_path, "val")
+    with pytest.raises(DataError):
+        read_voc(tmp_path / "train", "../train")
+
+
+def test_a_dangling_link_and_another_unicode_form_are_missing_images(folder):
+    folder.add("a", obj()).add("b", obj(), image=False)
+    (folder.root / "JPEGImages/b.jpg").symlink_to("/none.jpg")
+    folder.add("\u00e9", obj(), image=False)
+    Image.new("RGB", (100, 80)).save(folder.root / "JPEGImages/e\u0301.jpg")
+    records = read_voc(folder.root, "train")
+    assert (records.image_ids, kinds(records)) == (["a"], {"unreadable image": 1, "missing image": 1})
+    assert "another Unicode form" in next(i for i in records.issues if i.kind == "missing image").found
 
 
 @pytest.mark.data

@@ -1,15 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from detection.data.annotations import Annotations
 from detection.dataset_check.issues import (
-    KINDS,
-    AnnotatedImage,
     ImageInfo,
-    Issue,
-    box_issues,
+    class_counts,
     class_issues,
     decode_image,
     duplicate_images,
@@ -17,11 +13,14 @@ from detection.dataset_check.issues import (
 )
 
 GOOD = ImageInfo(40, 60, "RGB", False, "d", "")
+ONE = Annotations.from_arrays(["a.jpg"], [[]], [[]], ["cat"], sizes=[(40, 60)])
 
 
-def image(*objects, size=(40, 60)):
-    rows = [(str(i), label, box, False) for i, (label, box) in enumerate(objects, 1)]
-    return AnnotatedImage(Path("a.jpg"), "a.xml", size, rows)
+def split(name, counts):
+    """Return annotations with so many objects of each class."""
+    labels = [k for k, count in enumerate(counts.values(), 1) for _ in range(count)]
+    boxes = [[i, i, i + 5, i + 5] for i in range(len(labels))]
+    return Annotations.from_arrays(["a.jpg"], [boxes], [labels], list(counts), sizes=[(90, 90)], name=name)
 
 
 def found(issues):
@@ -32,13 +31,6 @@ def save(path, mode="RGB", seed=0, **options):
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **options)
     return str(path)
-
-
-def test_an_issue_says_what_training_does():
-    lost = Issue("degenerate box", "a.xml", "2", "cat 1, 1, 1, 5").to_json()
-    assert (lost["kind"], lost["object"], lost["drops"]) == ("degenerate box", "2", True)
-    assert lost["then"] == KINDS["degenerate box"][1]
-    assert Issue("not RGB", "a.jpg").to_json()["drops"] is False
 
 
 def test_pixels_decide_the_digest(tmp_path):
@@ -72,41 +64,12 @@ def test_files_that_cannot_be_read_have_an_error(tmp_path, content):
 
 
 def test_image_issues_by_kind():
-    assert found(image_issues(image(), GOOD)) == []
-    assert found(image_issues(image(size=None), GOOD)) == []
+    assert found(image_issues(ONE, 0, GOOD)) == []
     everything = ImageInfo(60, 40, "L", True, "d", "")
-    kinds = [kind for kind, _ in found(image_issues(image(), everything))]
-    assert kinds == ["another size stated", "turned picture", "not RGB"]
+    kinds = [kind for kind, _ in found(image_issues(ONE, 0, everything))]
+    assert kinds == ["another size stated", "rotated image", "not RGB"]
     broken = ImageInfo(0, 0, "", False, "", "truncated")
-    assert found(image_issues(image(), broken)) == [("unreadable picture", None)]
-
-
-@pytest.mark.parametrize(
-    ("box", "kind"),
-    [
-        ((1.0, 1, 9, 9), None),
-        ((0.0, 0, 60, 40), None),
-        ((5.0, 5, 5, 9), "degenerate box"),
-        ((5.0, 9, 9, 5), "degenerate box"),
-        ((5.0, 5, float("nan"), 9), "degenerate box"),
-        ((5.0, 5, float("inf"), 9), "degenerate box"),
-        ((60.0, 5, 70, 9), "box outside"),
-        ((5.0, -9, 9, 0), "box outside"),
-        ((-1.0, 5, 9, 9), "box across the edge"),
-        ((5.0, 5, 9, 41), "box across the edge"),
-    ],
-)
-def test_box_issues_by_kind(box, kind):
-    assert found(box_issues(image(("cat", box)), (40, 60))) == ([] if kind is None else [(kind, "1")])
-
-
-def test_without_a_size_no_box_is_outside():
-    assert found(box_issues(image(("cat", (600.0, 5, 700, 9))), None)) == []
-
-
-def test_a_repeated_box_is_of_the_same_class():
-    box = (1.0, 1, 9, 9)
-    assert found(box_issues(image(("cat", box), ("dog", box), ("cat", box)), (40, 60))) == [("repeated box", "3")]
+    assert found(image_issues(ONE, 0, broken)) == [("unreadable image", None)]
 
 
 def test_the_same_pixels_twice():
@@ -116,8 +79,8 @@ def test_the_same_pixels_twice():
     }
     issues = list(duplicate_images(splits))
     assert [(issue.kind, issue.file) for issue in issues] == [
-        ("same picture twice", "c"),
-        ("picture in train and val", "e"),
+        ("same image twice", "c"),
+        ("image in train and val", "e"),
     ]
     assert "a" in issues[0].found
     assert "b" in issues[1].found
@@ -126,14 +89,28 @@ def test_the_same_pixels_twice():
 
 def test_a_file_in_both_splits_is_in_train_and_val():
     (issue,) = duplicate_images({"train": [("a", "1")], "val": [("a", "1")]})
-    assert issue.kind == "picture in train and val"
+    assert issue.kind == "image in train and val"
 
 
 def test_classes_without_objects():
-    splits = {"train": {"cat": 3, "dog": 0, "cow": 0}, "val": {"cat": 1, "dog": 0, "fox": 2, "cow": 5}}
-    issues = list(class_issues(splits, {"train": "train.json", "val": "val.json"}))
+    train = split("train.json", {"cat": 3, "cow": 0, "dog": 0})
+    val = split("val.json", {"cat": 1, "cow": 5, "dog": 0, "fox": 2})
+    assert class_counts(train) == {"cat": 3, "cow": 0, "dog": 0}
+    issues = list(class_issues({"train": train, "val": val}))
     assert [(issue.kind, issue.file, issue.found.split(":")[0]) for issue in issues] == [
         ("class in one set alone", "train.json", "cow"),
         ("class without objects", "train.json", "dog"),
         ("class in one set alone", "train.json", "fox"),
     ]
+
+
+def test_names_that_differ_in_case_or_blanks_are_named():
+    (issue,) = class_issues({"train": split("t", {"Stop sign": 1, "car": 1, "stop_sign": 1})})
+    assert (issue.kind, issue.found) == ("class names alike", "'Stop sign' and 'stop_sign'")
+
+
+def test_ids_that_differ_between_the_splits_are_named():
+    splits = {"train": split("t", {"cat": 1, "dog": 1}), "val": split("v", {"dog": 1, "cat": 1})}
+    (issue,) = class_issues(splits)
+    assert (issue.kind, issue.file) == ("classes in another order", "v")
+    assert "dog has 2 and 1" in issue.found

@@ -81,12 +81,12 @@ VOC = {
     "repeated box": 1,
     "broken annotations": 2,
     "not RGB": 1,
-    "turned picture": 1,
-    "unreadable picture": 1,
-    "missing picture": 1,
+    "rotated image": 1,
+    "unreadable image": 1,
+    "missing image": 1,
     "missing annotations": 1,
     "repeated name": 1,
-    "picture in train and val": 1,
+    "image in train and val": 1,
     "another size stated": 1,
     "another file name stated": 1,
     "class in one set alone": 1,
@@ -102,8 +102,8 @@ def test_voc_issues(tmp_path, capsys):
     assert by_kind["degenerate box"]["file"].endswith("degenerate.xml")
     assert by_kind["degenerate box"]["object"] == "1"
     assert by_kind["repeated box"]["object"] == "2"
-    assert by_kind["picture in train and val"]["file"].endswith("copy.jpg")
-    assert by_kind["unreadable picture"]["drops"]
+    assert by_kind["image in train and val"]["file"].endswith("copy.jpg")
+    assert by_kind["unreadable image"]["drops"]
     assert not by_kind["not RGB"]["drops"]
     train = report["sets"]["train"]
     assert (train["without_objects"], train["classes"]) == (2, {"cat": 8, "dog": 1})
@@ -115,7 +115,7 @@ def test_voc_issues(tmp_path, capsys):
     again = check_report(tmp_path, *keys, code=1)
     assert again == report
     quick = check_report(tmp_path, *keys, "--quick", code=1)
-    image_kinds = {"unreadable picture", "picture in train and val", "not RGB", "turned picture"}
+    image_kinds = {"unreadable image", "image in train and val", "not RGB", "rotated image"}
     assert not image_kinds & set(kinds(quick))
 
 
@@ -155,7 +155,7 @@ def test_coco_issues(tmp_path):
         "broken annotations": 2,
         "unknown class": 1,
         "repeated name": 1,
-        "missing picture": 1,
+        "missing image": 1,
         "stray annotation": 1,
         "degenerate box": 1,
         "repeated box": 1,
@@ -210,7 +210,7 @@ def test_training_checks_the_annotations_first(tmp_path, monkeypatch):
     assert "1  box outside" in log
     assert log.index("issues that lose") < log.index("training on 2 images")
     report = json.loads((tmp_path / "first/dataset.json").read_text())
-    assert kinds(report) == {"degenerate box": 2, "missing picture": 1, "box outside": 1, "box across the edge": 1}
+    assert kinds(report) == {"degenerate box": 2, "missing image": 1, "box outside": 1, "box across the edge": 1}
     assert report["quick"]
     monkeypatch.setattr("detection.dataset_check.report.check", None)  # raises if it is called
     assert train(tmp_path / "second", keys=keys) == 0
@@ -225,7 +225,7 @@ def test_missing_data_is_reported(tmp_path, capsys):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_train.json").write_text("[1, 2")
     assert run("check-dataset", ["data.format=coco", f"data.root={tmp_path}", "data.train=train", "data.val=null"]) == 2
-    assert "not COCO annotations" in capsys.readouterr().err
+    assert "not valid JSON" in capsys.readouterr().err
 
 
 @pytest.mark.data

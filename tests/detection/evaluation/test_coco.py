@@ -150,3 +150,42 @@ def test_published_reference_values(shared):
     detections = json.loads((folder / "no_crowd/dets/sampled_bbox_results.json").read_text())["annotations"]
     metrics, _ = coco_metrics(ground_truth, detections)
     np.testing.assert_allclose([metrics[n] for n in NAMES], REFERENCE_NO_CROWD, atol=1e-6)
+
+
+def test_more_detections_are_counted_where_asked():
+    """Against pycocotools with other limits; an image of 150 objects of one class, of which most are found."""
+    ground_truth, detections = random_case(3)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 400, (150, 2))
+    for x, y in corners.tolist():
+        box = {"image_id": 0, "category_id": 3, "bbox": [x, y, 40, 40]}
+        ground_truth["annotations"].append(
+            {**box, "id": len(ground_truth["annotations"]) + 1, "area": 1600, "iscrowd": 0}
+        )
+        detections.append({**box, "bbox": [x + rng.normal(), y, 40, 40], "score": float(rng.random())})
+    metrics, _ = coco_metrics(ground_truth, detections, 1000, beside=[100])
+    assert metrics["AR1000"] > metrics["AR100"] + 0.02
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = copy.deepcopy(ground_truth)
+        gt.createIndex()
+        run = COCOeval(gt, gt.loadRes(copy.deepcopy(detections)), "bbox")
+        run.params.maxDets = [1, 10, 100, 1000]
+        run.evaluate()
+        run.accumulate()
+    precision, recall = run.eval["precision"], run.eval["recall"]
+    expected = {
+        "AP": precision[..., 0, 3],
+        "AP@100": precision[..., 0, 2],
+        "AP50": precision[0][..., 0, 3],
+        "AP75@100": precision[5][..., 0, 2],
+        "APm": precision[..., 2, 3],
+        "AR1": recall[..., 0, 0],
+        "AR10": recall[..., 0, 1],
+        "AR100": recall[..., 0, 2],
+        "AR1000": recall[..., 0, 3],
+        "ARm@100": recall[..., 2, 2],
+    }
+    for name, values in expected.items():
+        assert metrics[name] == pytest.approx(values[values > -1].mean(), abs=1e-9), name
+    assert len(metrics) == 12 + 10
