@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.data.voc import read_voc_ground_truth
-from detection.evaluation.report import evaluate, table, write_report
+from detection.evaluation.report import FILES, evaluate, table, write_report
 from detection.evaluation.results_io import read_detections, read_ground_truth
+from detection.utils.atomic_io import require_new
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", help="VOC: evaluate on this image set (ImageSets/Main/SET.txt) instead of all images")
     parser.add_argument("--output", type=Path, help="folder for metrics.json and per_class.csv")
     args = parser.parse_args(argv)
+    require_new([args.output / name for name in FILES] if args.output is not None else [], "--output FOLDER")
     ground_truth = read_voc_ground_truth(args.truth, args.set) if args.truth.is_dir() else read_ground_truth(args.truth)
     detections = read_detections(args.detections, ground_truth, by_name=args.truth.is_dir())
     without_detections = len(ground_truth["images"]) - len({d["image_id"] for d in detections})

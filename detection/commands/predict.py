@@ -1,7 +1,6 @@
 """``resdet predict``: detect objects on your images with a trained detector."""
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 from detection.commands.parsers import add_image_inputs
 from detection.data.image import find_images, read_image
 from detection.inference.predictor import Predictor, chunks, free_name, write_annotated
+from detection.utils.atomic_io import require_new, write_json
+from detection.utils.errors import optional
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -22,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--weights", type=Path, required=True, help="best.pth or last.pth of a run")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the annotated images and detections.json"
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for the annotated images and detections.json; no file in it is replaced",
     )
     parser.add_argument(
         "--threshold",
@@ -49,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    results = args.output / "detections.json"
+    require_new([results], "--output FOLDER")
     files = find_images(args.inputs, exclude=args.output)
     predictor = Predictor(
         args.weights,
@@ -82,12 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     annotations.append(
                         {"id": len(annotations) + 1, **row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
                     )
-                write_annotated(image, detections, args.threshold, free_name(args.output, file, taken))
+                with optional(file):
+                    write_annotated(image, detections, args.threshold, free_name(args.output, file, taken))
             bar.advance(task, len(chunk))
     categories = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.classes, strict=True)]
-    (args.output / "detections.json").write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
+    write_json(results, {"images": images, "annotations": annotations, "categories": categories}, indent=None)
     print(
         f"{len(images)} images, {len(annotations)} detections; annotated images and detections.json are in {args.output}"
     )
