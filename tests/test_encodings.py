@@ -24,13 +24,14 @@ def without_encoding(source):
             continue
         function = node.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-        owner = function.value.id if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) else ""
+        owner = (
+            function.value.id if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) else ""
+        )
         arguments = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
         words = [n.value for argument in arguments for n in ast.walk(argument) if isinstance(n, ast.Constant)]
         binary = any(word in ("rb", "wb", "ab", "xb") for word in words)
-        if name in ("read_text", "write_text") and isinstance(function, ast.Attribute):
-            lines.append(node.lineno)
-        elif name == "open" and owner not in NOT_TEXT and not binary:
+        is_path_method = name in ("read_text", "write_text") and isinstance(function, ast.Attribute)
+        if is_path_method or (name == "open" and owner not in NOT_TEXT and not binary):
             lines.append(node.lineno)
     return lines
 

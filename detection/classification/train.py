@@ -49,12 +49,12 @@ from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
 from detection.training.run_files.run_dir import TRAINING_FILES, RunLog, move_earlier_run, read_metrics
 from detection.training.schedule import iterations
-from detection.training.settings import run_settings
 from detection.training.trainer import describe_solver, fit, step_callbacks
 from detection.utils import distributed
 from detection.utils.atomic_io import replacing, write_json, write_text
 from detection.utils.precision import use_bf16
 from detection.utils.progress import progress_bar
+from detection.utils.settings import run_settings
 
 _LOG = logging.getLogger(__name__)
 _FILES = ("metrics.json", *TRAINING_FILES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from detection.data.voc import read_voc_ground_truth
 from detection.evaluation.report import FILES, evaluate, table, write_report
 from detection.evaluation.results_io import read_detections, read_ground_truth
-from detection.utils.atomic_io import require_new
+from detection.training.run_files.run_dir import move_earlier_run
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="additional IoU thresholds for VOC's AP (0.5 is always included)",
     )
     parser.add_argument("--set", help="VOC: evaluate on this image set (ImageSets/Main/SET.txt) instead of all images")
-    parser.add_argument("--output", type=Path, help="folder for metrics.json and per_class.csv")
+    parser.add_argument(
+        "--output", type=Path, help="folder for metrics.json and per_class.csv; earlier ones are moved to a subfolder"
+    )
     args = parser.parse_args(argv)
-    require_new([args.output / name for name in FILES] if args.output is not None else [], "--output FOLDER")
     ground_truth = read_voc_ground_truth(args.truth, args.set) if args.truth.is_dir() else read_ground_truth(args.truth)
     detections = read_detections(args.detections, ground_truth, by_name=args.truth.is_dir())
     without_detections = len(ground_truth["images"]) - len({d["image_id"] for d in detections})
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = evaluate(ground_truth, detections, args.voc_iou)
     print(table(report), end="")
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
+        move_earlier_run(args.output, FILES)
         write_report(report, args.output)
         print(f"written to {args.output}/metrics.json and per_class.csv")
     return 0

@@ -33,12 +33,12 @@ from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
 from detection.training.run_files.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, move_earlier_run, read_metrics
 from detection.training.schedule import iterations
-from detection.training.settings import run_settings, use_deterministic_algorithms
 from detection.training.shapes_pretraining import pretrain_on_crops
 from detection.training.trainer import describe_solver, fit, step_callbacks
 from detection.utils.atomic_io import write_text
 from detection.utils.distributed import connect, disconnect, is_leader, rank, run_device, world_size
 from detection.utils.precision import use_bf16
+from detection.utils.settings import run_settings, use_deterministic_algorithms
 
 _LOG = logging.getLogger(__name__)
 _LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
