@@ -1,5 +1,6 @@
 """Plot figures 6 and 7 of the ResNet paper from numbers. Depends on matplotlib, not on networks or runs."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,10 @@ def draw_responses(networks: Sequence[Responses], path: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, dpi=130, format=path.suffix.removeprefix(".") or "png")
     with replacing(path) as part:
-        figure.savefig(part, dpi=130, format=path.suffix.removeprefix(".") or "png")
+        part.write_bytes(image.getvalue())
 
 
 def _cycle() -> list[str]:
