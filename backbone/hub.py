@@ -5,14 +5,17 @@ Names: ``torchvision://resnet50`` (or ``torchvision://resnet50/IMAGENET1K_V2``),
 ``detectron2://COCO-Detection/faster_rcnn_R_50_C4_1x``.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import re
-import shutil
+import secrets
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ _ZOO = {
     "PascalVOC-Detection/faster_rcnn_R_50_C4": "142202221/model_final_b1acc2.pkl",
 }
 _TIMEOUT = 20  # seconds without data
+_STALE = 60.0  # seconds after which a lock that nobody touches belongs to a killed process
+_POLL = 0.2  # seconds between looks at a lock
+_BLOCK = 1 << 20  # bytes
 
 
 def recipe_of(name: str) -> str | None:
@@ -76,6 +82,8 @@ def cache_dir() -> Path:
 def fetch(name: str) -> Path:
     """Return the local file of a name, downloaded on first use, after checking its SHA-256.
 
+    Of several processes, on one machine or on several with a common cache, one downloads and the others wait.
+
     torchvision publishes the first eight digits of the digest in the file name. For others the digest of the first
     download is logged and saved next to the file, and checked on later uses.
 
@@ -86,19 +94,56 @@ def fetch(name: str) -> Path:
     url = url_of(name)
     path = cache_dir() / name.partition("://")[0] / urllib.parse.urlparse(url).path.lstrip("/")
     if not path.exists():
-        _download(name, url, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path) as lock:
+            if not path.exists():  # another process may have downloaded it meanwhile
+                _download(name, url, path, lock)
     _check_digest(url, path)
     return path
 
 
-def _download(name: str, url: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(path.name + f".part{os.getpid()}")
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[Path]:
+    """Yield the file that locks ``path``, which no other process then has; wait for it, or until ``path`` exists.
+
+    A file made with O_EXCL, since not every file system and platform has flock. Its owner touches it while it works; one
+    that is not touched belongs to a killed process and is removed. Should two processes go on at once, nothing breaks:
+    temporary names are unique and renames atomic.
+    """
+    lock, owned, said = path.with_name(path.name + ".lock"), False, False
+    seen, since = 0, time.monotonic()
+    while not owned and not path.exists():
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            owned = True
+        except FileExistsError:
+            if not said:
+                _LOG.info("waiting for another process, which downloads %s (%s)", path.name, lock)
+                said = True
+            with contextlib.suppress(FileNotFoundError):  # released just now
+                touched = lock.stat().st_mtime_ns
+                if touched != seen:  # compared with itself: clocks of machines differ
+                    seen, since = touched, time.monotonic()
+                elif time.monotonic() - since > _STALE:
+                    lock.unlink()
+            time.sleep(_POLL)
+    try:
+        yield lock
+    finally:
+        if owned:
+            lock.unlink(missing_ok=True)
+
+
+def _download(name: str, url: str, path: Path, lock: Path) -> None:
+    temp = _temporary(path)
     _LOG.info("downloading %s from %s", name, url)
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, temp.open("wb") as file:
             size = int(response.headers.get("Content-Length") or 0)
-            shutil.copyfileobj(response, file)
+            while block := response.read(_BLOCK):
+                file.write(block)
+                with contextlib.suppress(OSError):
+                    os.utime(lock)
         if size and temp.stat().st_size != size:
             raise ValueError(f"{url}: incomplete download, {temp.stat().st_size} of {size} bytes; try again")
         temp.replace(path)
@@ -118,10 +163,17 @@ def _check_digest(url: str, path: Path) -> None:
     published = re.search(r"-([0-9a-f]{8})\.pth$", url)
     digest_file = path.with_name(path.name + ".sha256")
     if not published and not digest_file.exists():
-        digest_file.write_text(digest + "\n")
+        temp = _temporary(digest_file)
+        temp.write_text(digest + "\n", encoding="utf-8")
+        temp.replace(digest_file)
         _LOG.info("%s: sha256 %s (none is published; saved for later checks)", path.name, digest)
-    expected = published[1] if published else digest_file.read_text().strip()
+    expected = published[1] if published else digest_file.read_text(encoding="utf-8").strip()
     if not digest.startswith(expected):
         raise ValueError(
             f"{path}: sha256 {digest} does not start with {expected}; remove the file and download it again"
         )
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside ``path`` that no other process has: process ids repeat on other machines."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")

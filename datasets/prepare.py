@@ -197,14 +197,14 @@ def write_shapes(root: Path, count: int, seed: int) -> None:
     for offset, split in enumerate(("train", "val")):
         records = shapes_records(count, seed + offset * 1_000_003)
         (root / split).mkdir(exist_ok=True)
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(records.to_coco()))
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(records.to_coco()), encoding="utf-8")
         names = [records.files[i].removesuffix(".png") for i in range(count)]
-        (voc / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        (voc / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
         for i, name in enumerate(names):
             image = Image.fromarray(draw_image(records.files[i]))
             image.save(root / split / f"{name}.png")
             image.save(voc / "JPEGImages" / f"{name}.jpg", quality=95)
-            (voc / "Annotations" / f"{name}.xml").write_text(voc_xml(records, i, name))
+            (voc / "Annotations" / f"{name}.xml").write_text(voc_xml(records, i, name), encoding="utf-8")
         print(f"{split}: {count} images, {len(records.labels)} objects")
 
 

@@ -1,17 +1,23 @@
 """Command-line entry point: ``resdet COMMAND …``; the scripts of tools/ run the same commands."""
 
+import codecs
+import contextlib
 import importlib
+import io
 import logging
 import os
 import runpy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from detection.utils.distributed import is_leader
 
 Main = Callable[[Sequence[str] | None], int]
 _MODULE = "detection.commands.{}"
 _IMPORT = "--import"
+_LOGGERS = ("detection", "backbone")
+_SIGNS = {"…": "...", "×": "x", "–": "-", "’": "'"}
+_ASCII = "resdet_ascii"  # an error handler of codecs, for streams
 # errors that the user can fix; RESDET_TRACEBACK=1 shows their traceback, a run's log.txt always has it
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 COMMANDS = {
@@ -73,11 +79,13 @@ def run_main(command: Main, argv: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO if is_leader() else logging.ERROR)
-    for name in ("detection", "backbone"):
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in _LOGGERS:
         logging.getLogger(name).addHandler(handler)
         logging.getLogger(name).setLevel(logging.DEBUG)
     try:
-        return command(argv)
+        with any_encoding():
+            return command(argv)
     except _USER_ERRORS as error:
         if os.environ.get("RESDET_TRACEBACK"):
             raise
@@ -87,8 +95,43 @@ def run_main(command: Main, argv: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     finally:
-        for name in ("detection", "backbone"):
+        for name, level in levels.items():
             logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).setLevel(level)
+
+
+@contextlib.contextmanager
+def any_encoding() -> Iterator[None]:
+    """Let standard output and error write any text, whatever their encoding (cp1252, or ASCII under LC_ALL=C).
+
+    Where an encoding lacks a character, a table's lines become ``+ - |``, and any other its Python escape.
+    """
+    codecs.register_error(_ASCII, _as_ascii)
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors=_ASCII)
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
+
+
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replace what an encoding lacks (an error handler of :mod:`codecs`)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_ascii, error.object[error.start : error.end])), error.end
+
+
+def _ascii(character: str) -> str:
+    if character in _SIGNS:
+        return _SIGNS[character]
+    if "\u2500" <= character <= "\u257f":  # Unicode's box drawing
+        return "-" if character in "─━═" else "|" if character in "│┃║" else "+"
+    return character.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,10 +140,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not argv or argv[0] not in COMMANDS:
         commands = "\n".join(f"  {name:17} {description}" for name, description in COMMANDS.items())
         help_requested = bool(argv) and argv[0] in ("-h", "--help")
-        print(
+        usage = (
             f"usage: resdet COMMAND …\n\n{commands}\n\nresdet COMMAND --help shows a command's options. Every command takes "
-            "--import FILE.py: Python code to run first,\nfor example to register a data format.",
-            file=sys.stdout if help_requested else sys.stderr,
+            "--import FILE.py: Python code to run first,\nfor example to register a data format."
         )
+        with any_encoding():
+            print(usage, file=sys.stdout if help_requested else sys.stderr)
         return 0 if help_requested else 2
     return run(argv[0], argv[1:])

@@ -1,11 +1,12 @@
 """Configuration schema of a classifier; its solver is the detector's of detection/config."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import StrictBool
 
-from detection.config import Fraction, Name, SolverConfig
+from detection.config import Fraction, Name, NonNegativeFloat, NonNegativeInt, PositiveInt, SolverConfig
+from detection.config.schema import SOLVER_NAMES
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class NetworkConfig:
     norm: Literal["bn", "sync_bn", "gn"] = "bn"
     shortcut: Literal["A", "B", "C", "none"] | None = None
     recipe: str = "torchvision"
-    zero_init_residual: bool = False
+    zero_init_residual: StrictBool = False
     init_from: str | None = None
 
 
@@ -82,6 +83,13 @@ class ClassifierConfig:
         data: the dataset.
         solver: as a detector's.
     """
+
+    other_names: ClassVar[dict[str, str]] = {
+        **SOLVER_NAMES,
+        **dict.fromkeys(("num_classes", "nc"), "the classes are those of the training images"),
+        **dict.fromkeys(("depth", "layers", "backbone"), "network.name names the network, such as resnet50"),
+        **dict.fromkeys(("pretrained", "weights"), "network.init_from names the file of initial weights"),
+    }
 
     expects: str = ""
     seed: NonNegativeInt = 0

@@ -22,6 +22,7 @@ from detection.classification.config import ClassifierConfig
 from detection.classification.plots import Curve
 from detection.config import dump_config
 from detection.training.callbacks.metrics_log import read_rows
+from detection.utils.atomic_io import write_text
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
     """
     for run in runs:
         saved = run.folder / "config.yaml"
-        if saved.exists() and saved.read_text() != dump_config(run.config):
+        if saved.exists() and saved.read_text(encoding="utf-8") != dump_config(run.config):
             raise ValueError(
                 f"{run.folder} has a run with another configuration; give another --output, or the keys of that run"
             )
@@ -97,7 +98,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
 def _start(run: Run, threads: int) -> "subprocess.Popen[bytes]":
     run.folder.mkdir(parents=True, exist_ok=True)
     config_file = run.folder / "wanted.yaml"
-    config_file.write_text(dump_config(run.config))
+    write_text(config_file, dump_config(run.config))
     command = [
         sys.executable,
         "-m",
@@ -119,7 +120,7 @@ def _check_exit_code(run: Run, code: int) -> None:
     """Delete a finished run's temporary files; raise ValueError with the end of its output where it failed."""
     output = run.folder / "screen.txt"
     if code:
-        last = "\n  ".join(output.read_text(errors="replace").splitlines()[-5:])
+        last = "\n  ".join(output.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
         raise ValueError(f"{run.network}, seed {run.seed}: exited with code {code}; last lines of {output}:\n  {last}")
     output.unlink()
     (run.folder / "wanted.yaml").unlink()  # the same as the run's config.yaml

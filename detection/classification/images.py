@@ -130,7 +130,7 @@ def _read_cifar10(config: ImageDataConfig, split: str, name: str) -> LabelledIma
         raise DataError(f"{root}: labels up to {labels.max()}, but CIFAR-10 has 0 to 9")
     images = records[:, 1:].reshape(-1, 3, _CIFAR_SIDE, _CIFAR_SIDE).transpose(0, 2, 3, 1)
     meta = root / "batches.meta.txt"
-    names = tuple(meta.read_text().split()) if meta.is_file() else ()
+    names = tuple(meta.read_text(encoding="utf-8").split()) if meta.is_file() else ()
     classes = names if len(names) == 10 else tuple(map(str, range(10)))
     return LabelledImages(f"{root} ({split})", classes, labels, images.__getitem__)
 

@@ -17,6 +17,7 @@ from detection.classification.networks import Classifier, read_classifier
 from detection.classification.plots import Responses, draw_responses
 from detection.classification.responses import response_deviations
 from detection.data.image import find_images, read_image
+from detection.utils.errors import optional
 
 _LOG = logging.getLogger(__name__)
 _BATCH_SIZE = 64
@@ -49,7 +50,6 @@ def inspect_responses(
     for file, title in zip(files, _titles(files), strict=True):
         classifier = read_classifier(file, name)
         deviations[title] = response_deviations(classifier.net, _batches(classifier, file, inputs, count))
-    draw_responses([Responses(title, list(values.values())) for title, values in deviations.items()], output)
     if as_json:
         print(json.dumps(deviations))
     else:
@@ -57,8 +57,11 @@ def inspect_responses(
         for title, values in deviations.items():
             numbers = (statistics.median(values.values()), max(values.values()), list(values.values())[-1])
             summary.add_row(title, str(len(values)), *(f"{v:.3f}" for v in numbers))
-        Console(width=None if Console().is_terminal else 120).print(summary)
-    _LOG.info("responses by layer: %s", output)
+        # titles are file names: "[a]" is no markup
+        Console(width=None if Console().is_terminal else 120, markup=False, emoji=False).print(summary)
+    with optional(output):
+        draw_responses([Responses(title, list(values.values())) for title, values in deviations.items()], output)
+        _LOG.info("responses by layer: %s", output)
     return 0
 
 

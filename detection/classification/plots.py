@@ -1,5 +1,6 @@
 """Plot figures 6 and 7 of the ResNet paper from numbers. Depends on matplotlib, not on networks or runs."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, which may need a display
+
+from detection.utils.atomic_io import replacing
 
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")  # Okabe and Ito, 2008
 Points = Sequence[tuple[float, float]]
@@ -54,7 +57,7 @@ def draw_errors(curves: Sequence[Curve], path: Path) -> None:
         ax.legend()
     axes[0][0].set_ylabel("error (%)")
     axes[0][0].set_ylim(bottom=0)
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
 
 
 def _plot_band(ax: Axes, runs: Sequence[Points], colour: str, label: str, **line: object) -> None:
@@ -83,7 +86,14 @@ def draw_responses(networks: Sequence[Responses], path: Path) -> None:
         ax.set_ylim(bottom=0)
         ax.grid(alpha=0.3)
         ax.legend()
-    figure.savefig(path, dpi=130)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, dpi=130, format=path.suffix.removeprefix(".") or "png")
+    with replacing(path) as part:
+        part.write_bytes(image.getvalue())
 
 
 def _cycle() -> list[str]:

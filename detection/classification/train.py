@@ -1,6 +1,5 @@
 """Train and evaluate a classifier with the training loop of the detector."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -37,16 +36,25 @@ from detection.training.callbacks.evaluation import Evaluation
 from detection.training.callbacks.metrics_log import MetricsLog, Row
 from detection.training.loop import TrainingModule
 from detection.training.precise_bn import precise_bn_statistics
-from detection.training.resume import LENGTH, MAY_CHANGE, NEW_RUN, Resumed, last_checkpoint, resume_point
+from detection.training.resume import (
+    LENGTH,
+    MAY_CHANGE,
+    NEW_RUN,
+    Resumed,
+    last_checkpoint,
+    resume_point,
+    warn_of_changes,
+)
 from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
 from detection.training.run_files.run_dir import TRAINING_FILES, RunLog, move_earlier_run, read_metrics
 from detection.training.schedule import iterations
 from detection.training.trainer import describe_solver, fit, step_callbacks
 from detection.utils import distributed
-from detection.utils.atomic_io import replacing
+from detection.utils.atomic_io import replacing, write_json, write_text
 from detection.utils.precision import use_bf16
 from detection.utils.progress import progress_bar
+from detection.utils.settings import run_settings
 
 _LOG = logging.getLogger(__name__)
 _FILES = ("metrics.json", *TRAINING_FILES)
@@ -67,7 +75,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     Raises:
         ValueError, FileNotFoundError: invalid data, weights or checkpoint; ``output`` is then unchanged.
     """
-    with RunLog() as run_log:
+    with RunLog() as run_log, run_settings():
         check_loggers(config.solver.loggers)
         images, val = open_datasets(config.data)
         solver = config.solver
@@ -86,7 +94,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
             _LOG.info("weights %s: %s", config.network.init_from, report)
         if rank == 0:
             move_earlier_run(output, _FILES if checkpoint is None else ())
-            (output / "config.yaml").write_text(dump_config(config))
+            write_text(output / "config.yaml", dump_config(config))
             run_log.write_to(output / "log.txt")
             write_provenance(output / "run.json", config.seed, resumed.step)
         _LOG.info(
@@ -170,7 +178,7 @@ def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: 
             bar.advance(task)
     result = {"top1": float(correct[0]) / len(val), "top5": float(correct[1]) / len(val)}
     move_earlier_run(output, ("metrics.json",))
-    (output / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(output / "metrics.json", result)
     _LOG.info("%s, views %s: top-1 %.4f, top-5 %.4f of %d images", val.name, views, *result.values(), len(val))
     return result
 
@@ -266,7 +274,7 @@ class Evaluator:
         top1, top5 = (float(count) / len(self.val) for count in correct)
         self.result = {"top1": top1, "top5": top5}
         if distributed.is_leader():
-            (self.output / "metrics.json").write_text(json.dumps(self.result, indent=2) + "\n")
+            write_json(self.output / "metrics.json", self.result)
             _LOG.info("step %d: top-1 %.4f, top-5 %.4f of %d images", module.global_step, top1, top5, len(self.val))
         return dict(self.result)
 
@@ -309,13 +317,12 @@ def _check_resume(checkpoint: Path, config: ClassifierConfig) -> Resumed:
     # through the schema, which fills in defaults of keys that are newer than the checkpoint
     old = from_dict(ClassifierConfig, content[CLASSIFIER]["config"], str(checkpoint))
     before, now = config_to_dict(old), config_to_dict(config)
-    changed_keys = {key for key in now if before[key] != now[key]} - {"network", "solver", "expects"}
-    if changed_keys:
-        _LOG.warning(
-            "%s differ from the configuration of %s: the resumed run is not equal to an uninterrupted one",
-            ", ".join(sorted(changed_keys)),
-            checkpoint,
-        )
+    top = sorted(set(now) - {"network", "solver", "data", "expects"})
+    warn_of_changes(
+        [f"data.{key}" for key in now["data"] if before["data"][key] != now["data"][key]]
+        + [key for key in top if before[key] != now[key]],
+        checkpoint,
+    )
     for section in ("network", "solver"):
         changed = [k for k in now[section] if before[section][k] != now[section][k] and k not in MAY_CHANGE]
         if changed:

@@ -1,14 +1,13 @@
 """``resdet check-dataset``: report every issue of a dataset, and how training handles it."""
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from detection.config import load_config
 from detection.dataset_check.report import check, format_report
-from detection.utils.atomic_io import replacing
+from detection.utils.atomic_io import require_new, write_json
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,11 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "keys", nargs="*", metavar="key=value", help="data.format=voc|coco data.root=… data.train=… data.val=…"
     )
     args = parser.parse_intermixed_args(argv)
+    if args.json is not None:
+        require_new([args.json], "--json FILE")
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     config = load_config(args.config, args.keys)
     report = check(config, workers=args.workers, quick=args.quick)
     print(format_report(report))
     if args.json is not None:
-        with replacing(args.json) as part:
-            part.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(args.json, report)
         print(f"full report written to {args.json}")
     return 1 if any(issue["drops"] for issue in report["faults"]) else 0

@@ -1,7 +1,6 @@
 """``resdet classify``: classify images."""
 
 import argparse
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from detection.classification.images import resize_center_crop
 from detection.classification.networks import read_classifier
 from detection.commands.parsers import add_image_inputs
 from detection.data.image import find_images, read_image
+from detection.utils.atomic_io import require_new, write_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(
             f"expected --top of at least 1 and --crop from 1 to --short-side, got {args.top}, {args.crop}, {args.short_side}"
         )
+    if args.json is not None:
+        require_new([args.json], "--json FILE")
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     files = find_images(args.inputs)
     classifier = read_classifier(args.weights, args.network, args.recipe)
     net = classifier.net.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -67,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             {"class": names[i], "score": round(s, 6)} for s, i in zip(*map(Tensor.tolist, best), strict=True)
         ]
         print(f"{file}  " + "  ".join(f"{p['class']} {p['score']:.3f}" for p in predictions[str(file)]))
-    if args.json:
-        args.json.write_text(json.dumps(predictions, indent=2) + "\n")
+    if args.json is not None:
+        write_json(args.json, predictions)
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} files could not be read:\n  " + "\n  ".join(unreadable))
     return 1 if unreadable else 0

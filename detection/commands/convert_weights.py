@@ -8,6 +8,7 @@ from backbone.recipe import RECIPES
 from backbone.weights import read_weights
 from detection.checkpoint.convert import LAYOUTS, check_written, convert, write
 from detection.checkpoint.detector import local_file
+from detection.utils.atomic_io import require_new
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="coco, voc, or comma-separated names, for a detectron2 detector (default: coco for 80, voc for 20)",
     )
     args = parser.parse_args(argv)
-    if args.output.exists():
-        raise ValueError(f"{args.output} already exists; remove it or choose another file")
+    require_new([args.output], "OUTPUT")
     weights = read_weights(local_file(args.input))
     content = convert(weights, args.to, args.recipe, args.config, args.classes, backbone=args.backbone)
     write(args.output, content)

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ from detection.classification.degradation import PAPER_NETWORKS, Run, curves, pr
 from detection.classification.plots import draw_errors
 from detection.config import load
 from detection.training.run_files.run_dir import move_earlier_run
+from detection.utils.atomic_io import write_json
+from detection.utils.errors import optional
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,9 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     train_all(runs, args.jobs)
     summary = summarise(runs)
     move_earlier_run(output, ("degradation.json", "degradation.png"))
-    (output / "degradation.json").write_text(json.dumps(summary, indent=2) + "\n")
-    plot = output / "degradation.png"
-    draw_errors(curves(runs), plot)
+    write_json(output / "degradation.json", summary)
     print_summary(summary)
-    _LOG.info("errors over the steps: %s", plot)
+    plot = output / "degradation.png"
+    with optional(plot):
+        draw_errors(curves(runs), plot)
+        _LOG.info("errors over the steps: %s", plot)
     return 0

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from detection.data.coco import read_coco_file
 from detection.data.voc import read_voc_ground_truth
-from detection.evaluation.report import evaluate, table, write_report
+from detection.evaluation.report import FILES, evaluate, table, write_report
 from detection.evaluation.results_io import read_detections
+from detection.training.run_files.run_dir import move_earlier_run
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of an image, the best N count for AP and AR (default: 100, COCO's); where images have more, metrics with all "
         "of them are added",
     )
-    parser.add_argument("--output", type=Path, help="folder for metrics.json and per_class.csv")
+    parser.add_argument(
+        "--output", type=Path, help="folder for metrics.json and per_class.csv; earlier ones are moved to a subfolder"
+    )
     args = parser.parse_args(argv)
     folder = args.truth.is_dir()
     annotations = read_voc_ground_truth(args.truth, args.set) if folder else read_coco_file(args.truth)
@@ -63,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = evaluate(ground_truth, detections, args.voc_iou, args.max_detections)
     print(table(report), end="")
     if args.output is not None:
-        args.output.mkdir(parents=True, exist_ok=True)
+        move_earlier_run(args.output, FILES)
         write_report(report, args.output)
         print(f"written to {args.output}/metrics.json and per_class.csv")
     return 0

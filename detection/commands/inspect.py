@@ -13,6 +13,7 @@ from backbone.blocks import Shortcut, StrideIn
 from backbone.resnet import NAMES, OutputStride, network
 from backbone.table import table
 from detection.classification.inspection import inspect_responses, print_table
+from detection.utils.atomic_io import require_new
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     responses.add_argument("--output", type=Path, default=Path("responses.png"), help="default: responses.png")
     args = parser.parse_args(argv)
     if args.responses:
+        require_new([args.output], "--output FILE")
         return inspect_responses(args.responses, args.name, args.pictures, args.count, args.output, as_json=args.json)
     if args.name is None:
         parser.error("expected NAME, or --responses FILE …")

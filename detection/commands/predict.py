@@ -1,6 +1,7 @@
 """``resdet predict``: detect objects on your images with a trained detector."""
 
 import argparse
+import glob
 import json
 import logging
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from typing import Any
 from detection.commands.parsers import add_image_inputs
 from detection.data.image import find_images, read_image
 from detection.inference.predictor import Predictor, chunks, free_name, write_annotated
+from detection.training.run_files.run_dir import move_earlier_run
+from detection.utils.atomic_io import write_json
+from detection.utils.errors import optional
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -22,7 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--weights", type=Path, required=True, help="best.pth or last.pth of a run")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for the annotated images and detections.json"
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for the annotated images and detections.json; earlier ones are moved to a subfolder, and no file is "
+        "replaced",
     )
     parser.add_argument(
         "--threshold",
@@ -57,11 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         cuda_graphs=args.cuda_graphs,
         padded=args.padded or None,
     )
-    args.output.mkdir(parents=True, exist_ok=True)
+    results = args.output / "detections.json"
+    move_earlier_run(args.output, [results.name, *map(glob.escape, _drawn(results))])
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     unreadable: list[str] = []
     taken: set[str] = set()
+    drawn: list[str] = []
     with progress_bar() as bar:
         task = bar.add_task("detecting", total=len(files))
         for chunk in chunks(files, args.batch_size):
@@ -82,15 +92,26 @@ def main(argv: Sequence[str] | None = None) -> int:
                     annotations.append(
                         {"id": len(annotations) + 1, **row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
                     )
-                write_annotated(image, detections, args.threshold, free_name(args.output, file, taken))
+                with optional(file):
+                    path = free_name(args.output, file, taken)
+                    write_annotated(image, detections, args.threshold, path)
+                    drawn.append(path.name)
             bar.advance(task, len(chunk))
     categories = [{"id": i, "name": n} for i, n in zip(predictor.category_ids, predictor.classes, strict=True)]
-    (args.output / "detections.json").write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
+    content = {"images": images, "annotations": annotations, "categories": categories, "drawn": drawn}
+    write_json(results, content, indent=None)
     print(
         f"{len(images)} images, {len(annotations)} detections; annotated images and detections.json are in {args.output}"
     )
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} files could not be read:\n  " + "\n  ".join(unreadable))
     return 1 if unreadable else 0
+
+
+def _drawn(results: Path) -> list[str]:
+    """Return the names of the images that an earlier run drew beside its detections.json."""
+    try:
+        names = json.loads(results.read_text(encoding="utf-8"))["drawn"]
+        return [name for name in names if Path(name).name == name]
+    except (OSError, ValueError, LookupError, TypeError):  # none, or another program's
+        return []

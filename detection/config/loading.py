@@ -13,11 +13,42 @@ from typing import Any
 from docstring_parser import parse as parse_docstring
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from detection.config.schema import Config
 
 Schema = typing.TypeVar("Schema")
+
+
+class _Int(int):
+    """A number of a YAML file, with its text: data.train=01 names an image set."""
+
+    text: str
+
+
+class _Float(float):
+    """As :class:`_Int`."""
+
+    text: str
+
+
+class _Constructor(SafeConstructor):
+    """Keeps the text of numbers; a date is its text, since no key is one."""
+
+    def number(self, node: Any) -> Any:
+        """Construct an integer or a float."""
+        if node.tag.endswith("int"):
+            number: _Int | _Float = _Int(self.construct_yaml_int(node))
+        else:
+            number = _Float(self.construct_yaml_float(node))
+        number.text = node.value
+        return number
+
+
+for _tag in ("int", "float"):
+    _Constructor.add_constructor(f"tag:yaml.org,2002:{_tag}", _Constructor.number)
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -68,14 +99,16 @@ def from_dict(schema: type[Schema], tree: dict[str, Any], where: str) -> Schema:
     if unknown:
         raise ValueError(f"{where}: " + "; ".join(unknown))
     try:
-        return TypeAdapter(schema).validate_python(tree)
+        return TypeAdapter(schema).validate_python(_typed(tree, schema))
     except ValidationError as error:
         raise ValueError(f"{where}: " + "; ".join(_format_error(e) for e in error.errors())) from None
 
 
 def _format_error(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("constrained"))
+    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("constrained", "function-")))
     text = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if error["type"] == "tuple_type":
+        text = "should be a list, such as [1, 2]"
     return f"{key} {text}, got {error['input']!r}" if key else text
 
 
@@ -162,7 +195,9 @@ def _read(path: Path, folder: str = "", parents: tuple[Path, ...] = ()) -> dict[
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         # ruamel's safe loader raises for duplicate keys
-        return YAML(typ="safe", pure=True).load(text)
+        yaml = YAML(typ="safe", pure=True)
+        yaml.Constructor = _Constructor
+        return yaml.load(text)
     except RecursionError:
         raise ValueError(f"{where}: not valid YAML: nested too deeply") from None
     except YAMLError as error:
@@ -184,6 +219,28 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise ValueError(f"{key}: {group} is a value, not a group of keys")
     tree[leaf] = value
+
+
+def _typed(tree: dict[str, Any], group: type) -> dict[str, Any]:
+    """Return nested dictionaries with the text, as typed, of numbers at keys that are text, and plain numbers elsewhere."""
+    hints = typing.get_type_hints(group)
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        if dataclasses.is_dataclass(hints[key]):
+            result[key] = _typed(value, typing.cast(type, hints[key]))
+        else:
+            is_text = hints[key] in (str, str | None)
+            result[key] = value.text if is_text and isinstance(value, _Int | _Float) else _plain(value)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a YAML file without the text of its numbers."""
+    if isinstance(value, _Int | _Float):
+        return int(value) if isinstance(value, _Int) else float(value)
+    if isinstance(value, dict):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
 def _walk(group: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
@@ -221,6 +278,9 @@ def _unknown_keys(tree: dict[str, Any], group: type, schema: type, prefix: str =
 
 
 def _nearest(full: str, leaf: str, siblings: list[str], schema: type) -> str:
+    other_names: dict[str, str] = getattr(schema, "other_names", {})
+    if leaf in other_names:
+        return f": {other_names[leaf]}"
     all_keys = _keys(schema)
     near = difflib.get_close_matches(full, siblings, n=1, cutoff=0.75) or [
         k for k in all_keys if k.rpartition(".")[2] == leaf

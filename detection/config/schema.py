@@ -7,15 +7,7 @@ a constructor of the model takes has its default and its documentation there alo
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from backbone import RECIPES
 from backbone.adapters.foreign import SCHEME, is_foreign
@@ -29,12 +21,43 @@ from detection.modeling.roi_head import RoIHead, TwoLayerHead
 from detection.modeling.roi_pooler import RoIPooler
 from detection.modeling.rpn import RPN
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-# YAML reads data.train=2007 as a number
+
+def _number(value: Any) -> Any:
+    """Refuse what pydantic would convert: true is no 1, and the text "5" no 5."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    if isinstance(value, str) and _is_number(value):
+        raise ValueError("should be a number, without quotes")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _several(value: Any) -> Any:
+    """Take data.short_side=128 as [128]."""
+    return (value,) if isinstance(value, int | float | str) else value
+
+
+_Number = BeforeValidator(_number)
+PositiveInt = Annotated[int, Field(gt=0), _Number]
+NonNegativeInt = Annotated[int, Field(ge=0), _Number]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False), _Number]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), _Number]
+Fraction = Annotated[float, Field(ge=0, le=1), _Number]
+Several = BeforeValidator(_several)
+# from YAML a name is the text as typed (loading.py); a Python dictionary may have 2007
 Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 # "auto" is kept as nothing, until a run knows its data (training/auto.py)
 AutoSteps = Annotated[NonNegativeInt, BeforeValidator(lambda value: 0 if value == "auto" else value)]
-AutoSizes = Annotated[tuple[PositiveFloat, ...], BeforeValidator(lambda value: () if value == "auto" else value)]
+AutoSizes = Annotated[
+    tuple[PositiveFloat, ...], Several, BeforeValidator(lambda value: () if value == "auto" else value)
+]
 
 
 def _backbone(name: str) -> str:
@@ -51,6 +74,21 @@ def _recipe(name: str) -> str:
 
 BackboneName = Annotated[str, AfterValidator(_backbone)]
 RecipeName = Annotated[str, AfterValidator(_recipe)]
+
+
+# what other projects call a setting, by the last part of its key, and the key that does its job here
+SOLVER_NAMES = {
+    **dict.fromkeys(
+        ("epochs", "num_epochs", "max_epochs", "epoch"),
+        "solver.max_iter sets the length, in steps of solver.batch_size images: epochs x images / batch_size",
+    ),
+    **dict.fromkeys(
+        ("lr", "learning_rate", "lr0"), "solver.base_lr is the rate for solver.reference_batch images a step"
+    ),
+    **dict.fromkeys(("num_workers", "workers_per_gpu"), "data.workers is their number"),
+    **dict.fromkeys(("image_size", "img_size", "imgsz", "input_size"), "data.short_side sets the size"),
+    **dict.fromkeys(("amp", "fp16", "half", "mixed_precision"), "solver.precision sets it"),
+}
 
 
 def default(constructor: Any, keyword: str) -> Any:
@@ -71,7 +109,7 @@ class AnchorConfig:
     """
 
     sizes: AutoSizes = default(make_anchors, "sizes")
-    aspect_ratios: tuple[PositiveFloat, ...] = default(make_anchors, "aspect_ratios")
+    aspect_ratios: Annotated[tuple[PositiveFloat, ...], Several] = default(make_anchors, "aspect_ratios")
     offset: NonNegativeFloat = default(make_anchors, "offset")
 
 
@@ -86,7 +124,7 @@ class RPNConfig:
     background_iou: Fraction = default(RPN, "background_iou")
     batch_per_image: PositiveInt = default(RPN, "batch_per_image")
     foreground_fraction: Fraction = default(RPN, "foreground_fraction")
-    ignore_cross_boundary: bool = default(RPN, "ignore_cross_boundary")
+    ignore_cross_boundary: StrictBool = default(RPN, "ignore_cross_boundary")
     before_nms_train: PositiveInt = default(RPN, "before_nms_train")
     after_nms_train: PositiveInt = default(RPN, "after_nms_train")
     before_nms_test: PositiveInt = default(RPN, "before_nms_test")
@@ -112,13 +150,13 @@ class RoIConfig:
     resolution: PositiveInt = default(RoIPooler, "resolution")
     fc_channels: PositiveInt = default(TwoLayerHead, "fc_channels")
     sampling_ratio: NonNegativeInt = default(RoIPooler, "sampling_ratio")
-    aligned: bool = default(RoIPooler, "aligned")
+    aligned: StrictBool = default(RoIPooler, "aligned")
     foreground_iou: Fraction = default(RoIHead, "foreground_iou")
     background_iou: Fraction = default(RoIHead, "background_iou")
     background_iou_low: Fraction = default(RoIHead, "background_iou_low")
     batch_per_image: PositiveInt = default(RoIHead, "batch_per_image")
     foreground_fraction: Fraction = default(RoIHead, "foreground_fraction")
-    append_truth: bool = default(RoIHead, "append_truth")
+    append_truth: StrictBool = default(RoIHead, "append_truth")
     class_start: Literal["zero", "frequencies"] = "zero"
     box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = default(RoIHead, "box_weights")
     beta: NonNegativeFloat = default(RoIHead, "beta")
@@ -162,12 +200,12 @@ class ModelConfig:
     conv5_norm: NormName | None = None
     stride_in: StrideIn | None = None
     stem_pool: StemPool | None = None
-    freeze_at: Literal[0, 1, 2, 3, 4, 5] = 2
+    freeze_at: Annotated[Literal[0, 1, 2, 3, 4, 5], _Number] = 2
     fpn_channels: PositiveInt = 256
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
     roi: RoIConfig = field(default_factory=RoIConfig)
-    padded: bool | None = None
+    padded: StrictBool | None = None
 
 
 @dataclass(frozen=True)
@@ -199,13 +237,13 @@ class DataConfig:
     root: str = "datasets/coco"
     train: Name = "train2017"
     val: Name | None = "val2017"
-    short_side: tuple[PositiveInt, ...] = (640, 672, 704, 736, 768, 800)
+    short_side: Annotated[tuple[PositiveInt, ...], Several] = (640, 672, 704, 736, 768, 800)
     max_side: PositiveInt = 1333
     flip: Fraction = 0.5
     augment: tuple[dict[str, dict[str, Any]], ...] = ()
-    keep_empty: bool = False
-    keep_difficult: bool = False
-    group_by_aspect: bool = True
+    keep_empty: StrictBool = False
+    keep_difficult: StrictBool = False
+    group_by_aspect: StrictBool = True
     workers: NonNegativeInt = 4
     timeout: PositiveInt = 600
     max_pixels: PositiveInt = 89_478_485
@@ -262,28 +300,28 @@ class SolverConfig:
     trunk_lr_factor: PositiveFloat = 1.0
     momentum: Fraction = 0.9
     weight_decay: NonNegativeFloat = 1e-4
-    norm_decay: bool = True
+    norm_decay: StrictBool = True
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
     max_iter: AutoSteps = 270000
     schedule: Literal["step", "cosine", "plateau"] = "step"
-    steps: tuple[PositiveFloat, ...] = (210000, 250000)
+    steps: Annotated[tuple[PositiveFloat, ...], Several] = (210000, 250000)
     gamma: Fraction = 0.1
     patience: PositiveInt = 3
     warmup: NonNegativeFloat = 1000
     warmup_factor: Fraction = 0.001
     clip_norm: PositiveFloat | None = None
     precision: Literal["float32", "bf16", "auto"] = "float32"
-    compile: bool = False
-    cuda_graphs: bool = False
+    compile: StrictBool = False
+    cuda_graphs: StrictBool = False
     ema: Fraction | None = None
     eval_every: NonNegativeFloat = 0
-    val_loss: bool = False
+    val_loss: StrictBool = False
     checkpoint_every: PositiveFloat = 5000
     not_finite: Literal["stop", "skip", "recover"] = "stop"
     early_stop: PositiveInt | None = None
     log_every: PositiveInt = 20
-    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Several] = ()
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulate:
@@ -314,7 +352,7 @@ class PretrainConfig:
     iterations: NonNegativeInt = 0
     batch_size: PositiveInt = 2
     mosaic: PositiveInt = 256
-    sizes: tuple[PositiveInt, ...] = (36, 68, 132)
+    sizes: Annotated[tuple[PositiveInt, ...], Several] = (36, 68, 132)
     crops: PositiveInt = 6000
     lr: PositiveFloat = 0.002
     rois: PositiveInt = 80
@@ -336,9 +374,18 @@ class Config:
         pretrain: on synthetic crops.
     """
 
+    other_names: ClassVar[dict[str, str]] = {
+        **SOLVER_NAMES,
+        **dict.fromkeys(
+            ("num_classes", "classes", "nc"), "the classes are those of the annotations that data.train names"
+        ),
+        **dict.fromkeys(("depth", "layers"), "model.backbone names the network, such as resnet50"),
+        **dict.fromkeys(("pretrained", "init_from"), "model.weights names the file, or torchvision://resnet50"),
+    }
+
     expects: str = ""
     seed: NonNegativeInt = 0
-    deterministic: bool = False
+    deterministic: StrictBool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)

@@ -3,12 +3,10 @@
 Reading a cache file runs no code, and a corrupt one is treated as missing.
 """
 
-import contextlib
 import gc
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbone import hub
+from detection.utils.atomic_io import replacing
 
 _LOG = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[Any]]
@@ -64,28 +63,27 @@ def cached(
     seconds = time.perf_counter() - start
     if seconds > MIN_SECONDS and not skip_if(arrays):
         try:
-            # the stub of savez accepts no mapping
-            write_atomically(path, lambda temp: np.savez(temp, source=np.array(source), **arrays))  # type: ignore[arg-type]
+            write_atomically(path, lambda part: _save(part, source, arrays))
             _LOG.info("%s: annotations read in %.1f s; cached in %s", name, seconds, path)
         except OSError as error:  # a full or read-only disk must not stop the run
             _LOG.warning("%s: annotations read in %.1f s; cannot write the cache: %s", name, seconds, error)
     return arrays
 
 
+def _save(path: Path, source: str, arrays: Arrays) -> None:
+    with path.open("wb") as file:  # given a path, NumPy adds .npz to it
+        np.savez(file, source=np.array(source), **arrays)  # type: ignore[arg-type]  # its stub accepts no mapping
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a cache file to a temporary path and rename it, so that concurrent readers see a complete file.
+    """Write a cache file with its folder, so that concurrent readers and writers see a complete file.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
     """
-    temp = path.with_suffix(f".{os.getpid()}.part{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temp)
-        temp.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temp.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, shared=True) as part:
+        write(part)
 
 
 def cache_dir() -> Path:

@@ -96,7 +96,7 @@ def _decode_chunk(decode: Callable[[str], ImageInfo], files: Sequence[str]) -> l
 
 def _read_cache(path: Path) -> _Cache:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT_VERSION:
             return {}
         return {file: ((size, mtime), ImageInfo(*row)) for file, ((size, mtime), row) in content["pictures"].items()}
@@ -107,6 +107,9 @@ def _read_cache(path: Path) -> _Cache:
 def _write_cache(path: Path, cache: _Cache) -> None:
     rows = {file: (stamp, dataclasses.astuple(info)) for file, (stamp, info) in cache.items()}
     try:
-        write_atomically(path, lambda temp: temp.write_text(json.dumps({"format": FORMAT_VERSION, "pictures": rows})))
+        write_atomically(
+            path,
+            lambda temp: temp.write_text(json.dumps({"format": FORMAT_VERSION, "pictures": rows}), encoding="utf-8"),
+        )
     except OSError as error:  # a full or read-only disk must not stop the check
         _LOG.warning("cannot cache the results of decoding: %s", error)

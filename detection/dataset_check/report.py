@@ -3,7 +3,6 @@ and anchor coverage."""
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import textwrap
@@ -32,7 +31,7 @@ from detection.dataset_check.issues import (
     image_issues,
 )
 from detection.dataset_check.reading import read_split, source_stamps
-from detection.utils.atomic_io import replacing
+from detection.utils.atomic_io import write_json
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -123,8 +122,7 @@ def quick_check(config: Config, datasets: Sequence[Annotations], path: Path) -> 
             lambda: {"report": encode_json(check(config, quick=True))},
         )
         report = decode_json(arrays["report"])
-    with replacing(path) as temp:
-        temp.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     lines = [*_issue_lines(report, examples=1), *_anchor_lines(report["anchors"])]
     _LOG.info("%s\n(full report in %s; tools/check_dataset.py also decodes the images)", "\n".join(lines), path)
 

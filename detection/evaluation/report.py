@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from rich.table import Table
 
 from detection.evaluation.coco import MAX_DETECTIONS, coco_metrics, undefined_reasons
 from detection.evaluation.voc import voc_ap
+from detection.utils.atomic_io import write_json, write_text
 
 VOC_IOU = 0.5
+FILES = ("metrics.json", "per_class.csv")  # of an evaluation
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def evaluate(
 
 def table(report: Report) -> str:
     """Return the metrics and then the classes as a text table; undefined values are "-", with the reason."""
-    console = Console(width=100, record=True, file=io.StringIO())
+    # names of classes are text: "[/b]" is no markup, ":dog:" no emoji
+    console = Console(width=100, record=True, file=io.StringIO(), markup=False, emoji=False, highlight=False)
     metrics = Table("metric")
     metrics.add_column("value", justify="right")
     if report.reasons:
@@ -98,14 +100,15 @@ def table(report: Report) -> str:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write metrics.json and per_class.csv to ``folder``."""
-    (folder / "metrics.json").write_text(json.dumps(report.to_json(), indent=2) + "\n")
-    with (folder / "per_class.csv").open("w", newline="") as file:
-        columns = list(next(iter(report.per_class.values()), {}))
-        writer = csv.writer(file)
-        writer.writerow(["class", *columns])
-        for name, values in report.per_class.items():
-            writer.writerow([name, *("" if values[c] is None else f"{values[c]:.6f}" for c in columns)])
+    """Write metrics.json and per_class.csv to ``folder``, each whole or not at all."""
+    write_json(folder / "metrics.json", report.to_json())
+    lines = io.StringIO(newline="")
+    columns = list(next(iter(report.per_class.values()), {}))
+    writer = csv.writer(lines)
+    writer.writerow(["class", *columns])
+    for name, values in report.per_class.items():
+        writer.writerow([name, *("" if values[c] is None else f"{values[c]:.6f}" for c in columns)])
+    write_text(folder / "per_class.csv", lines.getvalue())
 
 
 def _text(value: float | None) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.data.annotations import Annotations
-from detection.data.loader import Batch, float_images, to_device
+from detection.data.loader import Batch, collate, float_images, to_device
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Detections
@@ -95,19 +95,29 @@ def detect(
     return results
 
 
+def _readable(batch: Batch) -> Batch:
+    """Return the images that could be decoded: the others are black and would have losses of their objects."""
+    rows = [i for i, readable in enumerate(batch.readable) if readable]
+    if len(rows) in (0, len(batch.images)):
+        return batch if rows else Batch([], [], [], [], [])
+    return collate([(batch.images[i], batch.targets[i], batch.index[i], batch.sizes[i], True) for i in rows])
+
+
 @torch.no_grad()
 def validation_losses(
     model: Any, loader: Iterable[Batch], device: torch.device, seed: int, *, bf16: bool = False
 ) -> dict[str, float]:
-    """Return the training losses on a validation set, averaged over the images of all ranks; normalisation layers in
-    evaluation mode, sampling seeded by ``seed``."""
+    """Return the training losses on a validation set, averaged over the readable images of all ranks; normalisation layers
+    in evaluation mode, sampling seeded by ``seed``, as many proposals as in training."""
     was_training = model.training
     model.eval()
     generator = torch.Generator(device).manual_seed(seed)
     rows: list[dict[str, Any]] = []
     try:
         for batch in loader:
-            batch = to_device(batch, device)
+            batch = to_device(_readable(batch), device)
+            if not batch.images:
+                continue
             images = float_images(batch)
             sizes = [(im.shape[-2], im.shape[-1]) for im in images]
             with autocast(device, bf16):

@@ -1,5 +1,6 @@
 """A trained detector on images: files, PIL images or arrays, in the original image's pixels."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -19,6 +20,7 @@ from detection.inference.detections import Detections, label_filter
 from detection.inference.over_dataset import scale_back
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.ops.device import autocast, use_gpu
+from detection.utils.atomic_io import replacing
 from detection.utils.precision import use_bf16
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
@@ -159,14 +161,23 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def free_name(folder: Path, file: Path, taken: set[str]) -> Path:
-    """Return a name for the annotated image that no other of this run has: images of one name come from many folders."""
-    name, number = file.stem, 2
-    while name in taken:
-        name, number = f"{file.stem}-{number}", number + 1
-    taken.add(name)
-    return folder / f"{name}.jpg"
+    """Return a name for the annotated image: STEM.jpg, or STEM-2.jpg and so on where there is such a file.
+
+    Args:
+        folder: of the annotated images.
+        file: the image.
+        taken: names that this run has given, to which the new one is added: images of one name come from many folders.
+            In lower case, since many file systems do not tell A.jpg from a.jpg.
+    """
+    name, number = f"{file.stem}.jpg", 2
+    while name.lower() in taken or os.path.lexists(folder / name):
+        name, number = f"{file.stem}-{number}.jpg", number + 1
+    taken.add(name.lower())
+    return folder / name
 
 
 def write_annotated(image: RGBImage, detections: Detections, threshold: float, path: Path) -> None:
     """Write the image with the detections of at least ``threshold`` drawn on it."""
-    Image.fromarray(detections[detections.scores >= threshold].draw(image)).save(path, quality=92)
+    drawn = Image.fromarray(detections[detections.scores >= threshold].draw(image))
+    with replacing(path) as part:
+        drawn.save(part, "JPEG", quality=92)

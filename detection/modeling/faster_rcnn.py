@@ -132,7 +132,8 @@ class FasterRCNN(nn.Module):
         padded = use_padding(self.padded, batch.device)
         features = self.trunk(batch)
         output = self.rpn(features)
-        proposals = self.rpn.proposals(output, sizes, padded)
+        # training's limits in validation too, so that the losses compare
+        proposals = self.rpn.proposals(output, sizes, padded, for_losses=True)
         losses = self.rpn.losses(output, sizes, targets, generator, padded)
         return losses | self.roi_head.losses(features, proposals, targets, generator, padded)
 

@@ -130,7 +130,12 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def proposals(
-        self, output: RPNOutput, sizes: Sequence[tuple[int, int]], padded: bool | None = None
+        self,
+        output: RPNOutput,
+        sizes: Sequence[tuple[int, int]],
+        padded: bool | None = None,
+        *,
+        for_losses: bool | None = None,
     ) -> list[Tensor]:
         """Return the proposals [P, 4] of each image, best first: each map's top anchors decoded, clipped, without small
         ones, after NMS map by map.
@@ -140,8 +145,9 @@ class RPN(nn.Module):
             sizes: (height, width) of the images.
             padded: P is fixed, ``after_nms`` or all anchors there are, and padded slots are empty boxes
                 (:func:`detection.ops.boxes.larger_than` tells them); None picks by device.
+            for_losses: how many there are follows training's limits, else testing's; None picks by the module's mode.
         """
-        limits = self.train_limits if self.training else self.test_limits
+        limits = self.train_limits if (self.training if for_losses is None else for_losses) else self.test_limits
         scores, top, counts = self._top(output, limits.before_nms)
         deltas = output.deltas.gather(1, top[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode(deltas, output.anchors[top])

@@ -1,6 +1,5 @@
 """Evaluation of a detector on all ranks; rank 0 computes the metrics and writes the files."""
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from detection.inference.over_dataset import detect, validation_losses
 from detection.training.callbacks.metrics_log import Row
 from detection.training.detection_module import DetectionModule
 from detection.training.run_files.run_dir import write_comparisons
+from detection.utils.atomic_io import write_json
 from detection.utils.distributed import is_leader, rank, world_size
 from detection.utils.precision import use_bf16
 from detection.utils.progress import progress_bar
@@ -34,6 +34,7 @@ class Evaluator:
         self.ground_truth = source.val.to_coco()
         self.bf16 = use_bf16(config.solver.precision)
         self.report: Report | None = None
+        self.results: list[dict[str, Any]] | None = None  # of the last evaluation, on rank 0
 
     def __call__(self, module: DetectionModule) -> Row:
         """Return metrics, and with ``solver.val_loss`` losses, for the run's log; empty on other ranks than 0."""
@@ -51,7 +52,7 @@ class Evaluator:
         return max(MAX_DETECTIONS, detector.roi_head.max_detections)
 
     def evaluate(self, detector: Any, device: torch.device) -> None:
-        """Evaluate a detector on ``device``; rank 0 sets ``report``."""
+        """Evaluate a detector on ``device``; rank 0 sets ``report`` and ``results``, and writes their files."""
         started = time.perf_counter()
         loader = self._loader()
         names = None if self.config.data.format == "coco" else self.records.classes
@@ -69,12 +70,18 @@ class Evaluator:
             )
         if not is_leader():
             return
-        (self.output / "detections.json").write_text(json.dumps(results))
+        self.results = results
+        write_json(self.output / "detections.json", results, indent=None)
         if self.config.data.format != "coco":
             # the annotations that detections.json can be evaluated against
-            (self.output / "ground_truth.json").write_text(json.dumps(self.ground_truth))
+            write_json(self.output / "ground_truth.json", self.ground_truth, indent=None)
         report = self.report = evaluate(self.ground_truth, results, max_detections=self._max_detections(detector))
         write_report(report, self.output)
         seconds = time.perf_counter() - started
         _LOG.info("evaluated %d images in %.1f s\n%s", len(self.records), seconds, table(report))
-        write_comparisons(self.records, self.dataset.read, results, self.output / "pictures")
+
+    def draw(self) -> None:
+        """Draw the last evaluation's detections on rank 0, once; apart from it, so that weights are saved before."""
+        results, self.results = self.results, None
+        if results is not None:
+            write_comparisons(self.records, self.dataset.read, results, self.output / "pictures")

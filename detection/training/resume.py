@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ LENGTH = {"max_iter", "steps"}
 MAY_CHANGE = LENGTH | {
     *("cuda_graphs", "eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every", "not_finite", "loggers"),
 }
+# data settings that change nothing: how images are loaded
+LOADING = {"data.workers", "data.timeout"}
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,24 @@ def check_resume(checkpoint: Path, config: Config, classes: Classes) -> Resumed:
     if fixed:
         # the checkpoint's optimiser and schedule states would silently override the new values
         raise ValueError(f"{checkpoint} was trained with another solver.{fixed[0]}; {advice}")
-    if (previous.data, previous.seed) != (config.data, config.seed):
-        _LOG.warning("data or seed differ from those of %s: the run will not be reproducible", checkpoint)
+    warn_of_changes(
+        [f"data.{key}" for key, value in vars(config.data).items() if vars(previous.data)[key] != value]
+        + ["seed"] * (previous.seed != config.seed),
+        checkpoint,
+    )
     return resume_point(
         content, checkpoint, config.solver.max_iter, config.solver.early_stop, lengthened=bool(LENGTH & {*changed})
     )
+
+
+def warn_of_changes(keys: Iterable[str], checkpoint: Path) -> None:
+    """Warn of the keys, other than of the solver and the model, by which a resumed run differs from an uninterrupted one."""
+    if changed := [key for key in keys if key not in LOADING]:
+        _LOG.warning(
+            "%s differ from the configuration of %s: the resumed run will not equal an uninterrupted one",
+            ", ".join(changed),
+            checkpoint,
+        )
 
 
 def resume_point(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,8 +35,10 @@ from detection.training.run_files.run_dir import EVALUATION_FILES, RUN_FILES, Ru
 from detection.training.schedule import iterations
 from detection.training.shapes_pretraining import pretrain_on_crops
 from detection.training.trainer import describe_solver, fit, step_callbacks
+from detection.utils.atomic_io import write_text
 from detection.utils.distributed import connect, disconnect, is_leader, rank, run_device, world_size
 from detection.utils.precision import use_bf16
+from detection.utils.settings import run_settings, use_deterministic_algorithms
 
 _LOG = logging.getLogger(__name__)
 _LOSSES = ("loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box")
@@ -80,7 +81,7 @@ def train_config(
         ValueError, FileNotFoundError, ConnectionError: invalid or missing data or weights; ``output`` is then unchanged.
     """
     components = components or Components()
-    with RunLog() as run_log:
+    with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
         check_loggers(config.solver.loggers)
         source = components.source or open_source(config.data, config_name=config_name)
@@ -94,8 +95,7 @@ def train_config(
         config = resolve(config, dataset)
         L.seed_everything(config.seed, verbose=False)
         if config.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
-            torch.use_deterministic_algorithms(True)
+            use_deterministic_algorithms()
         checkpoint = last_checkpoint(output) if resume else None
         resumed = check_resume(checkpoint, config, classes) if checkpoint is not None else NEW_RUN
         if resumed.finished:
@@ -105,7 +105,7 @@ def train_config(
 
         if is_leader():
             move_earlier_run(output, RUN_FILES if checkpoint is None else ())
-            (output / "config.yaml").write_text(dump_config(config))
+            write_text(output / "config.yaml", dump_config(config))
             run_log.write_to(output / "log.txt")
             write_provenance(output / "run.json", config.seed, resumed.step)
             if checkpoint is None and components.source is None:
@@ -214,6 +214,7 @@ def _fit(
             checkpoints,
             interruption,
             lengthened=resumed.lengthened,
+            draw=evaluator.draw,
         )
         callbacks.append(evaluation)
     callbacks += components.callbacks
@@ -267,7 +268,7 @@ def evaluate_only(
     Raises:
         ValueError: no validation set, or its classes differ from the detector's (lists both).
     """
-    with RunLog() as run_log:
+    with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
         source = open_source(config.data, train=False, config_name=config_name)
         if source.val is None:
@@ -287,6 +288,7 @@ def evaluate_only(
         evaluator = Evaluator(config, source, output)
         evaluator.evaluate(model.to(device).to(memory_format=torch.channels_last), device)  # type: ignore[call-overload]
         disconnect()
+        evaluator.draw()
         return None if evaluator.report is None else evaluator.report.to_json()
 
 

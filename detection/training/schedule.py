@@ -18,6 +18,23 @@ def scaled_lr(config: SolverConfig) -> float:
     return config.base_lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[config.lr_scaling]
 
 
+def unreached(config: SolverConfig) -> list[str]:
+    """Return what a schedule has and a run is too short for, each as a sentence for a warning."""
+    n, found = config.max_iter, []
+    late = [step for step in config.steps if iterations(step, n) >= n]
+    if config.schedule == "step" and late:
+        found.append(
+            f"solver.steps {', '.join(f'{step:g}' for step in late)} never come, since solver.max_iter is {n}: the learning "
+            "rate is not lowered there; fractions such as solver.steps=[0.78,0.93] follow the length"
+        )
+    if iterations(config.warmup, n) > n:
+        found.append(
+            f"solver.warmup={config.warmup:g} is longer than the run, solver.max_iter={n}: the learning rate stays below "
+            "solver.base_lr"
+        )
+    return found
+
+
 @dataclass
 class Schedule:
     """Factor on the learning rate at each step: linear warm-up, then step, cosine or plateau decay.

@@ -16,7 +16,7 @@ from detection.training.callbacks.progress_line import ProgressLine
 from detection.training.callbacks.recovery import Recovery
 from detection.training.callbacks.signals import Interruption
 from detection.training.loop import TrainingModule
-from detection.training.schedule import iterations, scaled_lr
+from detection.training.schedule import iterations, scaled_lr, unreached
 from detection.utils.distributed import local_world_size, world_size
 from detection.utils.precision import use_bf16
 
@@ -64,6 +64,8 @@ def fit(
     if module.solver.compile:
         for part in module.parts_to_compile():
             part.compile(dynamic=True)  # image sizes and numbers of regions vary
+    for text in unreached(module.solver):
+        _LOG.warning("%s", text)
     trainer = make_trainer(module.solver, callbacks, loggers)
     with warnings.catch_warnings():
         # advice on workers and loggers, which the configuration sets

@@ -7,7 +7,7 @@ from resdet import Annotations, register_format
 
 def read_csv(root, split):
     rows = defaultdict(list)
-    for row in csv.DictReader((root / f"{split}.csv").open()):
+    for row in csv.DictReader((root / f"{split}.csv").open(encoding="utf-8")):
         rows[str(root / row["file"])].append((row["name"], [float(row[k]) for k in ("x1", "y1", "x2", "y2")]))
     names = sorted({name for objects in rows.values() for name, _ in objects})
     labels = [[1 + names.index(name) for name, _ in objects] for objects in rows.values()]

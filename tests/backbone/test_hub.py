@@ -1,4 +1,7 @@
 import hashlib
+import io
+import threading
+import time
 import urllib.error
 
 import pytest
@@ -67,3 +70,81 @@ def test_detectron2_model_zoo_names():
         "/142202221/model_final_b1acc2.pkl"
     )
     assert hub.url_of(url.replace("https://dl.fbaipublicfiles.com/detectron2/", "detectron2://")) == url
+
+
+NAME = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+
+
+class Server:
+    """A publisher whose answers take a while; counts them."""
+
+    def __init__(self, content=b"weights", seconds=0.3):
+        self.content, self.seconds, self.count = content, seconds, 0
+
+    def __call__(self, url, timeout):
+        self.count += 1
+        time.sleep(self.seconds)
+        answer = io.BytesIO(self.content)
+        answer.headers = {"Content-Length": str(len(self.content))}
+        return answer
+
+
+@pytest.fixture
+def server(cache, monkeypatch):
+    server = Server()
+    monkeypatch.setattr(hub.urllib.request, "urlopen", server)
+    monkeypatch.setattr(hub, "_POLL", 0.01)
+    return server
+
+
+def test_one_of_several_processes_downloads(cache, server):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(hub.fetch(NAME))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.count == 1
+    assert len(found) == 4
+    assert {path.read_bytes() for path in found} == {b"weights"}
+    assert sorted(path.name for path in found[0].parent.iterdir()) == ["R-50.pkl", "R-50.pkl.sha256"]
+
+
+def test_the_lock_of_a_killed_process_is_removed(cache, server, monkeypatch, caplog):
+    monkeypatch.setattr(hub, "_STALE", 0.1)
+    lock = cache / "detectron2/detectron2/ImageNetPretrained/MSRA/R-50.pkl.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    caplog.set_level("INFO", "backbone")
+    assert hub.fetch(NAME).read_bytes() == b"weights"
+    assert caplog.text.count("waiting for another process, which downloads R-50.pkl") == 1
+    assert not lock.exists()
+
+
+def test_another_process_goes_on_where_one_fails(cache, server, monkeypatch):
+    answers, tries = [], []
+
+    def first_fails(url, timeout):
+        tries.append(url)
+        if len(tries) == 1:
+            time.sleep(0.1)
+            raise urllib.error.URLError("no network")
+        return server(url, timeout)
+
+    def fetch():
+        try:
+            answers.append(hub.fetch(NAME).read_bytes())
+        except ConnectionError as error:
+            answers.append(type(error))
+
+    monkeypatch.setattr(hub.urllib.request, "urlopen", first_fails)
+    threads = [threading.Thread(target=fetch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [ConnectionError, b"weights"]
+
+
+def test_temporary_names_differ_between_processes_of_one_id(tmp_path):
+    assert len({hub._temporary(tmp_path / "a") for _ in range(20)}) == 20

@@ -1,11 +1,14 @@
 import importlib
+import io
 import logging
+import os
 import runpy
+import subprocess
 import sys
 
 import pytest
 
-from detection.cli import COMMANDS, import_plugins, main, run, run_main
+from detection.cli import COMMANDS, any_encoding, import_plugins, main, run, run_main
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +138,45 @@ def test_without_plugins_arguments_stay(monkeypatch):
 def test_a_plugin_that_is_missing_is_an_error(argv, capsys):
     assert run("inspect", ["resnet18", *argv]) == 2
     assert "--import" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("encoding", "wanted"),
+    [
+        ("utf-8", "┏━┳┓ │ née 猫 …"),
+        ("cp1252", "+-++ | née \\u732b …"),
+        ("ascii", "+-++ | n\\xe9e \\u732b ..."),
+    ],
+)
+def test_standard_output_of_any_encoding(encoding, wanted, monkeypatch):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with any_encoding():
+        print("┏━┳┓ │ née 猫 …", end="")
+    assert stream.errors == "strict"  # as before
+    stream.flush()
+    assert raw.getvalue().decode(encoding) == wanted
+
+
+def test_help_under_a_locale_without_encodings():
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment.pop("PYTHONIOENCODING", None)
+    done = subprocess.run([sys.executable, "-m", "detection", "--help"], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"resdet COMMAND ..." in done.stdout
+
+
+def test_a_table_on_standard_output_in_ascii(monkeypatch):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run("inspect", ["cifar_resnet20"]) == 0
+    stream.flush()
+    assert "| conv1" in raw.getvalue().decode("ascii")
+
+
+def test_loggers_have_their_levels_back():
+    logging.getLogger("detection").setLevel(logging.ERROR)
+    assert run_main(lambda argv: logging.getLogger("detection").level) == logging.DEBUG
+    assert logging.getLogger("detection").level == logging.ERROR

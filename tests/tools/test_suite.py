@@ -121,3 +121,12 @@ def test_shipped_list():
     assert len(held) * 3 == len(listed.sets)
     assert all(entry.about for entry in listed.sets.values())
     assert jobs(listed, Path(), Path(), held_back=True)
+
+
+def test_an_earlier_table_is_moved_and_a_plot_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
+    (tmp_path / "suite.csv").write_text("mine")
+    monkeypatch.setattr(suite, "_plot", lambda *_: 1 // 0)
+    write_table([], tmp_path)
+    assert (tmp_path / "earlier-1" / "suite.csv").read_text() == "mine"
+    assert "suite.png is not drawn: ZeroDivisionError" in caplog.text
+    assert (tmp_path / "suite.md").exists()

@@ -117,7 +117,7 @@ def write_coco(root: Path, images: int, objects: int, write_image: Callable[[Pat
         ],
         "categories": [{"id": k, "name": f"class {k}"} for k in range(1, 81)],
     }
-    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def resdet(root: Path, workers: int) -> Iterator[Any]:

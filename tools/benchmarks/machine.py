@@ -26,7 +26,7 @@ def machine() -> str:
         chip = torch.cuda.get_device_name()
     else:
         info = Path("/proc/cpuinfo")
-        lines = info.read_text().splitlines() if info.exists() else []
+        lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
         chip = next(
             (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
         )

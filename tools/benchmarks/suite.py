@@ -22,7 +22,9 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from detection.config import load_config
-from detection.utils.atomic_io import replacing
+from detection.training.run_files.run_dir import move_earlier_run
+from detection.utils.atomic_io import replacing, write_json, write_text
+from detection.utils.errors import optional
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -195,8 +197,7 @@ def run_job(job: Job) -> dict[str, Any]:
         result["recoveries"] = sum(event["kind"].startswith("recovered") for event in events)
         result["warnings"] = len(events) - result["recoveries"]
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / _RESULT) as part:
-        part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / _RESULT, result)
     return result
 
 
@@ -217,7 +218,7 @@ def run_all(pending: Sequence[Job], parallel: int) -> None:
                 while queue and len(running) < parallel:
                     job = queue.pop(0)
                     Path(job.folder).mkdir(parents=True, exist_ok=True)
-                    with (Path(job.folder) / "output.txt").open("wb") as out:
+                    with (Path(job.folder) / "output.txt").open("ab") as out:
                         running[job] = subprocess.Popen(
                             [sys.executable, str(program), "--job", json.dumps(asdict(job))],
                             stdout=out,
@@ -277,8 +278,10 @@ def _median(results: Sequence[dict[str, Any]], metric: str) -> float | None:
 
 
 def write_table(results: Sequence[dict[str, Any]], output: Path, baseline: str = "") -> str:
-    """Write suite.csv, suite.md and suite.png to ``output``; return the Markdown table."""
+    """Write suite.csv, suite.md and suite.png to ``output``, where earlier ones are moved to a subfolder; return the
+    Markdown table."""
     table = list(rows(results, baseline))
+    move_earlier_run(output, ("suite.csv", "suite.md", "suite.png"))
     with replacing(output / "suite.csv") as temp, temp.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]) if table else ["set"])
         writer.writeheader()
@@ -307,9 +310,9 @@ def write_table(results: Sequence[dict[str, Any]], output: Path, baseline: str =
         if v and label != baseline
     ]
     text = "\n".join(lines) + "\n"
-    with replacing(output / "suite.md") as temp:
-        temp.write_text(text, encoding="utf-8")
-    _plot(table, output / "suite.png")
+    write_text(output / "suite.md", text)
+    with optional(output / "suite.png"):
+        _plot(table, output / "suite.png")
     return text
 
 

@@ -7,7 +7,6 @@ float32. conv1 and layer1 are frozen, as torchvision does by default.
 """
 
 import itertools
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from detection.config import Config, ModelConfig
 from detection.data.loader import TrainSet
 from detection.data.opening import open_source
 from detection.evaluation.report import evaluate, write_report
+from detection.utils.atomic_io import write_json
 
 LR, BATCH = 0.005, 2
 
@@ -101,7 +101,7 @@ def train(config: Config, output: Path, architecture: str = "c4", short_side: in
     report = evaluate(val.to_coco(), _detections(model.eval(), val, source.read, device))
     output.mkdir(parents=True, exist_ok=True)
     write_report(report, output)
-    (output / "seconds.json").write_text(json.dumps({"training_seconds": seconds}))
+    write_json(output / "seconds.json", {"training_seconds": seconds})
     return report.metrics
 
 

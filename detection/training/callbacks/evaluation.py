@@ -29,6 +29,7 @@ class Evaluation(StepCallback):
         checkpoints: saves again after each evaluation, so that a resumed run has the best metric.
         interruption: interrupts an evaluation on a signal.
         lengthened: the run is resumed with more steps: earlier evaluations without improvement are not counted.
+        draw: draws images of the evaluation, when its metrics and weights are written.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class Evaluation(StepCallback):
         checkpoints: Checkpoints,
         interruption: Interruption,
         lengthened: bool = False,
+        draw: Callable[[], None] = lambda: None,
     ) -> None:
         self.run, self.best_by, self.every, self.patience = run, best_by, every, patience
         self.folder, self.metrics = folder, metrics
         self.checkpoints, self.interruption = checkpoints, interruption
         self.best, self.without_gain, self.done_at = -1.0, 0, -1
-        self.lengthened = lengthened
+        self.lengthened, self.draw = lengthened, draw
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         super().on_train_start(trainer, module)
@@ -84,6 +86,7 @@ class Evaluation(StepCallback):
             self.without_gain += 1
             self._decay(trainer.global_step, module)
         self.checkpoints.save(trainer)
+        self.draw()
         if self.patience is not None and self.without_gain >= self.patience:
             _LOG.info(
                 "early stopping at step %d: %s has not improved from %.3f in %d evaluations",

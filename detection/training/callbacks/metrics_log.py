@@ -15,7 +15,7 @@ import torch
 from detection.ops.device import is_gpu
 from detection.training.callbacks.base import StepCallback
 from detection.training.loop import TrainingModule
-from detection.utils.atomic_io import replacing
+from detection.utils.atomic_io import replacing, write_text
 
 _SPEED = ("gradient_norm", "seconds", "data_seconds", "images_per_second", "memory_mb")
 
@@ -42,9 +42,8 @@ class MetricsLog:
         rows = []
         if start:
             rows = [row for row in read_rows(self.jsonl) if row["step"] <= start]
-        with replacing(self.jsonl) as part:
-            part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        with replacing(self.csv) as part, part.open("w", newline="") as file:
+        write_text(self.jsonl, "".join(json.dumps(row) + "\n" for row in rows))
+        with replacing(self.csv) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
@@ -53,9 +52,9 @@ class MetricsLog:
     def write(self, row: Row) -> None:
         """Append a row; keys that are not columns are ignored."""
         row = {k: v for k, v in row.items() if k in self.columns}
-        with self.jsonl.open("a") as file:
+        with self.jsonl.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        with self.csv.open("a", newline="") as file:
+        with self.csv.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns).writerow(row)
         values = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
         for logger in self.loggers:
@@ -72,7 +71,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     killed or is writing it, is ignored."""
     if not path.exists():
         return []
-    *lines, _ = path.read_text().split("\n")
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines]
 
 

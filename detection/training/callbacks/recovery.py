@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from detection.training.callbacks.base import StepCallback
 from detection.training.loop import TrainingModule
 from detection.training.replay import NonFiniteLossError
-from detection.utils.atomic_io import replacing
+from detection.utils.atomic_io import write_json
 
 _LOG = logging.getLogger(__name__)
 WINDOW = 50  # steps of the running median, and between two snapshots
@@ -149,8 +149,7 @@ class Recovery(StepCallback):
             try:
                 starts = json.loads(self.run_json.read_text(encoding="utf-8"))
                 starts[-1]["events"] = self.events
-                with replacing(self.run_json) as part:
-                    part.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
+                write_json(self.run_json, starts)
             except (OSError, ValueError, IndexError) as error:
                 _LOG.warning("the events could not be written to %s: %s", self.run_json, error)
 

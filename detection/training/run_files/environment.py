@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from detection.utils.atomic_io import replacing
+from detection.utils.atomic_io import write_json
 from detection.utils.distributed import world_size
 
 _LOG = logging.getLogger(__name__)
@@ -36,9 +36,8 @@ def write_provenance(path: Path, seed: int, step: int) -> None:
     entry = provenance() | {"seed": seed, "step": step}
     earlier: list[Any] = []
     with contextlib.suppress(OSError, ValueError):
-        earlier = json.loads(path.read_text())
-    with replacing(path) as part:
-        part.write_text(json.dumps([*earlier, entry], indent=2) + "\n")
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, [*earlier, entry])
     versions = entry["versions"]
     _LOG.info(
         "seed %d; resdet %s%s, torch %s, Python %s, on %s",

@@ -70,3 +70,15 @@ def test_errors_of_the_user(argv, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("check-dataset", argv) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_file_that_exists_is_not_replaced(tmp_path, capsys):
+    coco(tmp_path, [1, 1, 20, 20])
+    report = tmp_path / "val.json"  # the annotations
+    before = report.read_bytes()
+    assert go(tmp_path, "--json", str(report)) == 2
+    out, error = capsys.readouterr()
+    assert "val.json already exists and is not replaced: give another --json" in error
+    assert out == ""  # before the work
+    assert report.read_bytes() == before
+    assert go(tmp_path, "--json", str(tmp_path / "new" / "report.json")) == 0

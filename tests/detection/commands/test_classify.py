@@ -55,3 +55,13 @@ def test_missing_files_are_named(files, capsys):
     assert "none.png" in capsys.readouterr().err
     assert go("none.pth", image) == 2
     assert "none.pth" in capsys.readouterr().err
+
+
+def test_a_file_that_exists_is_not_replaced(files, tmp_path, capsys):
+    weights, image = files
+    (tmp_path / "out.json").write_text("mine")
+    assert go(weights, image, "--json", str(tmp_path / "out.json")) == 2
+    out, error = capsys.readouterr()
+    assert "out.json already exists and is not replaced: give another --json" in error
+    assert out == ""  # before the work
+    assert (tmp_path / "out.json").read_text() == "mine"

@@ -80,3 +80,12 @@ def test_missing_files_are_named(tmp_path, capsys):
     assert "none.json" in capsys.readouterr().err
     assert run("evaluate", [str(tmp_path / "detections.json"), str(tmp_path)]) == 2  # a folder without VOC
     assert "no VOC annotations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "per_class.csv"])
+def test_earlier_results_are_moved(tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    go(tmp_path, [row(1, 0, 0, 50, 50)])
+    assert [path.name for path in (tmp_path / "out" / "earlier-1").iterdir()] == [name]
+    assert (tmp_path / "out" / "earlier-1" / name).read_text() == "mine"

@@ -57,3 +57,12 @@ def test_help_lists_every_network(capsys):
         run("inspect", ["--help"])
     out = capsys.readouterr().out
     assert all(name in out for name in NAMES)
+
+
+def test_a_plot_that_exists_is_not_replaced(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, options in (("responses.png", []), ("mine.png", ["--output", "mine.png"])):
+        (tmp_path / name).write_text("mine")
+        assert run("inspect", ["--responses", "none.pth", *options]) == 2
+        assert f"{name} already exists and is not replaced: give another --output" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "mine"

@@ -92,3 +92,58 @@ def test_errors_of_the_user(weights, tmp_path, capsys):
     assert go(weights, tmp_path / "out", file, options=["--batch-size", "0"]) == 2
     assert "--batch-size" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_of_the_users_files_keeps_them(weights, tmp_path, monkeypatch):
+    """resdet predict photo.jpg --output .: the photo, another one of a .png's stem, and what was drawn before."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("photo.jpg", "other.png", "other.jpg", "x.JPG", "X.png")):
+        photo(tmp_path / name, seed)
+    before = contents(tmp_path)
+    assert go(weights, ".", "photo.jpg", "other.png", "x.JPG", "X.png") == 0
+    after = contents(tmp_path)
+    assert before.items() <= after.items()
+    new = {path.name for path in after} - {path.name for path in before}
+    assert new == {"photo-2.jpg", "other-2.jpg", "x.jpg", "X-2.jpg", "detections.json"}
+
+
+@pytest.mark.parametrize("content", ["[]", "no JSON", '{"drawn": [5, "../a.png"]}', '{"drawn": 3}'])
+def test_another_programs_detections_are_moved(weights, tmp_path, content):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "detections.json").write_text(content)
+    assert go(weights, tmp_path / "out", photo(tmp_path / "a.png", 0)) == 0
+    assert [path.read_text() for path in (tmp_path / "out" / "earlier-1").iterdir()] == [content]
+
+
+def test_a_second_run_moves_what_the_first_one_made(weights, tmp_path):
+    """Its images too, and no other: a[1].jpg is a name, no pattern."""
+    photo(tmp_path / "out" / "a.jpg", 3)
+    own = contents(tmp_path / "out")
+    files = [photo(tmp_path / name, seed) for seed, name in enumerate(("a.png", "a[1].png"))]
+    out = tmp_path / "out"
+    for threshold in ("0", "1"):
+        assert go(weights, out, *files, options=["--threshold", threshold]) == 0
+    assert sorted(path.name for path in (out / "earlier-1").iterdir()) == ["a-2.jpg", "a[1].jpg", "detections.json"]
+    assert sorted(path.name for path in out.glob("*.*")) == ["a-2.jpg", "a.jpg", "a[1].jpg", "detections.json"]
+    assert own.items() <= contents(out).items()
+    assert json.loads((out / "detections.json").read_text())["drawn"] == ["a-2.jpg", "a[1].jpg"]
+
+
+def test_without_weights_nothing_is_moved(weights, tmp_path):
+    file = photo(tmp_path / "a.png", 0)
+    assert go(weights, tmp_path / "out", file) == 0
+    before = contents(tmp_path)
+    assert go(tmp_path / "none.pth", tmp_path / "out", file) == 2
+    assert contents(tmp_path) == before
+
+
+def test_an_image_that_cannot_be_drawn_is_a_warning(weights, tmp_path, monkeypatch, caplog):
+    file = photo(tmp_path / "a.png", 0)
+    monkeypatch.setattr("detection.inference.detections.draw", lambda *_: 1 // 0)
+    assert go(weights, tmp_path / "out", file) == 0
+    assert f"{file} is not drawn: ZeroDivisionError" in caplog.text
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["detections.json"]

@@ -1,11 +1,15 @@
+import dataclasses
+import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 import torch
 
 from detection import build_model, load_config
+from detection.classification.config import ClassifierConfig
 from detection.config import (
     Config,
     config_folder,
@@ -14,6 +18,7 @@ from detection.config import (
     config_to_dict,
     dump_config,
     find_config,
+    from_dict,
 )
 
 SHIPPED = sorted(p.name for p in config_folder().glob("*.yaml"))
@@ -132,3 +137,96 @@ def test_print_config_and_help_from_the_command_line():
     out = subprocess.run([sys.executable, tool, "--help"], capture_output=True, text=True)
     assert out.returncode == 0
     assert "solver.warmup" in out.stdout
+
+
+def value(entry):
+    """The value that a key has after an entry "key=value"."""
+    config = load_config("quickstart.yaml", [entry])
+    result = config
+    for part in entry.partition("=")[0].split("."):
+        result = getattr(result, part)
+    return result
+
+
+@pytest.mark.parametrize(
+    "text", ["01", "007", "2012_02", "1e3", "0x1F", "2012-01-02", "2007", "1.50", "trainval", "'05'"]
+)
+def test_names_are_the_text_as_typed(text, tmp_path):
+    name = text.strip("'")
+    for key in ("data.train", "data.val", "data.root", "model.weights"):
+        assert value(f"{key}={text}") == name
+    (tmp_path / "a.yaml").write_text(f"data: {{train: {text}, val: null}}\n")
+    config = load_config(tmp_path / "a.yaml")
+    assert (config.data.train, config.data.val) == (name, None)
+    (tmp_path / "b.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "b.yaml") == config
+
+
+def test_numbers_are_plain_numbers():
+    for entry, wanted in (("solver.max_iter=1e3", 1000), ("solver.max_iter=10_000", 10000), ("solver.base_lr=1", 1.0)):
+        assert value(entry) == wanted
+        assert type(value(entry)) is type(wanted)
+    (transform,) = value("data.augment=[{GaussNoise: {p: 0.5, n: 3}}]")
+    assert [type(v) for v in transform["GaussNoise"].values()] == [float, int]
+
+
+def leaves(group, prefix=""):
+    hints = typing.get_type_hints(group)
+    for f in dataclasses.fields(group):
+        if dataclasses.is_dataclass(hints[f.name]):
+            yield from leaves(hints[f.name], f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, hints[f.name]
+
+
+@pytest.mark.parametrize("schema", [Config, ClassifierConfig])
+def test_no_key_takes_true_for_a_number_or_a_number_for_true(schema):
+    for key, kind in leaves(schema):
+        takes_bool = kind in (bool, bool | None)
+        for given in (True, 1, "1", "true"):
+            tree: dict = {}
+            *groups, leaf = key.split(".")
+            group = tree
+            for name in groups:
+                group = group.setdefault(name, {})
+            group[leaf] = given
+            if takes_bool is not (given is True) and (takes_bool or given is True):
+                with pytest.raises(ValueError, match=rf"{key}.* got {given!r}"):
+                    from_dict(schema, tree, "here")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("solver.max_iter=true", "solver.max_iter should be a number, got True"),
+        ("solver.ema=true", "solver.ema should be a number, got True"),
+        ("model.freeze_at=true", "model.freeze_at should be a number, got True"),
+        ("solver.max_iter='5'", "solver.max_iter should be a number, without quotes, got '5'"),
+        ("solver.val_loss=yes", "solver.val_loss should be a valid boolean, got 'yes'"),
+        ("data.keep_empty=1", "data.keep_empty should be a valid boolean, got 1"),
+        ("solver.base_lr=.inf", "solver.base_lr should be a finite number, got inf"),
+        ("data.short_side={a: 1}", "data.short_side should be a list"),
+        ("solver.epochs=12", "unknown key solver.epochs: solver.max_iter sets the length"),
+        ("model.num_classes=3", "unknown key model.num_classes: the classes are those of the annotations"),
+        ("model.depth=50", "unknown key model.depth: model.backbone names the network"),
+        ("solver.lr=0.1", "unknown key solver.lr: solver.base_lr"),
+        ("model.pretrained=true", "unknown key model.pretrained: model.weights"),
+    ],
+)
+def test_other_types_and_other_projects_keys(entry, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_config("quickstart.yaml", [entry])
+
+
+def test_one_value_is_a_list_of_one():
+    assert value("data.short_side=128") == (128,)
+    assert value("solver.steps=500") == (500,)
+    assert value("model.anchors.sizes=32") == (32,)
+    assert value("model.anchors.sizes=auto") == ()
+    assert value("solver.loggers=wandb") == ("wandb",)
+
+
+def test_keys_of_other_projects_are_no_keys_of_ours():
+    for schema in (Config, ClassifierConfig):
+        ours = {key.rpartition(".")[2] for key, _ in leaves(schema)}
+        assert ours & set(schema.other_names) <= {"lr"}  # of pretrain, not of the solver

@@ -140,4 +140,4 @@ def test_cached_annotations_equal_the_files(tmp_path, monkeypatch, cache_dir, ca
     assert len(read(root, "val")) == 1
     write([1, 2, 31, 20])
     assert read(root, "val").boxes[0, 2] == uncached.boxes[0, 2] + 1
-    assert not any(name.endswith(".part.npz") for name in os.listdir(cache_dir))
+    assert not any(name.endswith(".part") for name in os.listdir(cache_dir))

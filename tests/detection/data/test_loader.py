@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from detection.config import DataConfig
-from detection.data.annotations import DataError
+from detection.data.annotations import Annotations, DataError
 from detection.data.image import UnreadableImage
 from detection.data.loader import EvalSet, TrainBatchSampler, TrainSet, eval_loader, train_loader
 from detection.data.synthetic import draw_image, shapes_records
@@ -118,3 +119,27 @@ def test_corrupt_evaluation_image_has_no_detections(caplog):
     dataset = EvalSet(records, unreadable({records.files[1]}), CONFIG)
     assert [batch.readable for batch in eval_loader(dataset)] == [[True], [False], [True]]
     assert "evaluated with no detections" in caplog.text
+
+
+def three_images(**options):
+    """Three images of 60 x 40, the middle one without objects; their files are numbers."""
+    boxes = [[[1, 1, 9, 9]], [], [[5, 5, 50, 35]]]
+    records = Annotations.from_arrays(["0", "1", "2"], boxes, [[1], [], [1]], ["cat"], sizes=[(40, 60)] * 3)
+    return TrainSet(records, options.pop("read"), replace(CONFIG, flip=0.0, **options), seed=0)
+
+
+@pytest.mark.parametrize(("keep_empty", "substitute"), [(False, 2), (True, 1)])
+def test_an_unreadable_image_is_replaced_by_one_to_train_on(keep_empty, substitute):
+    def read(file):
+        if file == "0":
+            raise UnreadableImage(file)
+        return np.zeros((40, 60, 3), dtype=np.uint8)
+
+    _, target, index, _, _ = three_images(read=read, keep_empty=keep_empty)[0, 0]
+    assert index == substitute
+    assert len(target["boxes"]) == (0 if keep_empty else 1)
+
+
+def test_boxes_are_clipped_to_the_image_that_was_read():
+    dataset = three_images(read=lambda file: np.zeros((40, 30, 3), dtype=np.uint8), short_side=(30,))
+    assert dataset[2, 0][1]["boxes"].tolist() == [[5, 5, 30, 35]]

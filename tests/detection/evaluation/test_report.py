@@ -1,6 +1,8 @@
 import csv
 import json
 
+import pytest
+
 from detection.evaluation.report import evaluate, table, write_report
 
 GROUND_TRUTH = {
@@ -45,7 +47,7 @@ def test_metrics_json_has_all_metrics_and_no_minus_one(tmp_path):
     }
     assert "small" in tree["undefined"]["APs"]
     assert "-1" not in (tmp_path / "metrics.json").read_text()
-    rows = list(csv.DictReader((tmp_path / "per_class.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "per_class.csv").open(encoding="utf-8")))
     assert [r["class"] for r in rows] == ["a", "b"]
     assert rows[1]["AP"] == ""
 
@@ -56,3 +58,31 @@ def test_table_has_three_decimals_and_reasons():
     assert "│ AP50      │ 1.000 │" in text
     assert "no ground truth of size small" in text
     assert "-1" not in text
+
+
+ODD = ["猫", "née", "[/b]", "[red]a", ":dog:", "a,b", 'c"d', "line\nbreak", "\ud800", ""]
+
+
+def test_classes_of_any_name_are_written_and_tabulated(tmp_path):
+    truth = {**GROUND_TRUTH, "categories": [{"id": i, "name": name} for i, name in enumerate(ODD, 1)]}
+    report = evaluate(truth, DETECTIONS)
+    write_report(report, tmp_path)
+    assert list(json.loads((tmp_path / "metrics.json").read_text())["per_class"]) == ODD
+    with (tmp_path / "per_class.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == [*ODD[:-2], "\\ud800", ""]
+    text = table(report)
+    assert all(name in text for name in ("猫", "née", "[/b]", "[red]a", ":dog:", "a,b"))
+
+
+def test_results_are_whole_or_as_they_were(tmp_path, monkeypatch):
+    report = evaluate(GROUND_TRUTH, DETECTIONS)
+    write_report(report, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_report(evaluate(GROUND_TRUTH, []), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

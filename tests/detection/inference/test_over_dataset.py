@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,36 @@ def test_losses_are_means_over_images():
 
     # two images of loss 2, one of loss 1
     assert validation_losses(Sizes(), [batch(2), batch(1)], CPU, 0) == {"val_loss_a": pytest.approx(5 / 3)}
+
+
+def test_unreadable_images_have_no_loss():
+    class Mean(nn.Module):
+        """Its loss is the mean of the images."""
+
+        def batch(self, images):
+            return torch.stack(images)
+
+        def losses(self, x, sizes, targets, generator):
+            return {"loss_a": x.mean()}
+
+    full = torch.full((3, 8, 8), 255, dtype=torch.uint8)
+    both = Batch([full, full * 0], [{}] * 2, [0, 1], [(8, 8)] * 2, [True, False])
+    assert validation_losses(Mean(), [both, one(2, readable=False)], CPU, 0) == {"val_loss_a": 1.0}
+    assert validation_losses(Mean(), [one(2, readable=False)], CPU, 0) == {}
+
+
+def test_validation_has_as_many_proposals_as_training():
+    model, seen = detector().eval(), []
+    proposals = model.rpn.proposals
+    model.rpn.proposals = lambda *args, **options: seen.append(options) or proposals(*args, **options)
+    validation_losses(model, [batch(1)], CPU, 0)
+    assert seen == [{"for_losses": True}]
+    model.rpn.test_limits = dataclasses.replace(model.rpn.test_limits, after_nms=1)
+    model.rpn.train_limits = dataclasses.replace(model.rpn.train_limits, after_nms=7)
+    output, sizes = model.rpn(model.trunk(model.batch([image.float() for image in batch(1).images]))), [(64, 64)]
+    counts = [len(proposals(output, sizes, False, for_losses=v)[0]) for v in (None, False, True)]
+    assert counts[:2] == [1, 1]
+    assert 1 < counts[2] <= 7
 
 
 def test_losses_of_a_detector_are_drawn_from_the_seed_alone():

@@ -46,7 +46,12 @@ def test_the_ground_truth_itself_has_an_ap_of_one(tmp_path):
     assert [(row["image_id"], row["category_name"]) for row in rows] == [(2, "cat"), (3, "cat"), (3, "dog")]
     assert rows[0]["bbox"] == [4, 4, 26, 36]  # in the original's pixels
     assert json.loads((tmp_path / "ground_truth.json").read_text()) == records().to_coco()
+    assert not (tmp_path / "pictures").exists()  # until the weights are saved
+    one.draw()
     assert Image.open(tmp_path / "pictures" / "00.png").size[0] > 64
+    (tmp_path / "pictures" / "00.png").unlink()
+    one.draw()  # once an evaluation
+    assert not (tmp_path / "pictures" / "00.png").exists()
 
 
 def test_boxes_that_are_a_quarter_off_lose_ap_at_high_thresholds(tmp_path):
@@ -84,5 +89,6 @@ def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     oracle = Oracle(records())
     one.evaluate(oracle, CPU)
     assert oracle.image == 1  # of three images ranks 0 and 1 have two and one
+    one.draw()
     assert one.report is None
     assert list(tmp_path.iterdir()) == []

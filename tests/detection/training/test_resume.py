@@ -1,8 +1,14 @@
 """Resume finished, early-stopped and extended runs."""
 
+import dataclasses
+
 import pytest
 import torch
 from runs import differences, load, rows, train
+
+from detection import load_config
+from detection.checkpoint.metadata import KEY, parse_metadata
+from detection.training.resume import check_resume
 
 KEYS = ["data.val=1", "solver.max_iter=3", "solver.schedule=step", "solver.steps=[100]"]
 
@@ -64,3 +70,14 @@ def test_classifier_checkpoint_is_not_a_detector(finished, tmp_path, capsys):
     torch.save({"global_step": 1}, tmp_path / "last.pth")
     assert train(tmp_path, "--resume", keys=KEYS) == 2
     assert "is not a training checkpoint of a detector" in capsys.readouterr().err
+
+
+def test_how_images_are_loaded_may_differ_and_other_changes_are_named(finished, tmp_path, caplog):
+    caplog.set_level("WARNING")
+    last, config = finished / "last.pth", load_config(finished / "config.yaml")
+    classes = parse_metadata(load(last)[KEY], "x").classes
+    loading = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=3, timeout=7))
+    check_resume(last, loading, classes)
+    assert caplog.text == ""
+    check_resume(last, dataclasses.replace(loading, seed=8, data=dataclasses.replace(loading.data, flip=0.1)), classes)
+    assert "data.flip, seed differ from the configuration of" in caplog.text

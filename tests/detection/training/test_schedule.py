@@ -1,7 +1,7 @@
 import pytest
 
 from detection.config import SolverConfig
-from detection.training.schedule import iterations, make_schedule, scaled_lr
+from detection.training.schedule import iterations, make_schedule, scaled_lr, unreached
 
 
 def test_fractions_and_steps():
@@ -44,3 +44,14 @@ def test_plateau():
     assert [schedule(s) for s in (60, 90)] == pytest.approx([0.1, 0.1])
     with pytest.raises(ValueError, match="eval_every"):
         SolverConfig(schedule="plateau")
+
+
+def test_steps_and_warmup_beyond_the_run_are_named():
+    (text,) = unreached(SolverConfig(max_iter=1000))
+    assert text.startswith("solver.steps 210000, 250000 never come, since solver.max_iter is 1000")
+    (text,) = unreached(SolverConfig(max_iter=1000, steps=(0.5, 900, 1000)))
+    assert text.startswith("solver.steps 1000 never come")
+    (text,) = unreached(SolverConfig(max_iter=300, steps=(0.5,), warmup=301))
+    assert text.startswith("solver.warmup=301 is longer than the run, solver.max_iter=300")
+    assert unreached(SolverConfig(max_iter=300, schedule="cosine", warmup=300)) == []
+    assert unreached(SolverConfig()) == []

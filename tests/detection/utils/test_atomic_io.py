@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from detection.utils.atomic_io import replacing, sync
+from detection.utils.atomic_io import replacing, require_new, sync, write_json, write_text
 
 
 def fail(path, error):
@@ -70,3 +72,38 @@ def test_a_folder_that_cannot_sync_is_no_error_and_a_file_is(tmp_path, monkeypat
     sync(tmp_path)
     with pytest.raises(OSError, match="not here"):
         sync(tmp_path / "a")
+
+
+def test_two_writers_of_a_shared_file_have_names_of_their_own(tmp_path):
+    path = tmp_path / "a"
+    with replacing(path, shared=True) as first, replacing(path, shared=True) as second:
+        assert first != second
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"  # the last to be renamed
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path):
+    write_text(tmp_path / "a", "née 猫\r\n\ud800")
+    assert (tmp_path / "a").read_bytes() == "née 猫\r\n".encode() + b"\\ud800"
+    write_json(tmp_path / "b", {"name": "猫"}, indent=None)
+    assert json.loads((tmp_path / "b").read_text(encoding="ascii")) == {"name": "猫"}
+
+
+def test_json_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
+    write_json(tmp_path / "a", [1])
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a", [object()])
+    assert json.loads((tmp_path / "a").read_text()) == [1]
+
+
+def test_a_file_that_exists_is_refused_with_the_option_that_names_another(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    require_new([tmp_path / "b"], "--json FILE")
+    for name in ("a", "link"):
+        with pytest.raises(
+            FileExistsError, match=rf"{name} already exists and is not replaced: give another --json FILE"
+        ):
+            require_new([tmp_path / "b", tmp_path / name], "--json FILE")

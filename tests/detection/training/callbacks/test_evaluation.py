@@ -129,3 +129,10 @@ def test_a_lengthened_run_has_its_patience_again(tmp_path):
     run.evaluation.load_state_dict({"best": 0.5, "without_gain": 3, "done_at": 4})
     run.evaluation.on_train_start(run.trainer, run.module)
     assert run.evaluation.state_dict() == {"best": 0.5, "without_gain": 0, "done_at": 4}
+
+
+def test_images_are_drawn_when_metrics_and_weights_are_written(tmp_path):
+    done = []
+    run = Run(tmp_path, ap(0.1), draw=lambda: done.append((len(run.rows), run.best(), run.saved[:])))
+    run.step(2)
+    assert done == [(1, True, [2])]

@@ -6,7 +6,7 @@ from PIL import Image
 from tiny import CLASSES
 
 from detection.data.annotations import Annotations
-from detection.training.run_files.run_dir import RunLog, move_earlier_run, write_comparisons
+from detection.training.run_files.run_dir import RUN_FILES, RunLog, move_earlier_run, write_comparisons
 
 
 @pytest.fixture
@@ -123,3 +123,49 @@ def test_large_images_are_shrunk_with_their_boxes(tmp_path):
     body = found[-640:]  # half as high
     assert body.shape == (640, 2 * 160 + 8, 3)
     assert (body[30, 25] != 128).any()  # (50, 60) of the image lies on the box's left edge
+
+
+def test_files_of_other_ranks_and_damaged_checkpoints_are_a_runs(tmp_path):
+    names = {"not_finite.pth", "not_finite-1.pth", "not_finite-12.pth", "last.pth.damaged"}
+    for name in {*names, "notes.pth"}:
+        (tmp_path / name).write_text("x")
+    move_earlier_run(tmp_path, RUN_FILES)
+    assert {path.name for path in (tmp_path / "earlier-1").iterdir()} == names
+    assert {path.name for path in tmp_path.iterdir()} == {"earlier-1", "notes.pth"}
+
+
+def test_loggers_have_their_levels_back_after_a_run(tmp_path):
+    names = ("detection", "backbone", "lightning.pytorch")
+    before = [logging.getLogger(name).level for name in names]
+    with RunLog() as log:
+        log.write_to(tmp_path / "log.txt")
+        assert logging.getLogger("detection").level == logging.DEBUG
+        logging.getLogger("detection").info("猫 \ud800")
+    assert [logging.getLogger(name).level for name in names] == before
+    assert "猫 \\ud800" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_an_image_that_cannot_be_read_is_left_out(tmp_path, caplog):
+    def read(file):
+        if file == "0":
+            raise ValueError("truncated")
+        return np.zeros((20, 30, 3), dtype=np.uint8)
+
+    annotations = Annotations.from_arrays(["0", "1"], [[[1, 1, 9, 9]]] * 2, [[1]] * 2, CLASSES, sizes=[(20, 30)] * 2)
+    write_comparisons(annotations, read, [], tmp_path / "pictures")
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["01.png", "all.png"]
+    assert "0 is not drawn: ValueError: truncated" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path, caplog):
+    (tmp_path / "pictures").write_text("a file")
+    annotations = Annotations.from_arrays(["0"], [[]], [[]], CLASSES, sizes=[(20, 30)])
+    write_comparisons(annotations, lambda file: np.zeros((20, 30, 3), dtype=np.uint8), [], tmp_path / "pictures")
+    assert "pictures is not drawn: FileExistsError" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (1, 1)])
+def test_extreme_sizes_are_drawn_at_one_pixel_at_least(tmp_path, size):
+    found = drawn(tmp_path, rows(0.9), size=size)
+    assert sorted(found) == ["00.png", "all.png"]
+    assert found["00.png"].shape[1] == 2 * max(min(size[1], 640), 1) + 8
