@@ -16,7 +16,7 @@ from backbone.weights import Weights, read_weights
 from detection.checkpoint.detector import check_state, detector_state, recipe_implied
 from detection.checkpoint.keys import is_detectron2, network_name, to_detectron2
 from detection.checkpoint.label_maps import class_names
-from detection.checkpoint.metadata import CLASSIFIER, KEY, Metadata, describe, read_metadata
+from detection.checkpoint.metadata import CLASSIFIER, KEY, Metadata, classifier_entry, describe, read_metadata
 from detection.config import load_config
 from detection.utils.atomic_io import replacing
 
@@ -54,8 +54,9 @@ def convert(
         content = {"tensors": state_dict, "recipe": metadata.tree["model"]["recipe"], KEY: metadata.to_dict(), "to": to}
     else:
         content = {"tensors": _backbone_tensors(weights, is_detector), "recipe": recipe or implied, "to": to}
-        if not is_detector and isinstance(weights.content, dict) and CLASSIFIER in weights.content:
-            content[CLASSIFIER] = weights.content[CLASSIFIER]
+        classifier = None if is_detector else classifier_entry(weights.content, weights.source)
+        if classifier is not None:
+            content[CLASSIFIER] = classifier
         if content["recipe"] is None:
             raise ValueError(
                 f"{weights.source} does not name the recipe of its weights: set --recipe "
