@@ -57,7 +57,9 @@ def url_of(name: str) -> str:
         network, _, variant = rest.partition("/")
         try:
             versions = get_model_weights(network)
-            first = "IMAGENET1K_V1" if "IMAGENET1K_V1" in versions.__members__ else "COCO_V1"  # a network's, a detector's
+            first = (
+                "IMAGENET1K_V1" if "IMAGENET1K_V1" in versions.__members__ else "COCO_V1"
+            )  # a network's, a detector's
             url: str = versions[variant or first].url
         except (ValueError, KeyError) as error:
             raise ValueError(

@@ -377,8 +377,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _plain_objects() -> list[Any]:
-    """Return what else torch.load may build: the arrays and numbers of NumPy, options and paths beside the weights of training
-    scripts. None of it runs code of the file."""
+    """Return what else torch.load may build: the arrays and numbers of NumPy, options and paths beside the weights of
+    training scripts. None of it runs code of the file."""
     arrays = [(value, f"{module}.{name}") for (module, name), value in _ArrayUnpickler._ALLOWED.items()]
     paths = [f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")]
     return [*arrays, *((_path, name) for name in paths), (argparse.Namespace, "argparse.Namespace")]
@@ -422,7 +422,7 @@ def _implied_recipe(content: Any, state: Mapping[str, Tensor], layout: Layout, w
     expected = RECIPES["detectron2"].mean
     if mean is not None and (mean.numel() != 3 or not np.allclose(mean.flatten().tolist(), expected, atol=0.01)):
         raise ValueError(
-            f"{where} has pixel_mean {mean.flatten().tolist()}, and detectron2's recipe has {expected}: no recipe is defined "
-            "for these weights"
+            f"{where} has pixel_mean {mean.flatten().tolist()}, and detectron2's recipe has {expected}: no recipe is "
+            "defined for these weights"
         )
     return "detectron2"

@@ -1,7 +1,7 @@
 """Find a network's tensors in what training scripts save: containers, prefixes of wrappers, moving averages of the weights.
 
-``torch.compile``, DataParallel, FSDP, Lightning and timm each put names in front of a network's own, and a file may hold several
-networks. One is taken, with its own names; what was chosen between is said.
+``torch.compile``, DataParallel, FSDP, Lightning and timm each put names in front of a network's own, and a file may hold
+several networks. One is taken, with its own names; what was chosen between is said.
 """
 
 import re
@@ -127,7 +127,10 @@ def _notes(chosen: _Network, networks: list[_Network], content: Any) -> Iterator
         return
     for key, value in content.items() if isinstance(content, dict) else ():
         if isinstance(key, str) and isinstance(value, (dict, list)) and value and _AVERAGE.search(key):
-            yield f"its entry {key!r} holds no network that can be told by its names: the raw weights ({chosen.where}) are taken"
+            yield (
+                f"its entry {key!r} holds no network that can be told by its names: the raw weights ({chosen.where}) are "
+                "taken"
+            )
 
 
 def _containers(
@@ -174,9 +177,7 @@ def _networks(path: tuple[str, ...], tensors: dict[str, Any]) -> list[_Network]:
     ]
 
 
-def _plain(
-    content: Any, containers: list[tuple[tuple[str, ...], dict[str, Any]]], where: str
-) -> dict[str, Any]:
+def _plain(content: Any, containers: list[tuple[tuple[str, ...], dict[str, Any]]], where: str) -> dict[str, Any]:
     """Return the tensors of a file without a network that is known by its names: those in the usual containers, or all."""
     if not isinstance(content, dict):
         raise ValueError(f"{where}: expected a dictionary of tensors, the file contains a {type(content).__name__}")

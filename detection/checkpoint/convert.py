@@ -122,9 +122,9 @@ def _metadata(weights: Weights, config: str | None, classes: str | None) -> Meta
     if "roi_head.classes.bias" not in state_dict or "rpn.conv.bias" not in state_dict:
         if theirs:
             raise ValueError(
-                f"{weights.source} is a torchvision detector of another form (fasterrcnn_resnet50_fpn_v2 has two convolutions "
-                "in the RPN and four in the head): its backbone and pyramid alone can be used, with --weights of training; "
-                "--backbone writes the backbone"
+                f"{weights.source} is a torchvision detector of another form (fasterrcnn_resnet50_fpn_v2 has two "
+                "convolutions in the RPN and four in the head): its backbone and pyramid alone can be used, with "
+                "--weights of training; --backbone writes the backbone"
             )
         raise ValueError(
             f"{weights.source} is a detectron2 detector of an unsupported kind: it has no tensor "

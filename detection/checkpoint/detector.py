@@ -76,7 +76,9 @@ def require_metadata(weights: Weights) -> Metadata:
     """Return a detector's metadata, or raise ValueError that says what the file is."""
     metadata = read_metadata(weights)
     if metadata is None:
-        project = "detectron2" if is_detectron2(weights.tensors) else "torchvision" if is_torchvision(weights.state) else ""
+        project = (
+            "detectron2" if is_detectron2(weights.tensors) else "torchvision" if is_torchvision(weights.state) else ""
+        )
         advice = (
             f"it is {project}'s; resdet convert-weights makes one of this project of it"
             if project
@@ -87,8 +89,8 @@ def require_metadata(weights: Weights) -> Metadata:
 
 
 def load_weights(model: FasterRCNN, source: str | Path | Weights) -> None:
-    """Load a whole detector's weights, in detectron2's, torchvision's or this project's layout, into ``model``. Every tensor must
-    be there.
+    """Load a whole detector's weights into ``model``, in detectron2's, torchvision's or this project's layout. Every tensor
+    must be there.
 
     Raises:
         FileNotFoundError, ValueError: no such file, not this model's weights (names the tensors), or of another recipe.
@@ -114,8 +116,8 @@ def recipe_implied(weights: Weights) -> str | None:
 
 
 def detector_state(weights: Weights) -> dict[str, Tensor]:
-    """Return a file's tensors under a detector's names; of a training checkpoint the averaged ones, where it has them. Parts of
-    torchvision's detectors that this project has no form of are left out, which is said."""
+    """Return a file's tensors under a detector's names; of a training checkpoint the averaged ones, where it has them. Parts
+    of torchvision's detectors that this project has no form of are left out, which is said."""
     if weights.layout == "detectron2":
         return from_detectron2(weights.state)
     if is_torchvision(weights.state):

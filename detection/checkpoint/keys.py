@@ -1,6 +1,6 @@
 """Key mapping between ResDet's, detectron2's and torchvision's detectors; backbone keys are mapped by backbone/layouts.py.
 
-Besides names one thing differs from detectron2: the background is the last row of its class layer, and the first of ResDet's.
+Besides names one thing differs from detectron2: the background is its class layer's last row, and the first of ResDet's.
 Both box layers have four rows per class and none for the background; torchvision's has four for it too.
 """
 
@@ -51,8 +51,8 @@ _OLD_NAMES = (
 )
 # what a detector of this form has besides: Mask and Keypoint R-CNN's branches, which change no boxes
 _TORCHVISION_BRANCHES = ("roi_heads.mask_", "roi_heads.keypoint_")
-# what stands in the layers' places in torchvision's second version, which has no counterpart here: another convolution in the
-# RPN, four convolutions and one layer as the head
+# what stands in the layers' places in torchvision's second version, which has no counterpart here: another convolution in
+# the RPN, four convolutions and one layer as the head
 _OTHER_RPN, _OTHER_HEAD = "rpn.head.conv.1.", "roi_heads.box_head."
 _EPS = 1e-5  # of torchvision's norms
 
@@ -137,12 +137,12 @@ def from_torchvision(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 
 def _left_out(names: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Return the prefixes of the parts that ResDet has no form of."""
-    prefixes = _TORCHVISION_BRANCHES
+    prefixes = [*_TORCHVISION_BRANCHES]
     if any(name.startswith(_OTHER_RPN) for name in names):
-        prefixes += ("rpn.",)
+        prefixes.append("rpn.")
     if not any(name.startswith(f"{_OTHER_HEAD}fc6.") for name in names):
-        prefixes += (_OTHER_HEAD, "roi_heads.box_predictor.")
-    return prefixes
+        prefixes += [_OTHER_HEAD, "roi_heads.box_predictor."]
+    return tuple(prefixes)
 
 
 def _fold_pyramid_norms(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,9 +14,7 @@ FORMAT = 2
 MODULE = "module"  # the source of a backbone that no configuration describes
 _SOURCES = ("resdet", "timm", MODULE)
 _KINDS: dict[type, str] = {int: "an integer", str: "text", dict: "a dictionary", list: "a list"}
-_ADVICE = (
-    "is it a detector of this project, and complete? Of another project's file save the state dict alone, or rename the entry"
-)
+_ADVICE = "is it whole, and of this project? Of another project's file save the state dict alone, or rename the entry"
 T = TypeVar("T")
 
 

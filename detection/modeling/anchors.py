@@ -7,12 +7,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def cell_anchors(
-    sizes: Sequence[float], aspect_ratios: Sequence[float], rounded: bool = False
-) -> Float[Tensor, "a 4"]:
+def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float], rounded: bool = False) -> Float[Tensor, "a 4"]:
     """Return the anchors of one position, centred at 0: sizes outermost, then aspect ratios.
 
-    An anchor of size s and ratio r (height / width) has area s² and sides s/√r by s·√r; ``rounded``: corners on whole pixels.
+    An anchor of size s and ratio r (height / width) has area s² and sides s/√r by s·√r, not rounded.
+
+    Args:
+        sizes, aspect_ratios: as of :class:`AnchorGenerator`.
+        rounded: the corners to whole pixels.
     """
     size = torch.tensor(sizes, dtype=torch.float64)[:, None]
     ratio = torch.tensor(aspect_ratios, dtype=torch.float64)[None, :]

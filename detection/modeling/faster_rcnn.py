@@ -118,8 +118,8 @@ class FasterRCNN(nn.Module):
             return without_padding(detections) if use_padding(self.padded, batch.device) else detections
 
     def _check_range(self, images: Sequence[Tensor]) -> None:
-        """Warn once of images that are not in 0..1, and refuse those far from it. On a GPU only the first images of evaluation
-        are looked at, and none in training, where reading them would be a host-device synchronisation."""
+        """Warn once of images that are not in 0..1, and refuse those far from it. On a GPU only the first images of
+        evaluation are looked at, and none in training, where reading them would be a host-device synchronisation."""
         if not can_read(images[0]) and (self.training or self._range_checked):
             return
         doubt = check_range(images)

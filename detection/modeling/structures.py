@@ -48,7 +48,7 @@ def check_images(images: Sequence[Tensor]) -> None:
 
 
 def check_range(images: Sequence[Tensor]) -> str:
-    """Return what is doubtful about the values of images, or "". Reads them, which on a GPU is a host-device synchronisation.
+    """Return what is doubtful about the values of images, or "". Reading them on a GPU is a host-device synchronisation.
 
     Raises:
         ValueError: values far beyond 0..1, such as 0..255; names the image and the range seen.
@@ -57,13 +57,13 @@ def check_range(images: Sequence[Tensor]) -> str:
         low, high = (float(value) for value in image.detach().aminmax())
         if high > _BYTES:
             raise ValueError(
-                f"image {i} has values {low:.4g}..{high:.4g}: wanted RGB in 0..1; divide bytes by 255. The detector normalises "
-                "images itself"
+                f"image {i} has values {low:.4g}..{high:.4g}: wanted RGB in 0..1; divide bytes by 255. The detector "
+                "normalises images itself"
             )
         if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
             return (
-                f"image {i} has values {low:.4g}..{high:.4g}, and RGB in 0..1 is wanted: is it normalised already? The detector "
-                "does that itself"
+                f"image {i} has values {low:.4g}..{high:.4g}, and RGB in 0..1 is wanted: is it normalised already? The "
+                "detector does that itself"
             )
     return ""
 

@@ -14,8 +14,8 @@ def precise_bn_statistics(model: nn.Module) -> Iterator[None]:
     """Recompute batch norm statistics as plain averages over the forward passes inside the context.
 
     The moving averages of training lag behind the weights; the ResNet paper recomputes them before it freezes batch norms
-    (appendix A). Afterwards every module is in the mode that it was in; after an exception the statistics are the earlier ones
-    too.
+    (appendix A). Afterwards every module is in the mode that it was in; after an exception the statistics are the earlier
+    ones too.
     """
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORM)]
     momenta = [norm.momentum for norm in norms]

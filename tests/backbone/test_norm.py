@@ -157,5 +157,7 @@ def test_group_norm_has_32_groups_or_one_a_channel(channels, groups):
 
 
 def test_group_norm_of_other_channel_numbers_says_what_to_do():
-    with pytest.raises(ValueError, match=r"norm 'gn' has 32 groups, which do not divide 48 channels: use widths.*norm \(bn\)"):
+    with pytest.raises(
+        ValueError, match=r"norm 'gn' has 32 groups, which do not divide 48 channels: use widths.*norm \(bn\)"
+    ):
         cifar_resnet(20, norm="gn", stem_width=24, widths=(24, 48, 96))

@@ -83,7 +83,9 @@ def test_an_average_without_names_is_said_to_be_left_out():
 )
 def test_of_two_networks_none_is_guessed(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth holds 2 networks: '(student|online)', '(teacher|target)'; save the one"):
+    with pytest.raises(
+        ValueError, match=r"w\.pth holds 2 networks: '(student|online)', '(teacher|target)'; save the one"
+    ):
         load_weights(resnet18(num_classes=4), tmp_path / "w.pth")
 
 

@@ -7,7 +7,12 @@ import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead, _default_anchorgen
+from torchvision.models.detection.faster_rcnn import (
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+    _default_anchorgen,
+)
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -201,7 +206,10 @@ def test_of_the_second_version_backbone_and_pyramid_are_taken(config, tmp_path, 
 def test_masks_and_keypoints_are_left_out(caplog):
     state = theirs().state_dict()
     assert is_torchvision(state)
-    branches = {"roi_heads.mask_predictor.conv5_mask.bias": torch.ones(1), "roi_heads.keypoint_head.0.bias": torch.ones(1)}
+    branches = {
+        "roi_heads.mask_predictor.conv5_mask.bias": torch.ones(1),
+        "roi_heads.keypoint_head.0.bias": torch.ones(1),
+    }
     tensors, left_out = from_torchvision(state | branches)
     assert left_out == tuple(branches)
     assert tensors.keys() == from_torchvision(state)[0].keys()

@@ -332,7 +332,9 @@ def times(factor, shift=0.0):
 @pytest.mark.parametrize("training", [True, False])
 def test_images_far_from_0_to_1_are_refused(training):
     model, targets = tiny().train(training), scene()[1]
-    with pytest.raises(ValueError, match=r"image 0 has values 0\.\d+\.\.25\d\.?\d*: wanted RGB in 0\.\.1; divide bytes by 255"):
+    with pytest.raises(
+        ValueError, match=r"image 0 has values 0\.\d+\.\.25\d\.?\d*: wanted RGB in 0\.\.1; divide bytes by 255"
+    ):
         model(times(255), targets)
 
 

@@ -56,9 +56,14 @@ def test_an_exception_leaves_the_model_as_it_was(error):
     model.train()
     model[1].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(error), precise_bn_statistics(model):
-        model(torch.randn(4, 2, 3, 3) - 5)
-        raise error
+
+    def fail():
+        with precise_bn_statistics(model):
+            model(torch.randn(4, 2, 3, 3) - 5)
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [module.training for module in model.modules()] == [True, True, False, True]
     assert model[0].momentum == 0.3
