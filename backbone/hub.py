@@ -1,6 +1,7 @@
 """Download pretrained weights by name from their publishers' URLs into a cache.
 
-Names: ``torchvision://resnet50`` (or ``torchvision://resnet50/IMAGENET1K_V2``), detectron2's copies of the MSRA weights,
+Names: ``torchvision://resnet50`` (or ``torchvision://resnet50/IMAGENET1K_V2``), torchvision's detectors,
+``torchvision://fasterrcnn_resnet50_fpn``, detectron2's copies of the MSRA weights,
 ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``, and the detectors of detectron2's model zoo,
 ``detectron2://COCO-Detection/faster_rcnn_R_50_C4_1x``.
 """
@@ -62,7 +63,10 @@ def url_of(name: str) -> str:
         network, _, variant = rest.partition("/")
         try:
             versions = get_model_weights(network)
-            url: str = versions[variant or "IMAGENET1K_V1"].url
+            first = (
+                "IMAGENET1K_V1" if "IMAGENET1K_V1" in versions.__members__ else "COCO_V1"
+            )  # a network's, a detector's
+            url: str = versions[variant or first].url
         except (ValueError, KeyError) as error:
             raise ValueError(
                 f"torchvision has no weights {rest!r}; expected e.g. torchvision://resnet50/IMAGENET1K_V2"

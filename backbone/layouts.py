@@ -1,10 +1,11 @@
 """Convert key names of state dicts between torchvision, detectron2 and Caffe2; tensors are not touched.
 
-This package uses torchvision's names, which timm's ResNets have too.
+This package uses torchvision's names, which timm's ResNets have too; the CIFAR networks of kuangliu and akamaster call a
+block's ``downsample`` ``shortcut`` and ``fc`` ``linear``.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 Layout = Literal["torchvision", "detectron2", "caffe2"]
@@ -17,6 +18,9 @@ _DETECTRON2_MARKER = re.compile(
     r"^(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)?(?:stem\.conv1|res[2-5]\.\d+)\."
 )
 _TORCHVISION = re.compile(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([123])|downsample\.([01]))\.(\w+)")
+# the network in torchvision's detectors
+_TORCHVISION_PREFIX = "backbone.body."
+_CIFAR_SHORTCUT = re.compile(r"(layer[1-4]\.\d+\.)shortcut(\.[01]\.\w+)")
 _CAFFE2 = re.compile(r"res(\d)_(\d+)_(?:branch1|branch2([abc]))(_bn)?_([wbs])")
 _CAFFE2_STEM = re.compile(r"(?:res_)?(conv1|conv1_bn|fc1000)_([wbs])")
 _CAFFE2_MODULES = {"conv1": "conv1", "conv1_bn": "bn1", "fc1000": "fc"}
@@ -39,7 +43,15 @@ def to_torchvision(name: str, layout: Layout) -> str | None:
         return _from_detectron2(name)
     if layout == "caffe2":
         return _from_caffe2(name)
-    return name
+    name = name.removeprefix(_TORCHVISION_PREFIX)
+    if name in ("linear.weight", "linear.bias"):
+        return f"fc.{name.removeprefix('linear.')}"
+    return _CIFAR_SHORTCUT.sub(r"\1downsample\2", name)
+
+
+def is_torchvision_detector(names: Collection[str]) -> bool:
+    """Return whether the names are those of a detector of torchvision's with an RPN, and not of a network alone."""
+    return f"{_TORCHVISION_PREFIX}conv1.weight" in names and any(name.startswith("rpn.head.") for name in names)
 
 
 def to_detectron2(name: str) -> str | None:

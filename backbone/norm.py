@@ -11,6 +11,7 @@ from torch.nn.modules import module as _global
 
 NormName = Literal["bn", "frozen_bn", "sync_bn", "gn", "none"]
 NormFactory = Callable[[int], nn.Module]
+_GROUPS = 32  # of "gn"
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # the base of all batch norms, synchronised ones included
 
 
@@ -182,11 +183,22 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """Return a group norm of 32 groups, as its paper has; of as many as there are channels where these are fewer."""
+    groups = min(_GROUPS, channels)
+    if channels % groups:
+        raise ValueError(
+            f"norm 'gn' has {_GROUPS} groups, which do not divide {channels} channels: use widths that are multiples of "
+            f"{_GROUPS}, another norm (bn), or in Python a callable such as lambda channels: GroupNorm(16, channels)"
+        )
+    return nn.GroupNorm(groups, channels)
+
+
 _FACTORIES: dict[str, NormFactory] = {
     "bn": nn.BatchNorm2d,
     "frozen_bn": FrozenBatchNorm2d,
     "sync_bn": SyncBatchNorm2d,
-    "gn": lambda channels: nn.GroupNorm(min(32, channels), channels),
+    "gn": _group_norm,
     "none": lambda channels: nn.Identity(),
 }
 

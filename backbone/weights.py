@@ -4,8 +4,10 @@ Reads torch.save files (tensors only), safetensors, and the pickles of Caffe2/de
 unpickler restricted to arrays and plain containers. Key mappings between layouts are in layouts.py.
 """
 
+import argparse
 import io
 import json
+import logging
 import pickle
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -19,9 +21,13 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from backbone.blocks import Bottleneck
-from backbone.layouts import Layout, layout_of, to_torchvision
+from backbone.layouts import Layout, is_torchvision_detector, layout_of, to_torchvision
 from backbone.norm import FrozenBatchNorm2d
 from backbone.recipe import RECIPES, Recipe
+from backbone.shortcut_a import pad_behind, pads_both_sides
+from backbone.wrappers import find_tensors
+
+_LOG = logging.getLogger(__name__)
 
 # first bytes of torch.save's format before it wrote zip archives: a pickled magic number
 _LEGACY_TORCH_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -75,6 +81,8 @@ class Weights:
         recipe: name of the recipe that the file implies, if any.
         content: everything in the file, metadata included.
         source: the file's path, for messages.
+        state: the tensors of the network or detector under its own project's names, without containers and prefixes of
+            wrappers (:mod:`backbone.wrappers`).
     """
 
     tensors: dict[str, Tensor]
@@ -82,6 +90,7 @@ class Weights:
     recipe: str | None
     content: Any
     source: str
+    state: dict[str, Tensor]
 
 
 def load_weights(
@@ -112,7 +121,8 @@ def load_weights(
         )
     name = recipe or file_recipe or "torchvision"
     if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
+        where = f"{weights.source}: " if name == file_recipe else ""
+        raise ValueError(f"{where}unknown recipe {name!r}: expected one of {', '.join(RECIPES)}")
     for part in parts:
         check_recipe(part, RECIPES[name])
     target: dict[str, Tensor] = {}
@@ -247,19 +257,33 @@ def read_weights(path: str | Path) -> Weights:
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}")
     content = read_file(path)
-    state_dict = _unwrap(content, path)
-    try:
-        tensors = {str(k): torch.as_tensor(v) for k, v in state_dict.items() if isinstance(v, (Tensor, np.ndarray))}
-    except (TypeError, ValueError) as error:  # an array of strings or objects
-        raise ValueError(f"{path} contains an array that is not a tensor: {error}") from error
-    if tensors and all(name.startswith("module.") for name in tensors):  # saved from a DataParallel wrapper
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    layout = layout_of(tensors)
-    names = {name: to_torchvision(name, layout) for name in tensors}
-    renamed = {names[name] or name: tensor for name, tensor in tensors.items()}
+    found = find_tensors(content, str(path))
+    layout = layout_of(found.tensors)
+    state, notes = _with_eps(found.tensors, layout)
+    names = {name: to_torchvision(name, layout) for name in state}
+    renamed = {names[name] or name: tensor for name, tensor in state.items()}
     if layout == "caffe2":  # unmapped blobs are training state, such as momentum
-        renamed = _caffe2_norms({key: tensors[name] for name, key in names.items() if key is not None})
-    return Weights(renamed, layout, _implied_recipe(content, layout), content, str(path))
+        renamed = _caffe2_norms({key: state[name] for name, key in names.items() if key is not None})
+    if layout == "torchvision" and pads_both_sides(renamed, undecided="linear.weight" in state):
+        renamed = pad_behind(renamed)
+        notes.append("its shortcuts A pad channels on both sides: the channels are reordered to padding behind them")
+    recipe = _implied_recipe(content, state, layout, str(path))
+    for note in (*found.notes, *notes):
+        _LOG.warning("%s: %s", path, note)
+    return Weights(renamed, layout, recipe, content, str(path), state)
+
+
+def _with_eps(state: dict[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors with the eps of this package's norms accounted for, and what is to be said of it.
+
+    torchvision's detectors from before its version 0.13, whose names tell them, have frozen norms with an eps of 0; its
+    COCO_V1 weights are of that time.
+    """
+    old = "rpn.head.conv.weight" in state and not any(name.endswith("num_batches_tracked") for name in state)
+    if layout != "torchvision" or not old or not is_torchvision_detector(state):
+        return state, []
+    changed = {name: tensor - 1e-5 for name, tensor in state.items() if name.endswith(".running_var")}
+    return state | changed, ["its frozen norms have an eps of 0 (torchvision before 0.13): running_var is less by 1e-5"]
 
 
 def read_file(path: Path) -> Any:
@@ -271,16 +295,24 @@ def read_file(path: Path) -> Any:
     data = path.read_bytes()
     try:
         if data[:4] == b"PK\x03\x04" or data.startswith(_LEGACY_TORCH_MAGIC):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_plain_objects()):
+                return _with_arrays(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
         if len(data) > 9 and data[8:9] == b"{":
             # safetensors keeps a file's metadata in its header
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             return {**header.get("__metadata__", {}), "model": load_safetensors(data)}
         return _with_arrays(_ArrayUnpickler(io.BytesIO(data), encoding="latin1").load())
     except Exception as error:  # a damaged file can raise anything in the readers; report one error type
+        refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if refused:
+            reason = (
+                f"it contains an object of {refused[1]}, whose code is not run; save the state dict alone, as with "
+                "torch.save(model.state_dict(), FILE)"
+            )
         raise ValueError(
             f"{path} cannot be read as weights (expected a torch.save file of tensors, safetensors, or a Caffe2/detectron2 "
-            f"pickle of arrays; {len(data)} bytes): {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"pickle of arrays; {len(data)} bytes): {reason}"
         ) from error
 
 
@@ -329,7 +361,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): dict,
         ("numpy", "dtype"): _DType,
-        ("numpy", "ndarray"): None,  # only an argument of _reconstruct; never called
+        ("numpy", "ndarray"): _Array,  # an argument of _reconstruct
         ("_codecs", "encode"): lambda text, encoding="latin1": text.encode("latin1"),
     }
     for _core in ("numpy.core", "numpy._core"):
@@ -344,22 +376,24 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file") from None
 
 
+def _plain_objects() -> list[Any]:
+    """Return what else torch.load may build: the arrays and numbers of NumPy, options and paths beside the weights of
+    training scripts. None of it runs code of the file."""
+    arrays = [(value, f"{module}.{name}") for (module, name), value in _ArrayUnpickler._ALLOWED.items()]
+    paths = [f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")]
+    return [*arrays, *((_path, name) for name in paths), (argparse.Namespace, "argparse.Namespace")]
+
+
+def _path(*parts: Any) -> str:
+    return "/".join(map(str, parts))
+
+
 def _with_arrays(content: Any, depth: int = 3) -> Any:
     """Replace each ``_Array`` in nested dictionaries by its numpy array."""
     if isinstance(content, _Array):
         return content.array
     if isinstance(content, dict) and depth:
         return {key: _with_arrays(value, depth - 1) for key, value in content.items()}
-    return content
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Any]:
-    """Return the state dict inside the usual wrappers (model, state_dict, blobs)."""
-    for key in ("model", "state_dict", "blobs"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary of tensors, the file contains a {type(content).__name__}")
     return content
 
 
@@ -374,22 +408,21 @@ def _caffe2_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _implied_recipe(content: Any, layout: Layout) -> str | None:
+def _implied_recipe(content: Any, state: Mapping[str, Tensor], layout: Layout, where: str) -> str | None:
     """Return the recipe given by a file's metadata or implied by its layout, or None."""
-    name = content.get("recipe") if isinstance(content, dict) else None
+    name = content.get("recipe")
     if isinstance(name, str):
         return name
     if layout == "torchvision":
-        return None
+        return "torchvision" if is_torchvision_detector(state) else None
     # detectron2's converter writes torchvision's weights in this layout, with their author
     if content.get("__author__") == "torchvision":
         return "torchvision"
-    state_dict = content.get("model", content)
-    mean = state_dict.get("pixel_mean") if isinstance(state_dict, dict) else None
+    mean = state.get("pixel_mean")
     expected = RECIPES["detectron2"].mean
-    if mean is not None and not np.allclose(np.asarray(mean).ravel(), expected, atol=0.01):
+    if mean is not None and (mean.numel() != 3 or not np.allclose(mean.flatten().tolist(), expected, atol=0.01)):
         raise ValueError(
-            f"the file has pixel_mean {np.asarray(mean).ravel().tolist()}, and detectron2's recipe has {expected}: no "
-            "recipe is defined for these weights"
+            f"{where} has pixel_mean {mean.flatten().tolist()}, and detectron2's recipe has {expected}: no recipe is "
+            "defined for these weights"
         )
     return "detectron2"

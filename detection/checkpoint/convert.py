@@ -14,13 +14,14 @@ from backbone.layouts import to_detectron2 as network_to_detectron2
 from backbone.recipe import RECIPES, Recipe
 from backbone.weights import Weights, read_weights
 from detection.checkpoint.detector import check_state, detector_state, recipe_implied
-from detection.checkpoint.keys import is_detectron2, network_name, to_detectron2
+from detection.checkpoint.keys import is_detectron2, is_torchvision, network_name, to_detectron2
 from detection.checkpoint.label_maps import class_names
-from detection.checkpoint.metadata import CLASSIFIER, KEY, Metadata, describe, read_metadata
+from detection.checkpoint.metadata import CLASSIFIER, KEY, Metadata, classifier_entry, describe, read_metadata
 from detection.config import load_config
 from detection.utils.atomic_io import replacing
 
 _LOG = logging.getLogger(__name__)
+TORCHVISION = "faster_rcnn_r50_fpn_torchvision.yaml"  # the configuration of fasterrcnn_resnet50_fpn
 LAYOUTS = ("resdet", "torchvision", "detectron2")
 
 
@@ -33,10 +34,10 @@ def convert(
         ValueError: the layout cannot represent a tensor, or recipe, configuration or classes are unknown.
     """
     metadata = read_metadata(weights)
-    is_detector = metadata is not None or is_detectron2(weights.tensors)
+    is_detector = metadata is not None or is_detectron2(weights.tensors) or is_torchvision(weights.state)
     if (metadata is not None or not is_detector or backbone) and (config or classes):
         raise ValueError(
-            "--config and --classes are for detectron2 detectors, whose files do not contain them; "
+            "--config and --classes are for detectron2's and torchvision's detectors, whose files do not contain them; "
             f"{weights.source} is not one, or contains them"
         )
     implied = recipe_implied(weights)
@@ -54,8 +55,9 @@ def convert(
         content = {"tensors": state_dict, "recipe": metadata.tree["model"]["recipe"], KEY: metadata.to_dict(), "to": to}
     else:
         content = {"tensors": _backbone_tensors(weights, is_detector), "recipe": recipe or implied, "to": to}
-        if not is_detector and isinstance(weights.content, dict) and CLASSIFIER in weights.content:
-            content[CLASSIFIER] = weights.content[CLASSIFIER]
+        classifier = None if is_detector else classifier_entry(weights.content, weights.source)
+        if classifier is not None:
+            content[CLASSIFIER] = classifier
         if content["recipe"] is None:
             raise ValueError(
                 f"{weights.source} does not name the recipe of its weights: set --recipe "
@@ -111,21 +113,29 @@ def _check_detectron2_support(recipe: Recipe) -> None:
 
 
 def _metadata(weights: Weights, config: str | None, classes: str | None) -> Metadata:
-    """Return the file's metadata, or for a detectron2 detector that of the command line."""
+    """Return the file's metadata, or for another project's detector that of the command line."""
     metadata = read_metadata(weights)
     if metadata is not None:
         return metadata
     state_dict = detector_state(weights)
-    if "roi_head.classes.bias" not in state_dict:
+    theirs = is_torchvision(weights.state)
+    if "roi_head.classes.bias" not in state_dict or "rpn.conv.bias" not in state_dict:
+        if theirs:
+            raise ValueError(
+                f"{weights.source} is a torchvision detector of another form (fasterrcnn_resnet50_fpn_v2 has two "
+                "convolutions in the RPN and four in the head): its backbone and pyramid alone can be used, with "
+                "--weights of training; --backbone writes the backbone"
+            )
         raise ValueError(
             f"{weights.source} is a detectron2 detector of an unsupported kind: it has no tensor "
             "roi_heads.box_predictor.cls_score.bias"
         )
-    if config is None:
+    if config is None and not theirs:
         raise ValueError(
             f"{weights.source} is a detector without its configuration: set --config, for example "
             "faster_rcnn_r50_c4_1x.yaml"
         )
+    config = config or TORCHVISION
     loaded = load_config(config)
     if loaded.model.recipe != weights.recipe:
         raise ValueError(

@@ -1,9 +1,9 @@
 """Detectors from and to files. Tensors and plain types only, so that reading runs nothing."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from backbone.adapters.foreign import TimmConv5
 from backbone.hub import fetch, is_name
 from backbone.resnet import Conv5
 from backbone.weights import Weights, check_recipe, read_weights
-from detection.checkpoint.keys import from_detectron2, is_detectron2
+from detection.checkpoint.keys import from_detectron2, from_torchvision, is_detectron2, is_torchvision
 from detection.checkpoint.metadata import KEY, Classes, Metadata, describe, read_metadata
 from detection.config import Config
 from detection.modeling.build import build_model
@@ -20,7 +20,7 @@ from detection.modeling.faster_rcnn import FasterRCNN
 from detection.utils.atomic_io import replacing
 
 _COUNTER = "num_batches_tracked"  # which no frozen norm has, and many files lack
-_MODEL, _AVERAGE = "model.", "average.module."  # where a training checkpoint holds the weights
+_LOG = logging.getLogger(__name__)
 
 
 def save_detector(
@@ -76,10 +76,12 @@ def require_metadata(weights: Weights) -> Metadata:
     """Return a detector's metadata, or raise ValueError that says what the file is."""
     metadata = read_metadata(weights)
     if metadata is None:
-        theirs = is_detectron2(weights.tensors)
+        project = (
+            "detectron2" if is_detectron2(weights.tensors) else "torchvision" if is_torchvision(weights.state) else ""
+        )
         advice = (
-            "it is detectron2's; resdet convert-weights makes one of this project of it"
-            if theirs
+            f"it is {project}'s; resdet convert-weights makes one of this project of it"
+            if project
             else "a backbone's weights go to --weights of training"
         )
         raise ValueError(f"{weights.source} is no detector of this project (it lacks the entry {KEY!r}): {advice}")
@@ -87,7 +89,8 @@ def require_metadata(weights: Weights) -> Metadata:
 
 
 def load_weights(model: FasterRCNN, source: str | Path | Weights) -> None:
-    """Load a whole detector's weights, in detectron2's or this project's layout, into ``model``. Every tensor must be there.
+    """Load a whole detector's weights into ``model``, in detectron2's, torchvision's or this project's layout. Every tensor
+    must be there.
 
     Raises:
         FileNotFoundError, ValueError: no such file, not this model's weights (names the tensors), or of another recipe.
@@ -113,25 +116,23 @@ def recipe_implied(weights: Weights) -> str | None:
 
 
 def detector_state(weights: Weights) -> dict[str, Tensor]:
-    """Return a file's tensors under a detector's names; of a training checkpoint the averaged ones, where it has them."""
-    content = weights.content
-    if not isinstance(content, dict):
-        raise ValueError(f"{weights.source}: wanted a dictionary of tensors, got a {type(content).__name__}")
-    if isinstance(content.get("model"), dict):
-        state = content["model"]
-    else:
-        everything = content.get("state_dict", content)
-        averaged, trained = (
-            {k.removeprefix(prefix): v for k, v in everything.items() if k.startswith(prefix)}
-            for prefix in (_AVERAGE, _MODEL)
-        )
-        state = averaged or trained or everything
-    tensors = {str(k): torch.as_tensor(v) for k, v in state.items() if isinstance(v, Tensor | np.ndarray)}
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    """Return a file's tensors under a detector's names; of a training checkpoint the averaged ones, where it has them. Parts
+    of torchvision's detectors that this project has no form of are left out, which is said."""
     if weights.layout == "detectron2":
-        return from_detectron2(tensors)
+        return from_detectron2(weights.state)
+    if is_torchvision(weights.state):
+        tensors, left_out = from_torchvision(weights.state)
+        if left_out:
+            parts = sorted({".".join(name.split(".")[:2]) for name in left_out})
+            _LOG.warning(
+                "%s: %d tensors of %s are left out, which have no counterpart in this project's detectors",
+                weights.source,
+                len(left_out),
+                ", ".join(parts),
+            )
+        return tensors
     # the head's name before there were heads of other kinds
-    return {name.replace("roi_head.conv5.", "roi_head.head.", 1): tensor for name, tensor in tensors.items()}
+    return {name.replace("roi_head.conv5.", "roi_head.head.", 1): tensor for name, tensor in weights.state.items()}
 
 
 def local_file(weights: str | Path) -> Path:

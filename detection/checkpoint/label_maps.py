@@ -2,7 +2,7 @@
 
 from detection.checkpoint.metadata import Classes
 
-_COUNTS = {80: "coco", 20: "voc"}
+_COUNTS = {80: "coco", 90: "coco", 20: "voc"}  # 90: torchvision's, with a class for each id that COCO does not use
 
 
 def class_names(spec: str | None, count: int) -> Classes:
@@ -19,7 +19,7 @@ def class_names(spec: str | None, count: int) -> Classes:
     if spec is None:
         raise ValueError(f"these weights have {count} classes without names: set --classes NAME,NAME,…")
     if spec in ("coco", "voc"):
-        names, ids = _coco() if spec == "coco" else _voc()
+        names, ids = _coco(unused=count == 90) if spec == "coco" else _voc()
     else:
         names = tuple(spec.split(","))
         ids = tuple(range(1, len(names) + 1))
@@ -28,11 +28,12 @@ def class_names(spec: str | None, count: int) -> Classes:
     return Classes(names, ids)
 
 
-def _coco() -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _coco(unused: bool) -> tuple[tuple[str, ...], tuple[int, ...]]:
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # slow to import, and only needed here
 
     categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    pairs = [(name, i) for i, name in enumerate(categories) if i and name != "N/A"]
+    named = [(f"N/A {i}" if name == "N/A" else name, i) for i, name in enumerate(categories) if i]
+    pairs = [(name, i) for name, i in named if unused or not name.startswith("N/A")]
     return tuple(name for name, _ in pairs), tuple(i for _, i in pairs)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from backbone.adapters.foreign import is_foreign
 from backbone.weights import Weights
@@ -12,6 +12,10 @@ KEY = "resdet"  # its entry in a file
 CLASSIFIER = "classifier"  # that of a classifier
 FORMAT = 2
 MODULE = "module"  # the source of a backbone that no configuration describes
+_SOURCES = ("resdet", "timm", MODULE)
+_KINDS: dict[type, str] = {int: "an integer", str: "text", dict: "a dictionary", list: "a list"}
+_ADVICE = "is it whole, and of this project? Of another project's file save the state dict alone, or rename the entry"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,23 +80,86 @@ def describe(config: Config, classes: Classes, module: str | None = None) -> Met
     return Metadata(config_to_dict(config), classes, {"source": source, "name": module or name})
 
 
-def parse_metadata(entry: dict[str, Any], where: str) -> Metadata:
+def parse_metadata(entry: Any, where: str) -> Metadata:
     """Read the entry ``KEY`` of a file, of this format or an older one.
 
     Raises:
-        ValueError: the format is newer than this version, or none.
+        ValueError: the format is newer than this version, or the entry is another project's or damaged; names the key.
     """
-    number = entry.get("format")
-    if not isinstance(number, int) or number < 1:
+    card = _Entry(entry, where, KEY)
+    number = card.take("format", int)
+    if number < 1:
         raise ValueError(f"{where}: its checkpoint format is {number!r}, wanted a number from 1 to {FORMAT}")
     if number > FORMAT:
         raise ValueError(
             f"{where} has checkpoint format {number}, and this version of resdet reads formats up to {FORMAT}: update resdet"
         )
+    tree = card.take("config", dict)
+    model = _Entry(tree.get("model"), where, f"{KEY}.config.model")
+    model.take("recipe", str)
+    model.take("backbone", str)
     for old in range(number, FORMAT):
         entry = _MIGRATIONS[old](entry)
-    classes = Classes(tuple(entry["classes"]), tuple(entry["category_ids"]))
-    return Metadata(entry["config"], classes, entry["backbone"])
+    card = _Entry(entry, where, KEY)
+    names, ids = card.take_list("classes", str), card.take("category_ids", list)
+    whole = len(ids) == len(names) and all(isinstance(i, int | str) for i in ids)
+    if not names or len(set(names)) != len(names) or not whole:
+        raise ValueError(
+            f"{where}: its checkpoint metadata has the classes {names!r:.200} with the category ids {ids!r:.200}: wanted "
+            f"different names, and as many ids; {_ADVICE}"
+        )
+    backbone = _Entry(card.take("backbone", dict), where, f"{KEY}.backbone")
+    source = {key: backbone.take(key, str) for key in ("source", "name")}
+    if source["source"] not in _SOURCES:
+        raise ValueError(
+            f"{where}: its checkpoint metadata has backbone.source={source['source']!r}, wanted one of "
+            f"{', '.join(_SOURCES)}; {_ADVICE}"
+        )
+    return Metadata(tree, Classes(tuple(names), tuple(ids)), source)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A dictionary of a file's, whose values are checked as they are taken."""
+
+    content: Any
+    where: str
+    name: str
+
+    def take(self, key: str, kind: type[T]) -> T:
+        """Return a value, or raise ValueError that names the key and what is there."""
+        if not isinstance(self.content, dict):
+            raise self._error(f"its entry {self.name!r} is {self.content!r:.80}, wanted a dictionary")
+        if key not in self.content:
+            raise self._error(f"its entry {self.name!r} has no {key!r}")
+        value = self.content[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self._error(f"its {key} is {value!r:.80}, wanted {_KINDS[kind]}")
+        return value
+
+    def take_list(self, key: str, kind: type[T]) -> list[T]:
+        """Return a list of values of one kind."""
+        values = self.take(key, list)
+        for value in values:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise self._error(f"its {key} has {value!r:.80}, wanted {_KINDS[kind]} each")
+        return values
+
+    def _error(self, fault: str) -> ValueError:
+        return ValueError(f"{self.where} has no checkpoint metadata of this project: {fault}; {_ADVICE}")
+
+
+def classifier_entry(content: Any, where: str) -> dict[str, Any] | None:
+    """Return what a classifier of this project says of itself ("config", "classes"); None for other files.
+
+    Raises:
+        ValueError: the entry is damaged; names the key.
+    """
+    entry = content.get(CLASSIFIER) if isinstance(content, dict) else None
+    if not isinstance(entry, dict) or "config" not in entry:  # another project's layer of that name
+        return None
+    card = _Entry(entry, where, CLASSIFIER)
+    return {**entry, "config": card.take("config", dict), "classes": card.take_list("classes", str)}
 
 
 def read_metadata(weights: Weights) -> Metadata | None:

@@ -20,7 +20,8 @@ from detection.checkpoint.detector import (
     network_parts,
     recipe_implied,
 )
-from detection.checkpoint.keys import is_detectron2
+from detection.checkpoint.keys import is_detectron2, is_torchvision
+from detection.checkpoint.label_maps import class_names
 from detection.checkpoint.metadata import Classes, read_metadata
 from detection.config import ModelConfig
 from detection.modeling.architectures import take_apart
@@ -68,11 +69,20 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
         )
     metadata = read_metadata(weights)
     if metadata is not None:
-        _start_from_detector(model, weights, metadata.classes, classes)
+        _start_from_detector(model, weights, detector_state(weights), metadata.classes, classes)
         return None
     if is_detectron2(weights.tensors):
-        _start_from_detector(model, weights, None, classes)
+        _start_from_detector(model, weights, detector_state(weights), None, classes)
         return None
+    if is_torchvision(weights.state) and not foreign:
+        if config.architecture == "fpn":
+            _start_from_torchvision(model, config, weights, classes)
+            return None
+        _LOG.warning(
+            "%s is a detector with a pyramid, and model.architecture is %s: its backbone alone is loaded",
+            weights.source,
+            config.architecture,
+        )
     if foreign:
         _start_from_timm(model, config, str(path))
         return None
@@ -94,11 +104,35 @@ def _start_from_timm(model: FasterRCNN, config: ModelConfig, source: str) -> Non
     _LOG.info("weights %s: loaded into %s", source, config.backbone)
 
 
-def _start_from_detector(model: FasterRCNN, weights: Weights, theirs: Classes | None, ours: Classes) -> None:
+def _start_from_torchvision(model: FasterRCNN, config: ModelConfig, weights: Weights, classes: Classes) -> None:
+    """Load torchvision's detector, or where its RPN or head are of another form its backbone and pyramid."""
+    state, own = detector_state(weights), model.state_dict()
+    anew = [part for part in ("rpn.", "roi_head.") if not any(name.startswith(part) for name in state)]
+    if anew:
+        _LOG.warning("%s: backbone and pyramid are loaded, %s begin anew", weights.source, " and ".join(anew))
+        state |= {name: tensor for name, tensor in own.items() if name.startswith(tuple(anew))}
+        _start_from_detector(model, weights, state, classes, classes)
+        return
+    settings = {
+        "model.anchors.rounded=true": config.anchors.rounded,
+        "model.roi.aligned=false": not config.roi.aligned,
+        "model.roi.sampling_ratio=2": config.roi.sampling_ratio == 2,
+    }
+    others = [setting for setting, same in settings.items() if not same]
+    if others:
+        _LOG.warning("%s was trained with %s: the configuration has other values", weights.source, " ".join(others))
+    count = len(state["roi_head.classes.bias"]) - 1
+    coco = class_names("coco", count) if count == 90 else None
+    _start_from_detector(model, weights, state, coco, classes)
+
+
+def _start_from_detector(
+    model: FasterRCNN, weights: Weights, state: dict[str, Tensor], theirs: Classes | None, ours: Classes
+) -> None:
     """Load a whole detector; of its class and box layers the rows of the classes that both know. ``theirs`` is None where
     the file has no names: the layers are then taken if their shapes fit, or left out."""
     check_recipes(model)
-    state, own = detector_state(weights), model.state_dict()
+    own = model.state_dict()
     per_class = [k for k in state if k.startswith((_CLASS_LAYER, _BOX_LAYER)) and k in own]
     if theirs is None:
         if any(state[k].shape != own[k].shape for k in per_class):

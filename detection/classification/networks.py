@@ -8,7 +8,7 @@ from typing import Any
 from backbone.recipe import RECIPES, Recipe
 from backbone.resnet import ResNet, network
 from backbone.weights import load_weights, read_weights, require_complete
-from detection.checkpoint.metadata import CLASSIFIER
+from detection.checkpoint.metadata import classifier_entry
 from detection.classification.config import ClassifierConfig, NetworkConfig
 from detection.config import from_dict
 
@@ -69,7 +69,7 @@ def read_classifier(
     weights = read_weights(path)
     if "fc.weight" not in weights.tensors:
         raise ValueError(f"{path} has no classifier (fc.weight): it is a backbone")
-    metadata = weights.content.get(CLASSIFIER) if isinstance(weights.content, dict) else None
+    metadata = classifier_entry(weights.content, weights.source)
     config = from_dict(ClassifierConfig, metadata["config"], str(path)) if metadata else None
     if network_config is None:
         default = config.network if config is not None else NetworkConfig()
@@ -78,5 +78,5 @@ def read_classifier(
         )
     net = build_network(network_config, len(weights.tensors["fc.weight"]))
     require_complete(load_weights(net, weights, network_config.recipe))
-    classes = tuple(map(str, metadata["classes"])) if metadata else None
+    classes = tuple(metadata["classes"]) if metadata else None
     return Classifier(net.eval(), RECIPES[network_config.recipe], classes, config)

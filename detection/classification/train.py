@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from backbone.recipe import RECIPES
 from backbone.resnet import ResNet
 from backbone.weights import load_weights, require_same_network
-from detection.checkpoint.metadata import CLASSIFIER
+from detection.checkpoint.metadata import CLASSIFIER, classifier_entry
 from detection.classification.config import ClassifierConfig
 from detection.classification.images import (
     EvalDataset,
@@ -312,10 +312,11 @@ def _check_resume(checkpoint: Path, config: ClassifierConfig) -> Resumed:
         ValueError: the checkpoint has another network or solver, or is not a classifier's.
     """
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if CLASSIFIER not in content:
+    entry = classifier_entry(content, str(checkpoint))
+    if entry is None:
         raise ValueError(f"{checkpoint} is not a training checkpoint of a classifier")
     # through the schema, which fills in defaults of keys that are newer than the checkpoint
-    old = from_dict(ClassifierConfig, content[CLASSIFIER]["config"], str(checkpoint))
+    old = from_dict(ClassifierConfig, entry["config"], str(checkpoint))
     before, now = config_to_dict(old), config_to_dict(config)
     top = sorted(set(now) - {"network", "solver", "data", "expects"})
     warn_of_changes(

@@ -106,11 +106,14 @@ class AnchorConfig:
             replaces it by numbers before it builds the detector.
         aspect_ratios: height / width.
         offset: position of the first anchor's centre, in strides.
+        rounded: corners on whole pixels, and positions as far apart as the image's side over the map's, rounded down, as
+            torchvision's.
     """
 
     sizes: AutoSizes = default(make_anchors, "sizes")
     aspect_ratios: Annotated[tuple[PositiveFloat, ...], Several] = default(make_anchors, "aspect_ratios")
     offset: NonNegativeFloat = default(make_anchors, "offset")
+    rounded: bool = default(make_anchors, "rounded")
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ class RoIConfig:
     score_threshold: Fraction = default(RoIHead, "score_threshold")
     nms_iou: Fraction = default(RoIHead, "nms_iou")
     max_detections: PositiveInt = default(RoIHead, "max_detections")
+    min_size: NonNegativeFloat = default(RoIHead, "min_size")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Faster R-CNN: one map (or a pyramid), the RPN and the RoI head on it. Knows its parts, not how they are configured."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from detection.modeling.architectures import Architecture, make_head, take_apart
 from detection.modeling.roi_head import RoIHead, TwoLayerHead, without_padding
 from detection.modeling.roi_pooler import RoIPooler
 from detection.modeling.rpn import RPN
-from detection.modeling.structures import Detections, Target, check_images, check_targets
-from detection.ops.device import use_padding
+from detection.modeling.structures import Detections, Target, check_images, check_range, check_targets
+from detection.ops.device import can_read, use_padding
 
+_LOG = logging.getLogger(__name__)
 Options = Mapping[str, Any]
 _NONE: Options = {}
 
@@ -74,6 +76,7 @@ class FasterRCNN(nn.Module):
         recipe = recipe or getattr(backbone, "recipe", None) or "torchvision"
         self.recipe: Recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
         self.architecture, self.padded = architecture, padded
+        self._range_checked = self._range_doubted = False
         parts = take_apart(backbone, architecture, fpn_channels)
         self.divisor = parts.divisor
         self.trunk = parts.trunk
@@ -101,9 +104,10 @@ class FasterRCNN(nn.Module):
         """Return losses in training, detections in evaluation. ``generator`` draws the samples (default: torch's own).
 
         Raises:
-            TypeError, ValueError: images or targets of another form; names the first.
+            TypeError, ValueError: images or targets of another form, or images far from 0..1; names the first.
         """
         check_images(images)
+        self._check_range(images)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         if self.training:
             targets = list(check_targets(targets, images, self.roi_head.num_classes))
@@ -112,6 +116,17 @@ class FasterRCNN(nn.Module):
             batch = self.batch(images)
             detections = self.detect(batch, sizes)
             return without_padding(detections) if use_padding(self.padded, batch.device) else detections
+
+    def _check_range(self, images: Sequence[Tensor]) -> None:
+        """Warn once of images that are not in 0..1, and refuse those far from it. On a GPU only the first images of
+        evaluation are looked at, and none in training, where reading them would be a host-device synchronisation."""
+        if not can_read(images[0]) and (self.training or self._range_checked):
+            return
+        doubt = check_range(images)
+        if doubt and not self._range_doubted:
+            _LOG.warning("%s", doubt)
+            self._range_doubted = True
+        self._range_checked = True
 
     def detect(self, batch: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Return the detections of a normalised batch. In the padded form there are always as many, padded slots last

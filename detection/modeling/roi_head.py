@@ -65,6 +65,7 @@ class RoIHead(nn.Module):
         score_threshold: detections need a higher score.
         nms_iou: within a class, detections that overlap a better one by more are dropped (py-faster-rcnn: 0.3).
         max_detections: kept per image.
+        min_size: detections with a shorter side, in pixels, are dropped (torchvision 0.01, detectron2 0).
         chunk_size: regions that the head takes at a time on a CPU, so that they stay in its cache, and in training no more
             than their activations are held (:func:`chunked_backward`); None takes all. A head whose norms are in training
             always gets all.
@@ -92,6 +93,7 @@ class RoIHead(nn.Module):
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
+        min_size: float = 0.0,
         chunk_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -109,6 +111,7 @@ class RoIHead(nn.Module):
         self.coder = BoxCoder(box_weights)
         self.append_truth, self.beta, self.box_loss_weight = append_truth, beta, box_loss_weight
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
+        self.min_size = min_size
 
     def forward(self, features: Maps, regions: Tensor, padded: bool | None = None) -> tuple[Tensor, Tensor]:
         """Return class logits [R, K + 1] and offsets [R, K, 4] of regions [R, 5]: image index, then a box in pixels."""
@@ -205,10 +208,15 @@ class RoIHead(nn.Module):
     def _postprocess(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
         region, label = (scores > self.score_threshold).nonzero(as_tuple=True)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
-        finite = boxes.isfinite().all(dim=1)  # offsets that overflowed give no box
-        boxes, label, score = boxes[finite], label[finite], scores[region, label][finite]
+        valid = self._valid(boxes)
+        boxes, label, score = boxes[valid], label[valid], scores[region, label][valid]
         keep = batched_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
         return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": score[keep]}
+
+    def _valid(self, boxes: Tensor) -> Tensor:
+        """Return which boxes [..., 4] are none of overflowed offsets, and not too small."""
+        size = boxes[..., 2:] - boxes[..., :2]
+        return boxes.isfinite().all(dim=-1) & (size >= self.min_size).all(dim=-1)
 
     def _postprocess_padded(
         self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]
@@ -218,7 +226,7 @@ class RoIHead(nn.Module):
         score, region = scores.t().sort(dim=1, descending=True, stable=True)  # [K, P]: every class is a set
         label = torch.arange(len(score), device=score.device)[:, None].expand_as(region)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
-        valid = (score > self.score_threshold) & boxes.isfinite().all(dim=2)
+        valid = (score > self.score_threshold) & self._valid(boxes)
         kept = batched_nms_mask(boxes, valid, self.nms_iou, self.max_detections)
         best, index = torch.where(kept, score, 0.0).flatten().sort(descending=True, stable=True)
         best, index = best[: self.max_detections], index[: self.max_detections]

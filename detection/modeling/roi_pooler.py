@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
 from detection.modeling.structures import Maps, as_maps
-from detection.ops.boxes import area
+from detection.ops.boxes import area, at_least_float32
 from detection.ops.device import use_padding
 from detection.ops.roi_align import roi_align
 
@@ -92,7 +92,8 @@ class RoIPooler(nn.Module):
     def _pool(self, x: Tensor, regions: Tensor, stride: int) -> Tensor:
         scale = 1.0 / stride
         if self.pool == "max":
-            pooled = roi_pool(x.float(), regions.float(), self.resolution, scale).to(x.dtype)
+            exact = at_least_float32(x)
+            pooled = roi_pool(exact, regions.to(exact.dtype), self.resolution, scale).to(x.dtype)
             return pooled[:, :, :: self.bin_stride, :: self.bin_stride]
         return roi_align(x, regions, self.resolution, scale, self.sampling_ratio, self.aligned, self.bin_stride)
 

@@ -115,14 +115,17 @@ class RPN(nn.Module):
     def forward(self, features: Maps) -> RPNOutput:
         """Compute the logit and the offsets of each of the H·W·k anchors of a map [N, C, H, W], or of several."""
         logits, offsets, anchors = [], [], []
-        for x, generator in zip(as_maps(features), self.anchors, strict=True):
+        maps = as_maps(features)
+        finest: AnchorGenerator = self.anchors[0]  # type: ignore[assignment]  # ModuleList yields plain Modules
+        image = (maps[0].shape[-2] * finest.stride, maps[0].shape[-1] * finest.stride)
+        for x, generator in zip(maps, self.anchors, strict=True):
             hidden = self.conv(x).relu_()
             objectness, deltas = self.objectness(hidden), self.deltas(hidden)
             n, _, height, width = objectness.shape
             logits.append(objectness.permute(0, 2, 3, 1).reshape(n, -1))  # [N, k, H, W] -> [N, H·W·k]
             # [N, k·4, H, W] -> [N, H·W·k, 4]: an anchor's four are neighbours
             offsets.append(deltas.permute(0, 2, 3, 1).reshape(n, -1, 4))
-            anchors.append(generator(height, width))
+            anchors.append(generator(height, width, image))
         counts = tuple(len(map_anchors) for map_anchors in anchors)
         if len(anchors) == 1:
             return RPNOutput(logits[0], offsets[0], anchors[0], counts)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from detection.ops.device import can_read
 
+_OVERSHOOT = 0.25  # of interpolation and noise beyond 0..1
+_BYTES = 16.0  # larger values are no normalised ones
 Maps = Tensor | Sequence[Tensor]  # one map [N, C, H, W], or the levels of a pyramid, finest first
 
 
@@ -43,6 +45,27 @@ def check_images(images: Sequence[Tensor]) -> None:
             )
         if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
             raise ValueError(f"image {i}: wanted [3, H, W], got {list(image.shape)}")
+
+
+def check_range(images: Sequence[Tensor]) -> str:
+    """Return what is doubtful about the values of images, or "". Reading them on a GPU is a host-device synchronisation.
+
+    Raises:
+        ValueError: values far beyond 0..1, such as 0..255; names the image and the range seen.
+    """
+    for i, image in enumerate(images):
+        low, high = (float(value) for value in image.detach().aminmax())
+        if high > _BYTES:
+            raise ValueError(
+                f"image {i} has values {low:.4g}..{high:.4g}: wanted RGB in 0..1; divide bytes by 255. The detector "
+                "normalises images itself"
+            )
+        if low < -_OVERSHOOT or high > 1 + _OVERSHOOT:
+            return (
+                f"image {i} has values {low:.4g}..{high:.4g}, and RGB in 0..1 is wanted: is it normalised already? The "
+                "detector does that itself"
+            )
+    return ""
 
 
 def check_targets(targets: Sequence[Target] | None, images: Sequence[Tensor], num_classes: int) -> Sequence[Target]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbone import resnet18, resnet50
+from backbone import cifar_resnet, resnet18, resnet50
 from backbone.norm import FrozenBatchNorm2d, conv_norm, freeze_norms, norm_factory
 
 
@@ -149,3 +149,15 @@ def test_subclasses_padding_and_biases_count():
 
     conv, shifted = nn.Conv2d(3, 4, 3, bias=False), Shifted(4)
     assert torch.equal(conv_norm(conv, shifted, x), shifted(conv(x)))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(3, 3), (16, 16), (32, 32), (96, 32)])
+def test_group_norm_has_32_groups_or_one_a_channel(channels, groups):
+    assert norm_factory("gn")(channels).num_groups == groups
+
+
+def test_group_norm_of_other_channel_numbers_says_what_to_do():
+    with pytest.raises(
+        ValueError, match=r"norm 'gn' has 32 groups, which do not divide 48 channels: use widths.*norm \(bn\)"
+    ):
+        cifar_resnet(20, norm="gn", stem_width=24, widths=(24, 48, 96))

@@ -105,3 +105,16 @@ def test_thresholds_and_classes(weights, photo):
 def test_invalid_inputs_raise(weights, image, message):
     with pytest.raises(TypeError, match=message):
         Predictor(weights, device="cpu")(image)
+
+
+def test_equals_the_model_at_the_test_size(weights):
+    """Where nothing is resized, ``model(images)`` gives what the predictor gives."""
+    predictor = Predictor(weights, device="cpu", precision="float32")
+    data = predictor.config.data
+    side = data.short_side[-1]
+    pixels = np.random.default_rng(1).integers(0, 256, (side, min(side + 10, data.max_side), 3), dtype=np.uint8)
+    found = predictor(pixels)
+    (expected,) = predictor.model([torch.from_numpy(pixels).permute(2, 0, 1).float() / 255])
+    assert len(found) > 0
+    assert np.array_equal(found.boxes, expected["boxes"].numpy())
+    assert np.array_equal(found.scores, expected["scores"].numpy())

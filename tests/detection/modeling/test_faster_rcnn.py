@@ -323,3 +323,27 @@ def test_losses_equal_torchvision_for_the_same_samples():
 def test_build_requires_a_class():
     with pytest.raises(ValueError, match="at least one class"):
         build_model(ModelConfig(backbone="resnet18"), 0)
+
+
+def times(factor, shift=0.0):
+    return [image * factor + shift for image in scene()[0]]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_images_far_from_0_to_1_are_refused(training):
+    model, targets = tiny().train(training), scene()[1]
+    with pytest.raises(
+        ValueError, match=r"image 0 has values 0\.\d+\.\.25\d\.?\d*: wanted RGB in 0\.\.1; divide bytes by 255"
+    ):
+        model(times(255), targets)
+
+
+def test_normalised_images_are_warned_of_once(caplog):
+    model = tiny().eval()
+    model(scene()[0])
+    model([torch.full((3, 32, 32), 1.2), torch.full((3, 32, 32), -0.2)])  # what interpolation leaves
+    assert not caplog.text
+    for _ in range(2):
+        model(times(4.4, -2.1))
+    assert caplog.text.count("and RGB in 0..1 is wanted: is it normalised already?") == 1
+    assert "image 0 has values -2.1" in caplog.text

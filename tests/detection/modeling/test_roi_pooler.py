@@ -75,3 +75,13 @@ def test_no_regions_give_no_features():
     assert RoIPooler([16], resolution=3)(torch.zeros(1, 2, 4, 4), empty).shape == (0, 2, 3, 3)
     pyramid = [torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4)]
     assert RoIPooler([8, 16], resolution=3)(pyramid, empty, padded=False).shape == (0, 2, 3, 3)
+
+
+@pytest.mark.parametrize("kind", ["align", "max"])
+def test_double_stays_double(kind):
+    torch.manual_seed(0)
+    x = torch.rand(1, 2, 8, 8, dtype=torch.float64) + torch.rand(1, 2, 8, 8, dtype=torch.float64) * 1e-9
+    pooled = RoIPooler([4], pool=kind, resolution=2)(x, torch.tensor([[0.0, 0, 0, 31, 31]], dtype=torch.float64))
+    assert pooled.dtype == torch.float64
+    if kind == "max":  # the values themselves, not rounded to float32
+        assert torch.isin(pooled, x).all()

@@ -47,3 +47,25 @@ def test_without_batches_statistics_are_reset():
     with precise_bn_statistics(norm):
         pass
     assert (float(norm.running_mean), float(norm.running_var)) == (0, 1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_the_model_as_it_was(error):
+    model = nn.Sequential(nn.BatchNorm2d(2, momentum=0.3), nn.Dropout(), nn.BatchNorm2d(2))
+    model(torch.randn(4, 2, 3, 3) + 5)
+    model.train()
+    model[1].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def fail():
+        with precise_bn_statistics(model):
+            model(torch.randn(4, 2, 3, 3) - 5)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    assert model[0].momentum == 0.3
+    with torch.enable_grad():
+        assert model(torch.randn(4, 2, 3, 3)).requires_grad
