@@ -12,7 +12,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder with data/ and weights/; tests that use it have the marker ``data``."""
     folder = os.environ.get("RESDET_SHARED")

@@ -127,7 +127,8 @@ class TrainSet(Dataset[Any]):
                 return substitute, self.read(self.records.files[substitute])
             except (UnreadableImage, OSError) as error:
                 _LOG.warning("skipped for training, replaced by the next one: %s", error)
-        raise DataError(f"{self.records.name}: none of its {len(self.records)} images can be read")
+                last = error
+        raise DataError(f"{self.records.name}: none of its {len(self.records)} images can be read, the last: {last}")
 
     def _following(self, i: int) -> Iterator[int]:
         """Yield the other training images, from the one after i on; computed where an image cannot be read alone."""

@@ -380,6 +380,9 @@ def _read_image(path: Path, candidates: list[Path]) -> _Image:
     chosen = by_name[0] if by_name else 0
     try:
         size = image_size(candidates[chosen])  # the XML's <size> is often 0x0 or wrong
+    except FileNotFoundError:  # a link to nowhere
+        issues.append(Issue("missing image", str(path), None, str(candidates[chosen])))
+        return _Image(xml, chosen, (0, 0), issues, readable=False)
     except (UnreadableImage, OSError) as error:
         issues.append(Issue("unreadable image", str(candidates[chosen]), None, str(error)))
         return _Image(xml, chosen, (0, 0), issues, readable=False)
@@ -399,7 +402,7 @@ def _to_arrays(images: list[_Image]) -> Arrays:
         "classes": classes,
         "chosen": [image.chosen for image in images],
         "issues": [astuple(issue) for issue in issues],
-        "temporary": any(issue.kind == "unreadable image" for issue in issues),
+        "temporary": any(issue.kind in ("unreadable image", "missing image") for issue in issues),
     }
     return {
         "text": encode_json(metadata),
