@@ -69,7 +69,7 @@ def test_cuda_graphs_require_a_gpu(gpu, weights, caplog):
 
 def test_train_and_evaluate(gpu, tmp_path, weights):
     assert train(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "solver.val_loss=true"]) == 0
-    assert gpu.accelerators == ["gpu"]
+    assert gpu.accelerators == ["cuda"]
     assert train(tmp_path / "eval", "--eval-only", "--weights", str(weights), keys=["data.val=1"]) == 0
     assert gpu.set_device == [0]
 

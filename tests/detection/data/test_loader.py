@@ -1,3 +1,4 @@
+import signal
 from itertools import islice
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from detection.config import DataConfig
 from detection.data.annotations import DataError
 from detection.data.image import UnreadableImage
-from detection.data.loader import EvalSet, TrainBatchSampler, TrainSet, eval_loader, train_loader
+from detection.data.loader import EvalSet, TrainBatchSampler, TrainSet, eval_loader, init_worker, train_loader
 from detection.data.synthetic import draw_image, shapes_records
 
 CONFIG = DataConfig(format="shapes", train="12", val="6", short_side=(64, 96), max_side=200, workers=0)
@@ -72,6 +73,31 @@ def test_workers_give_the_same_batches():
     for a, b in zip(batches(0), batches(2), strict=True):
         assert a.index == b.index
         assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
+
+
+def test_workers_can_be_spawned():
+    """All that travels to a worker is picklable: data set, reader, augmentation, and what workers start with."""
+    config = DataConfig(**{**CONFIG.__dict__, "workers": 1, "augment": ({"ColorJitter": {}},)})
+    train = TrainSet(shapes_records(6, 0), draw_image, config, seed=1)
+    loaders = [
+        train_loader(train, 2, micro_batches=1, rank=0, world=1, seed=1, start=0, pin=False),
+        eval_loader(EvalSet(shapes_records(2, 0), draw_image, config)),
+    ]
+    for loader in loaders:
+        loader.multiprocessing_context = "spawn"
+        images = [batch.images for batch in islice(loader, 2)]
+        assert [image.dtype for batch in images for image in batch] == [torch.uint8] * (
+            4 if loader is loaders[0] else 2
+        )
+
+
+def test_a_worker_starts_where_signals_have_no_alarm(monkeypatch):
+    """As on Windows."""
+    handlers = {}
+    monkeypatch.delattr("signal.alarm")
+    monkeypatch.setattr("signal.signal", handlers.__setitem__)
+    init_worker(0)
+    assert handlers == {signal.SIGINT: signal.SIG_IGN}
 
 
 def test_keep_empty():

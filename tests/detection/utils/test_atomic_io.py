@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from detection.utils.atomic_io import replacing, sync
@@ -70,3 +73,25 @@ def test_a_folder_that_cannot_sync_is_no_error_and_a_file_is(tmp_path, monkeypat
     sync(tmp_path)
     with pytest.raises(OSError, match="not here"):
         sync(tmp_path / "a")
+
+
+def test_windows_opens_no_folder_and_syncs_files_open_for_writing(tmp_path, monkeypatch):
+    opened, there = {}, os.open
+
+    def open_(path, flags, *args):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied", str(path))
+        handle = there(path, flags, *args)
+        opened[handle] = flags & (os.O_WRONLY | os.O_RDWR)
+        return handle
+
+    def fsync(handle):
+        if not opened[handle]:
+            raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("os.open", open_)
+    monkeypatch.setattr("os.fsync", fsync)
+    with replacing(tmp_path / "a.json") as part:
+        part.write_text("new")
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert opened

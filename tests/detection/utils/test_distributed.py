@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -12,12 +17,13 @@ from detection.utils.distributed import (
     local_rank,
     local_world_size,
     rank,
-    run_device,
+    share,
     world_size,
 )
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +51,9 @@ def test_one_process_is_not_connected():
     disconnect()
 
 
-@pytest.mark.parametrize(("device", "backend"), [(CPU, "gloo"), (torch.device("cuda", 0), "nccl")])
+@pytest.mark.parametrize(
+    ("device", "backend"), [(CPU, "gloo"), (torch.device("cuda", 0), "nccl"), (torch.device("mps"), "gloo")]
+)
 def test_processes_connect_by_their_device(monkeypatch, device, backend):
     asked = []
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -73,12 +81,33 @@ def test_rank_0_gets_all_rows_in_the_order_of_ranks(monkeypatch, own_rank, wante
     assert gather(["a"]) == wanted
 
 
-def test_the_device_is_the_gpu_of_this_process(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert run_device() == CPU
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert run_device() == torch.device("cuda", 3)
-    assert chosen == [torch.device("cuda", 3)]
+def test_tensors_of_one_process_are_shared_with_nobody():
+    share([torch.ones(2)], "test")
+    assert not dist.is_initialized()
+
+
+_RANK = """
+import sys, time, torch, torch.distributed as dist
+from detection.utils.distributed import gather, is_leader, rank, share
+start = time.time()
+if is_leader():
+    time.sleep(2)
+values = [torch.arange(24.0).view(1, 2, 3, 4) * is_leader(), torch.tensor(7 if is_leader() else 0)]
+if is_leader():
+    values[0] = values[0].to(memory_format=torch.channels_last)
+share(values, "first")
+share([values[1]], "second")
+assert torch.equal(values[0], torch.arange(24.0).view(1, 2, 3, 4)), values
+assert values[1] == 7 and time.time() - start > 1.5
+dist.init_process_group("gloo")  # the run's own group
+assert gather([rank()]) == ([0, 1] if is_leader() else [])
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_wait_for_rank_0_and_get_its_tensors(tmp_path):
+    (tmp_path / "rank.py").write_text(_RANK)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([*command, str(tmp_path / "rank.py")], env=env, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr[-3000:]

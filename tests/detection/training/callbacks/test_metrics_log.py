@@ -1,4 +1,8 @@
 import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 from tiny import trainer
@@ -111,3 +115,16 @@ def test_other_ranks_write_nothing():
 
 def test_memory_of_this_process_counts_mebibytes():
     assert 20 < memory_mb(torch.device("cpu")) < 100_000  # of Python and torch: more than 20 million bytes
+
+
+def test_windows_has_no_resource_module_and_no_memory():
+    program = """
+import sys
+sys.modules["resource"] = None  # its import raises, as on Windows
+import torch
+from detection.training.callbacks.metrics_log import memory_mb
+print(memory_mb(torch.device("cpu")))
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    ended = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert ended.stdout.split() == ["None"], ended.stderr
