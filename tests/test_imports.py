@@ -116,6 +116,16 @@ def test_modeling_does_not_import_config():
             assert not [name for name, _ in imports(ROOT / path) if package_of(name) in ("config", "utils")], path
 
 
+POSIX = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "readline", "syslog"}  # modules that Windows lacks
+
+
+def test_what_windows_lacks_is_imported_in_a_try():
+    for path in FILES:
+        for node in ast.parse((ROOT / path).read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not POSIX & {*names, getattr(node, "module", None)}, path
+
+
 _UNTIL_TORCH = """
 import os, sys
 class UntilTorch:

@@ -1,5 +1,7 @@
+import pickle
 import signal
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from detection.config import DataConfig
 from detection.data.annotations import DataError
-from detection.data.image import UnreadableImage
+from detection.data.image import UnreadableImage, read_image
 from detection.data.loader import EvalSet, TrainBatchSampler, TrainSet, eval_loader, init_worker, train_loader
 from detection.data.synthetic import draw_image, shapes_records
 
@@ -75,8 +77,29 @@ def test_workers_give_the_same_batches():
         assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
 
 
+def sent_to_workers(loader):
+    """What a spawned worker gets of a loader, as it arrives there."""
+    parts = (loader.dataset, loader.collate_fn, loader.worker_init_fn, loader.multiprocessing_context)
+    return pickle.loads(ForkingPickler.dumps(parts))[0]
+
+
+def test_what_travels_to_a_spawned_worker_is_picklable():
+    config = DataConfig(**{**CONFIG.__dict__, "augment": ({"ColorJitter": {}},)})
+    train, val = (
+        TrainSet(shapes_records(6, 0), draw_image, config, 1),
+        EvalSet(shapes_records(2, 0), read_image, config),
+    )
+    loader = train_loader(train, 2, micro_batches=1, rank=0, world=1, seed=1, start=0, pin=False)
+    image, targets, *rest = sent_to_workers(loader)[3, 7]
+    wanted, objects, *others = train[3, 7]
+    assert torch.equal(image, wanted)
+    assert torch.equal(targets["boxes"], objects["boxes"])
+    assert rest == others
+    assert list(sent_to_workers(eval_loader(val)).records.files) == list(val.records.files)
+
+
+@pytest.mark.slow  # a spawned worker imports everything again
 def test_workers_can_be_spawned():
-    """All that travels to a worker is picklable: data set, reader, augmentation, and what workers start with."""
     config = DataConfig(**{**CONFIG.__dict__, "workers": 1, "augment": ({"ColorJitter": {}},)})
     train = TrainSet(shapes_records(6, 0), draw_image, config, seed=1)
     loaders = [

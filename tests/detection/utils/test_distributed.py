@@ -1,11 +1,9 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import pytest
 import torch
 import torch.distributed as dist
+from ranks import two_ranks
 
 from detection.utils import distributed
 from detection.utils.distributed import (
@@ -23,7 +21,6 @@ from detection.utils.distributed import (
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -86,28 +83,20 @@ def test_tensors_of_one_process_are_shared_with_nobody():
     assert not dist.is_initialized()
 
 
-_RANK = """
-import sys, time, torch, torch.distributed as dist
-from detection.utils.distributed import gather, is_leader, rank, share
-start = time.time()
-if is_leader():
-    time.sleep(2)
-values = [torch.arange(24.0).view(1, 2, 3, 4) * is_leader(), torch.tensor(7 if is_leader() else 0)]
-if is_leader():
-    values[0] = values[0].to(memory_format=torch.channels_last)
-share(values, "first")
-share([values[1]], "second")
-assert torch.equal(values[0], torch.arange(24.0).view(1, 2, 3, 4)), values
-assert values[1] == 7 and time.time() - start > 1.5
-dist.init_process_group("gloo")  # the run's own group
-assert gather([rank()]) == ([0, 1] if is_leader() else [])
-dist.destroy_process_group()
-"""
+def sharing():
+    """A rank's part: what it gets, and whether the run's own group connects afterwards."""
+    values = [torch.arange(24.0).view(1, 2, 3, 4) * is_leader(), torch.tensor(7 if is_leader() else 0)]
+    if is_leader():
+        time.sleep(1)
+        values[0] = values[0].to(memory_format=torch.channels_last)
+    share(values, "first")
+    share([values[1]], "second")
+    connect(CPU)
+    return values, gather([rank()])
 
 
-def test_ranks_wait_for_rank_0_and_get_its_tensors(tmp_path):
-    (tmp_path / "rank.py").write_text(_RANK)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run([*command, str(tmp_path / "rank.py")], env=env, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+def test_ranks_wait_for_rank_0_and_get_its_tensors():
+    for number, (values, gathered) in enumerate(two_ranks(sharing)):
+        assert torch.equal(values[0], torch.arange(24.0).view(1, 2, 3, 4))
+        assert values[1] == 7
+        assert gathered == ([] if number else [0, 1])
