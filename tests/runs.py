@@ -9,6 +9,7 @@ from detection.cli import run
 from detection.training.callbacks.metrics_log import read_rows
 
 TOOLS = Path(__file__).parents[1] / "tools"
+THIN = Path(__file__).with_name("thin.py")
 SMALL = [
     "data.train=6",
     "data.val=2",

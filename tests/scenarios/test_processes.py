@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from ranks import two_ranks
-from runs import SMALL, TOOLS, command_train, compare
+from runs import SMALL, THIN, TOOLS, command_train, compare
 from runs import load as load_file
 
 from detection.classification import train as classification
@@ -25,13 +25,23 @@ from detection.config import load
 from detection.training import run as engine
 from detection.training import shapes_pretraining
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 ENV = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
 LONG = [*SMALL, "solver.max_iter=400", "solver.checkpoint_every=5"]
 
 
 def train(output, *keys):
-    return [str(TOOLS / "train_net.py"), "--config", "quickstart.yaml", "--output", str(output), *keys]
+    return [
+        str(TOOLS / "train_net.py"),
+        "--import",
+        str(THIN),
+        "--config",
+        "quickstart.yaml",
+        "--output",
+        str(output),
+        *keys,
+    ]
 
 
 def started(output, *extra, keys=LONG):

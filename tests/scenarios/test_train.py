@@ -9,12 +9,13 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from runs import SMALL, TOOLS, load, train
+from runs import SMALL, THIN, TOOLS, load, train
 
 from detection import load_config, load_detector
 from detection.cli import run
 from detection.commands.predict import main as predict
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 FILES = {
     "config.yaml",
     "metrics.json",
@@ -89,7 +90,7 @@ def save_and_exit(self, trainer):
     if trainer.global_step == 2:
         import os; os._exit(9)
 Checkpoints.save = save_and_exit
-sys.exit(run("train", {["--config", "quickstart.yaml", "--output", str(broken), *SMALL, *keys]!r}))
+sys.exit(run("train", {["--import", str(THIN), "--config", "quickstart.yaml", "--output", str(broken), *SMALL, *keys]!r}))
 """
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 9, process.stderr
@@ -203,6 +204,8 @@ def test_two_processes_train_and_evaluate(tmp_path):
         "--standalone",
         "--nproc-per-node=2",
         str(TOOLS / "train_net.py"),
+        "--import",
+        str(THIN),
         "--config",
         "quickstart.yaml",
         "--output",
