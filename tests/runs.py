@@ -39,7 +39,7 @@ def command_train(argv):
 
 def train(output, *extra, keys=()):
     """Train with the quickstart configuration and the SMALL overrides; return the exit code."""
-    return command_train(["--config", "quickstart.yaml", "--output", str(output), *extra, *SMALL, *keys])
+    return command_train(["--config", "quickstart.yaml", "--output", str(output), *SMALL, *extra, *keys])
 
 
 def load(path):
