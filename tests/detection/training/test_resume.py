@@ -4,6 +4,7 @@ import pytest
 import torch
 from runs import differences, load, rows, train
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 KEYS = ["data.val=1", "solver.max_iter=3", "solver.schedule=step", "solver.steps=[100]"]
 
 
