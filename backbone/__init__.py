@@ -3,6 +3,13 @@
 The names here are the public API; everything else in this package may change.
 """
 
+import os
+import sys
+
+if sys.platform == "darwin":
+    # read when torch is imported: operators that Apple's GPU lacks run on the CPU then, and torch names them
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
 from backbone.features import FeatureSpec
 from backbone.fpn import FPN, PyramidTrunk
 from backbone.norm import FrozenBatchNorm2d, freeze_norms

@@ -6,6 +6,7 @@ The public names; everything else in this package may change.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import backbone  # noqa: F401  # before torch, whose environment it sets
 from detection.checkpoint.detector import load_detector, load_weights
 from detection.config import Config, load_config
 from detection.modeling.build import build_model

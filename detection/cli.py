@@ -3,12 +3,14 @@
 import codecs
 import contextlib
 import importlib
+import importlib.util
 import io
 import logging
 import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from detection.utils.distributed import is_leader
 
@@ -18,6 +20,7 @@ _IMPORT = "--import"
 _LOGGERS = ("detection", "backbone")
 _SIGNS = {"…": "...", "×": "x", "–": "-", "’": "'"}
 _ASCII = "resdet_ascii"  # an error handler of codecs, for streams
+_PLUGIN = "_resdet_plugin"  # attribute of a module that --import has run
 # errors that the user can fix; RESDET_TRACEBACK=1 shows their traceback, a run's log.txt always has it
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 COMMANDS = {
@@ -61,13 +64,30 @@ def import_plugins(argv: Sequence[str] | None) -> list[str]:
         del remaining[position : position + 2]
         try:
             if name.endswith(".py"):
-                runpy.run_path(name)
+                _run_file(Path(name))
             else:
                 sys.path.insert(0, os.getcwd())  # as python -m does
                 importlib.import_module(name)
         except (ModuleNotFoundError, FileNotFoundError) as error:
             raise ValueError(f"--import {name}: {error}") from error
     return remaining
+
+
+def _run_file(file: Path) -> None:
+    """Run a file as the module of its name, by which processes that are spawned (DataLoader workers on Windows and macOS)
+    find what it registers."""
+    taken = sys.modules.get(file.stem)
+    if (taken is not None and not hasattr(taken, _PLUGIN)) or "." in file.stem:
+        runpy.run_path(str(file))
+        return
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, _PLUGIN, True)
+    sys.modules[file.stem] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    spec.loader.exec_module(module)
 
 
 def run_main(command: Main, argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,29 @@
 """Shared fixtures."""
 
 import os
+import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from runs import THIN
+
+from backbone.resnet import FACTORIES
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def thin_networks() -> Iterator[None]:
+    """Make resnet18 thin for a module of tests (thin.py)."""
+    whole = dict(FACTORIES)
+    runpy.run_path(str(THIN))
+    yield
+    FACTORIES.update(whole)
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 
-def _on_cpu(x):
-    if isinstance(x, torch.device) and x.type == "cuda":
+def _on_cpu(x, kind):
+    if isinstance(x, torch.device) and x.type == kind:
         return torch.device("cpu")
-    return "cpu" if isinstance(x, str) and (x == "cuda" or x.startswith("cuda:")) else x
+    return "cpu" if isinstance(x, str) and (x == kind or x.startswith(f"{kind}:")) else x
 
 
 class OnCpu(TorchFunctionMode):
-    """Replaces the device "cuda" by the CPU in all torch functions, and counts the replacements."""
+    """Replaces the device "cuda", or another kind, by the CPU in all torch functions, and counts the replacements."""
 
-    def __init__(self):
+    def __init__(self, kind="cuda"):
         super().__init__()
-        self.moved = 0
+        self.kind, self.moved = kind, 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -33,9 +33,21 @@ class OnCpu(TorchFunctionMode):
             self.moved += 1
             return args[0]
         devices = []
-        replaced = tree_map(lambda x: devices.append(x) or _on_cpu(x) if _on_cpu(x) is not x else x, (args, kwargs))
+
+        def replace(x):
+            here = _on_cpu(x, self.kind)
+            if here is not x:
+                devices.append(x)
+            return here
+
+        replaced = tree_map(replace, (args, kwargs))
         self.moved += len(devices)
         return func(*replaced[0], **replaced[1])
+
+
+def on_cpu(kind):
+    """Return a context in which tensors requested on a kind of device are created on the CPU."""
+    return OnCpu(kind)
 
 
 class Calls:

@@ -9,6 +9,7 @@ from detection.cli import run
 from detection.training.callbacks.metrics_log import read_rows
 
 TOOLS = Path(__file__).parents[1] / "tools"
+THIN = Path(__file__).with_name("thin.py")
 SMALL = [
     "data.train=6",
     "data.val=2",
@@ -38,7 +39,7 @@ def command_train(argv):
 
 def train(output, *extra, keys=()):
     """Train with the quickstart configuration and the SMALL overrides; return the exit code."""
-    return command_train(["--config", "quickstart.yaml", "--output", str(output), *extra, *SMALL, *keys])
+    return command_train(["--config", "quickstart.yaml", "--output", str(output), *SMALL, *extra, *keys])
 
 
 def load(path):

@@ -1,6 +1,9 @@
 """Allowed imports between packages, checked in the source (see ARCHITECTURE.md)."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,11 +39,11 @@ ALLOWED = {
     "classification": {"backbone", "checkpoint", "config", "data", "ops", "training", "utils"},
     "commands": {
         *("backbone", "checkpoint", "classification", "config", "data", "dataset_check", "evaluation", "inference"),
-        *("training", "utils"),
+        *("ops", "training", "utils"),
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},
-    "detection": {"checkpoint", "config", "data", "inference", "modeling", "training"},
+    "detection": {"backbone", "checkpoint", "config", "data", "inference", "modeling", "training"},
     # all but cli for the benchmarks
     "tools": {
         *("backbone", "checkpoint", "cli", "config", "data", "evaluation", "inference", "modeling", "training", "utils")
@@ -111,6 +114,66 @@ def test_modeling_does_not_import_config():
     for path in FILES:
         if path.parts[:2] in (("detection", "modeling"), ("detection", "ops")) and path.name != "build.py":
             assert not [name for name, _ in imports(ROOT / path) if package_of(name) in ("config", "utils")], path
+
+
+POSIX = {"resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "readline", "syslog"}  # modules that Windows lacks
+
+
+def test_what_windows_lacks_is_imported_in_a_try():
+    for path in FILES:
+        for node in ast.parse((ROOT / path).read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not POSIX & {*names, getattr(node, "module", None)}, path
+
+
+_UNTIL_TORCH = """
+import os, sys
+class UntilTorch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK"))
+            sys.exit()
+sys.meta_path.insert(0, UntilTorch())
+sys.platform = {platform!r}
+import {package}
+"""
+
+
+@pytest.mark.parametrize(("platform", "wanted"), [("darwin", "1"), ("linux", "None")])
+@pytest.mark.parametrize("package", ["detection", "resdet", "backbone", "detection.cli"])
+def test_apples_fallback_is_set_before_torch_reads_it(package, platform, wanted):
+    program = _UNTIL_TORCH.format(platform=platform, package=package)
+    env = {k: v for k, v in os.environ.items() if k != "PYTORCH_ENABLE_MPS_FALLBACK"} | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [wanted]
+
+
+def device_names(path: Path) -> list[str]:
+    """Return what a module asks of torch about devices: whether one is there, or a comparison with a kind of device."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr == "is_available" and "dist" not in ast.unparse(node):
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Compare) and ".type" in ast.unparse(node.left):
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_choices_by_device_are_in_one_place():
+    """ops/ chooses; others ask whether memory is to be pinned, what the machine is called, and which library connects."""
+    elsewhere = {
+        str(path): device_names(ROOT / path)
+        for path in FILES
+        if path.parts[0] in ("backbone", "detection") and path.parts[:2] != ("detection", "ops")
+    }
+    assert {path: names for path, names in elsewhere.items() if names} == {
+        "detection/classification/images.py": ["torch.cuda.is_available"],
+        "detection/training/evaluator.py": ["torch.cuda.is_available"],
+        "detection/training/run.py": ["torch.cuda.is_available"] * 2,
+        "detection/training/run_files/environment.py": ["torch.cuda.is_available"],
+        "detection/utils/distributed.py": ["device.type == 'cuda'"],
+        "detection/utils/precision.py": ["device.type == 'cuda'", "device.type != 'cpu'", "device.type == 'cuda'"],
+    }
 
 
 def test_check_detects_a_forbidden_import(tmp_path):

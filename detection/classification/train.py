@@ -49,10 +49,10 @@ from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
 from detection.training.run_files.run_dir import TRAINING_FILES, RunLog, move_earlier_run, read_metrics
 from detection.training.schedule import iterations
-from detection.training.trainer import describe_solver, fit, step_callbacks
+from detection.training.trainer import describe_solver, fit, run_device, step_callbacks
 from detection.utils import distributed
 from detection.utils.atomic_io import replacing, write_json, write_text
-from detection.utils.precision import use_bf16
+from detection.utils.precision import autocast_dtype
 from detection.utils.progress import progress_bar
 from detection.utils.settings import run_settings
 
@@ -141,7 +141,9 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
         return evaluator.result
 
 
-def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: Views = "single") -> dict[str, float]:
+def evaluate_only(
+    config: ClassifierConfig, weights: Path, output: Path, views: Views = "single"
+) -> dict[str, float] | None:
     """Evaluate a classifier's weights on the configuration's validation set, and write metrics.json.
 
     Args:
@@ -151,7 +153,7 @@ def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: 
         views: test-time views of each image (see :func:`make_views`).
 
     Returns:
-        Top-1 and top-5 accuracy, fractions 0..1.
+        Top-1 and top-5 accuracy, fractions 0..1, on rank 0; None on other ranks.
 
     Raises:
         ValueError, FileNotFoundError: invalid data or weights, or other classes.
@@ -164,19 +166,25 @@ def evaluate_only(config: ClassifierConfig, weights: Path, output: Path, views: 
     if classifier.classes not in (None, val.classes) or num_classes != len(val.classes):
         trained = ", ".join(classifier.classes) if classifier.classes else f"{num_classes} classes without names"
         raise ValueError(f"different classes:\n  {val.name}: {', '.join(val.classes)}\n  {weights}: {trained}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = run_device()
     net = classifier.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    bf16, normalise = use_bf16(config.solver.precision), RECIPES[config.network.recipe].normalise
-    correct = torch.zeros(2, dtype=torch.float64)
-    loader = view_loader(val, config.data, views)
-    with progress_bar() as bar, autocast(device, bf16):
-        task = bar.add_task("evaluating", total=len(val))
+    dtype, normalise = autocast_dtype(config.solver.precision, device), RECIPES[config.network.recipe].normalise
+    indices = range(distributed.rank(), len(val), distributed.world_size())  # each image once
+    loader = view_loader(val, config.data, views, indices)
+    hits: list[tuple[bool, bool]] = []
+    distributed.connect(device)
+    with progress_bar(shown=distributed.is_leader()) as bar, autocast(device, dtype):
+        task = bar.add_task("evaluating", total=len(indices))
         for image_views, label in loader:
             probabilities = mean_probabilities(net, image_views, partial(prepare, normalise=normalise), device)
             best = probabilities.topk(min(5, len(val.classes))).indices
-            correct += torch.tensor((int(best[0]) == label, label in best.tolist()))
+            hits.append((int(best[0]) == label, label in best.tolist()))
             bar.advance(task)
-    result = {"top1": float(correct[0]) / len(val), "top5": float(correct[1]) / len(val)}
+    hits = distributed.gather(hits)
+    distributed.disconnect()
+    if not distributed.is_leader():
+        return None
+    result = {"top1": sum(first for first, _ in hits) / len(val), "top5": sum(any_ for _, any_ in hits) / len(val)}
     move_earlier_run(output, ("metrics.json",))
     write_json(output / "metrics.json", result)
     _LOG.info("%s, views %s: top-1 %.4f, top-5 %.4f of %d images", val.name, views, *result.values(), len(val))
@@ -209,7 +217,7 @@ class ClassificationModule(TrainingModule):
         images, labels = batch
         images = prepare(images, self.recipe.normalise)
         if self.mixes:
-            seed = int(torch.randint(2**62, (1,), generator=generator, device=self.device))
+            seed = generator.initial_seed()  # known on the host: one that the device draws would be a sync
             with torch.random.fork_rng(devices=[]):  # the transforms use torch's global generator
                 torch.manual_seed(seed)
                 images, labels = self.mixes[seed % len(self.mixes)](images, labels)
@@ -253,7 +261,7 @@ class Evaluator:
 
     def __call__(self, module: ClassificationModule) -> Row:
         net, solver = module.eval_model, self.config.solver
-        bf16 = use_bf16(solver.precision)
+        dtype = autocast_dtype(solver.precision, module.device)
         batch_size = max(solver.batch_size // solver.accumulate, 1)
         count = min(self.config.statistics_images, len(self.train))
         if count:  # training does not use the running statistics, so every evaluation may overwrite them
@@ -262,13 +270,13 @@ class Evaluator:
             subset = self.train.subset(indices.numpy())
             loader = eval_loader(EvalDataset(subset, self.config.data), batch_size, range(count))
             batches = (prepare(images.to(module.device), self.normalise) for images, _ in loader)
-            recompute_statistics(net, batches, bf16=bf16)
+            recompute_statistics(net, batches, dtype=dtype)
             _LOG.debug("batch norm statistics recomputed over %d training images", count)
         if self.val is None:
             return {}
         indices_of_rank = range(distributed.rank(), len(self.val), distributed.world_size())
         loader = eval_loader(EvalDataset(self.val, self.config.data), batch_size, indices_of_rank)
-        correct = count_correct(net, loader, self.normalise, module.device, bf16=bf16)
+        correct = count_correct(net, loader, self.normalise, module.device, dtype=dtype)
         if distributed.is_distributed():
             dist.all_reduce(correct)
         top1, top5 = (float(count) / len(self.val) for count in correct)
@@ -279,24 +287,29 @@ class Evaluator:
         return dict(self.result)
 
 
-def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, bf16: bool = False) -> None:
+def recompute_statistics(net: nn.Module, batches: Iterable[Tensor], *, dtype: torch.dtype = torch.float32) -> None:
     """Recompute the batch norm statistics of ``net`` over normalised batches [N, 3, H, W]."""
     with precise_bn_statistics(net):
         for batch in batches:
-            with autocast(batch.device, bf16):
+            with autocast(batch.device, dtype):
                 net(batch)
 
 
 @torch.no_grad()
 def count_correct(
-    net: nn.Module, loader: Iterable[Any], normalise: Callable[[Tensor], Tensor], device: torch.device, *, bf16: bool
+    net: nn.Module,
+    loader: Iterable[Any],
+    normalise: Callable[[Tensor], Tensor],
+    device: torch.device,
+    *,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Return the numbers of correct top-1 and top-5 predictions, float64 [2] on ``device``."""
+    """Return the numbers of correct top-1 and top-5 predictions, int64 [2] on ``device``."""
     was_training = net.training
     net.eval()
-    correct = torch.zeros(2, dtype=torch.float64, device=device)
+    correct = torch.zeros(2, dtype=torch.int64, device=device)
     for images, labels in loader:
-        with autocast(device, bf16):
+        with autocast(device, dtype):
             logits = net(prepare(images.to(device), normalise))
         best = logits.float().topk(min(5, logits.shape[1])).indices
         hit = best == labels.to(device)[:, None]

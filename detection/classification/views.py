@@ -12,6 +12,7 @@ from torchvision.transforms import functional as TF  # v2 rounds resized uint8 d
 
 from detection.classification.config import ImageDataConfig
 from detection.classification.images import LabelledImages, resize_center_crop
+from detection.data.loader import init_worker
 
 Views = Literal["single", "ten", "scales"]
 SCALES = (224, 256, 384, 480, 640)  # short sides (section 4.1)
@@ -61,6 +62,14 @@ class ViewDataset(Dataset[tuple[list[Tensor], int]]):
         return make_views(pixels, self.views, self.config.eval_short_side, self.config.crop), label
 
 
-def view_loader(images: LabelledImages, config: ImageDataConfig, views: Views) -> DataLoader[Any]:
-    """Return a loader of the views of one image at a time."""
-    return DataLoader(ViewDataset(images, config, views), batch_size=None, num_workers=config.workers)
+def view_loader(
+    images: LabelledImages, config: ImageDataConfig, views: Views, indices: range | None = None
+) -> DataLoader[Any]:
+    """Return a loader of the views of one image at a time: those of ``indices``, or all."""
+    return DataLoader(
+        ViewDataset(images, config, views),
+        batch_size=None,
+        sampler=range(len(images)) if indices is None else indices,  # type: ignore[arg-type]
+        num_workers=config.workers,
+        worker_init_fn=init_worker,
+    )

@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import get_args
 
 from detection.config import config_help
+from detection.ops.device import default_device
+from detection.utils.precision import Precision
 
 
 def run_parser(description: str, argv: Sequence[str] | None, schema: type, folder: str = "") -> argparse.ArgumentParser:
@@ -29,6 +30,7 @@ def run_parser(description: str, argv: Sequence[str] | None, schema: type, folde
     parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
     parser.add_argument("--resume", action="store_true", help="resume from the output folder's last.pth")
     parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val without training")
+    parser.add_argument("--precision", choices=get_args(Precision), help="short for solver.precision=…")
     parser.add_argument("--print-config", action="store_true", help="print the full configuration and exit")
     parser.add_argument(
         "keys", nargs="*", metavar="key=value", help="configuration overrides, e.g. solver.max_iter=1000"
@@ -39,9 +41,14 @@ def run_parser(description: str, argv: Sequence[str] | None, schema: type, folde
 def add_image_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what commands on images share: INPUT … and --device."""
     parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, and folders to search for images"
+        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, wildcards, and folders to search for images"
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=str(default_device()), help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """Return the configuration overrides of a training command's arguments: its keys, and the options short for one."""
+    return [*args.keys, *([f"solver.precision={args.precision}"] if args.precision else [])]
 
 
 def quoted(text: str) -> str:

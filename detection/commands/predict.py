@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from detection.commands.parsers import add_image_inputs
 from detection.data.image import find_images, read_image
@@ -14,6 +14,7 @@ from detection.inference.predictor import Predictor, chunks, free_name, write_an
 from detection.training.run_files.run_dir import move_earlier_run
 from detection.utils.atomic_io import write_json
 from detection.utils.errors import optional
+from detection.utils.precision import Precision
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -44,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--precision",
-        choices=("float32", "bf16", "auto"),
+        choices=get_args(Precision),
         default="auto",
-        help="default: auto, bf16 where the hardware supports it",
+        help="default: auto, bf16 where the hardware supports it, else fp16 on a GPU, else float32",
     )
     parser.add_argument(
         "--padded",

@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the losses of a saved step, and the first modules whose output is non-finite."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("file", type=Path, help="the not_finite.pth of a run's folder")
-    parser.add_argument("--precision", choices=["float32", "bf16"], help="default: the run's")
+    parser.add_argument("--precision", choices=["float32", "bf16", "fp16"], help="default: the run's")
     args = parser.parse_args(argv)
     if not args.file.exists():
         raise FileNotFoundError(f"no file {args.file}: expected the not_finite.pth that training wrote")
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{args.file} does not contain a training step: expected the not_finite.pth that training wrote"
         )
     losses, non_finite = replay(content, args.precision)
-    print(f"step {content['step']}, {'bf16' if (args.precision or content['precision']) == 'bf16' else 'float32'}")
+    print(f"step {content['step']}, {args.precision or content['precision']}")
     print("images: " + ", ".join(content["files"]))
     for name, value in losses.items():
         print(f"{name:18} {value:<12.6g} (in training {content['losses'][name]:.6g})")

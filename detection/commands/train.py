@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from detection.commands.parsers import quoted, run_parser
+from detection.commands.parsers import overrides, quoted, run_parser
 from detection.config import Config, dump_config, load_config
 
 
@@ -19,12 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="short for model.padded=true: fixed shapes as on GPUs, with the same results",
     )
     args = parser.parse_intermixed_args(argv)
-    overrides = list(args.keys)
+    keys = overrides(args)
     if args.weights and not args.eval_only:
-        overrides.append(f"model.weights={quoted(args.weights)}")
+        keys.append(f"model.weights={quoted(args.weights)}")
     if args.padded:
-        overrides.append("model.padded=true")
-    config = load_config(args.config, overrides)
+        keys.append("model.padded=true")
+    config = load_config(args.config, keys)
     if args.print_config:
         print(dump_config(config), end="")
         return 0
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.eval_only:
         weights = args.weights or output / "best.pth"
-        run.evaluate_only(config, weights, output, [k for k in overrides if k.startswith("model.")], args.config)
+        run.evaluate_only(config, weights, output, [k for k in keys if k.startswith("model.")], args.config)
     else:
         run.train_config(config, output, resume=args.resume, config_name=args.config)
     return 0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.classification.config import ClassifierConfig
-from detection.commands.parsers import run_parser
+from detection.commands.parsers import overrides, run_parser
 from detection.config import dump_config, load
 
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     if (args.weights or args.views != "single") and not args.eval_only:
         raise ValueError("--weights and --views require --eval-only; to start from weights, set network.init_from=FILE")
-    config = load(ClassifierConfig, args.config, args.keys, "classifiers")
+    config = load(ClassifierConfig, args.config, overrides(args), "classifiers")
     if args.print_config:
         print(dump_config(config), end="")
         return 0

@@ -279,8 +279,8 @@ class SolverConfig:
         warmup: steps of linear warm-up; below 1 a fraction of max_iter.
         warmup_factor: fraction of the learning rate that warm-up starts at.
         clip_norm: the gradient's norm is limited to this; null does not.
-        precision: float32, bf16 (autocast; boxes and losses stay in float32), or auto: bf16 where the machine multiplies
-            it natively, else float32.
+        precision: float32; bf16 or fp16 (autocast; boxes and losses stay in float32; fp16 with a gradient scaler); or auto:
+            bf16 where the device multiplies it natively, else fp16 on a GPU, else float32.
         compile: compile the trunk, the RPN and the head by torch.compile: for GPUs (on a CPU measured to gain nothing in
             float32, and 5 % in bf16, for half a minute at the start).
         cuda_graphs: evaluations replay a recording for image sizes that come more than once: for GPUs, where images are of
@@ -315,7 +315,7 @@ class SolverConfig:
     warmup: NonNegativeFloat = 1000
     warmup_factor: Fraction = 0.001
     clip_norm: PositiveFloat | None = None
-    precision: Literal["float32", "bf16", "auto"] = "float32"
+    precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
     compile: StrictBool = False
     cuda_graphs: StrictBool = False
     ema: Fraction | None = None

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import glob
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,15 +96,16 @@ def find_images(inputs: Sequence[Path], exclude: Path | None = None) -> list[Pat
     """Return the input files, and the sorted image files in the input folders.
 
     Args:
-        inputs: files and folders; folders are searched recursively.
+        inputs: files, folders and wildcards (``*.png``, ``**/a?.jpg``), which Windows' shell leaves to the program; folders
+            are searched recursively. A file of that very name comes before a wildcard.
         exclude: a folder whose images are skipped.
 
     Raises:
-        FileNotFoundError: an input does not exist.
+        FileNotFoundError: an input does not exist, or a wildcard matches nothing.
         ValueError: no images found.
     """
     files: list[Path] = []
-    for path in inputs:
+    for path in (match for given in inputs for match in _expand(given)):
         if path.is_dir():
             images = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
             files += [f for f in images if exclude is None or exclude.resolve() not in f.resolve().parents]
@@ -114,6 +116,16 @@ def find_images(inputs: Sequence[Path], exclude: Path | None = None) -> list[Pat
     if not files:
         raise ValueError(f"no images ({', '.join(SUFFIXES)}) found in {', '.join(map(str, inputs))}")
     return files
+
+
+def _expand(path: Path) -> list[Path]:
+    """Return what a path with wildcards matches, sorted; any other path as it is."""
+    if path.exists() or not any(sign in str(path) for sign in "*?["):
+        return [path]
+    folder = next((parent for parent in path.parents if parent.exists()), Path())  # whose name may have brackets
+    if not (matches := sorted(glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True))):
+        raise FileNotFoundError(f"no file or folder matches {path}")
+    return [folder / match for match in matches]
 
 
 @functools.cache

@@ -290,7 +290,8 @@ def init_worker(worker: int) -> None:
     """Ignore SIGINT and delay SIGTERM in a DataLoader worker.
 
     Both reach the whole process group. Workers must live until the step is finished and the checkpoint saved; one that
-    hangs exits after ``_GRACE_SECONDS``.
+    hangs exits after ``_GRACE_SECONDS``. Windows has no alarm, and its SIGTERM reaches one process alone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS) and None)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS) and None)

@@ -29,8 +29,10 @@ def scale_back(boxes: Tensor, resized: tuple[int, int], original: tuple[int, int
 
 def as_rows(detections: Detections) -> Rows:
     """Return one image's detections as [N, 6] float64: x, y, width, height, label, score; one host-device sync."""
-    box, label, score = (detections[key].double() for key in ("boxes", "labels", "scores"))
-    rows: Rows = torch.cat((xyxy_to_xywh(box), label[:, None], score[:, None]), dim=1).cpu().numpy()
+    box, score = detections["boxes"], detections["scores"]
+    # raised to float64 on the CPU, since Apple's GPU has none; labels are exact in float32
+    table = torch.cat((box, detections["labels"][:, None].to(box), score[:, None].to(box)), dim=1).cpu().double()
+    rows: Rows = torch.cat((xyxy_to_xywh(table[:, :4]), table[:, 4:]), dim=1).numpy()
     return rows
 
 
@@ -54,7 +56,7 @@ def detect(
     records: Annotations,
     device: torch.device,
     *,
-    bf16: bool = False,
+    dtype: torch.dtype = torch.float32,
     cuda_graphs: bool = False,
     names: Sequence[str] | None = None,
     tick: Tick = lambda: None,
@@ -67,7 +69,7 @@ def detect(
         loader: batches of this rank's images.
         records: annotations with the image and category ids.
         device: of the model.
-        bf16: run under bfloat16 autocast.
+        dtype: to multiply in (:func:`detection.utils.precision.autocast_dtype`).
         cuda_graphs: replay CUDA graphs for image sizes that recur (on a GPU).
         names: class names, see :func:`coco_results`.
         tick: called after each image.
@@ -79,7 +81,7 @@ def detect(
     try:
         for batch in loader:
             images = float_images(to_device(batch, device))
-            with autocast(device, bf16):
+            with autocast(device, dtype):
                 outputs = run(images)
             items = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
             for image, output, i, size, readable in items:
@@ -105,7 +107,7 @@ def _readable(batch: Batch) -> Batch:
 
 @torch.no_grad()
 def validation_losses(
-    model: Any, loader: Iterable[Batch], device: torch.device, seed: int, *, bf16: bool = False
+    model: Any, loader: Iterable[Batch], device: torch.device, seed: int, *, dtype: torch.dtype = torch.float32
 ) -> dict[str, float]:
     """Return the training losses on a validation set, averaged over the readable images of all ranks; normalisation layers
     in evaluation mode, sampling seeded by ``seed``, as many proposals as in training."""
@@ -120,7 +122,7 @@ def validation_losses(
                 continue
             images = float_images(batch)
             sizes = [(im.shape[-2], im.shape[-1]) for im in images]
-            with autocast(device, bf16):
+            with autocast(device, dtype):
                 losses = model.losses(model.batch(images), sizes, batch.targets, generator)
             rows += [{name: float(value) for name, value in losses.items()}] * len(images)
     finally:

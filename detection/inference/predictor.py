@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
 from detection.inference.over_dataset import scale_back
 from detection.modeling.faster_rcnn import FasterRCNN
-from detection.ops.device import autocast, use_gpu
+from detection.ops.device import autocast, default_device, use_gpu
 from detection.utils.atomic_io import replacing
-from detection.utils.precision import use_bf16
+from detection.utils.precision import Precision, autocast_dtype
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -31,8 +31,9 @@ class Predictor:
 
     Args:
         weights: best.pth or last.pth of a run.
-        device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
-        precision: float32, bf16, or auto: bf16 where the machine multiplies it natively.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes a GPU where there is one.
+        precision: float32, bf16, fp16, or auto: bf16 where the device multiplies it natively, else fp16 on a GPU, else
+            float32.
         score_threshold: detections need a higher score; None keeps the detector's own (0.05).
         classes: names of the only classes to return; None returns all.
         cuda_graphs: replay a recording for image sizes that come again (on a GPU).
@@ -53,7 +54,7 @@ class Predictor:
         weights: str | Path,
         *,
         device: str | torch.device | None = None,
-        precision: Literal["float32", "bf16", "auto"] = "auto",
+        precision: Precision = "auto",
         score_threshold: float | None = None,
         classes: Sequence[str] | None = None,
         cuda_graphs: bool = False,
@@ -62,7 +63,7 @@ class Predictor:
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold is a fraction from 0 to 1, got {score_threshold}")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device) if device else default_device()
         use_gpu(self.device)
         detector, self.config, metadata = read_detector(local_file(weights), model=model)
         if score_threshold is not None:
@@ -73,7 +74,7 @@ class Predictor:
         self._labels = label_filter(classes, self.classes)
         self.model: FasterRCNN = detector.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self._detector = RecordedDetector(self.model) if cuda_graphs else self.model
-        self._bf16 = use_bf16(precision)
+        self._dtype = autocast_dtype(precision, self.device)
 
     @overload
     def __call__(self, images: ImageLike, *, batch_size: int = 1) -> Detections: ...
@@ -106,7 +107,7 @@ class Predictor:
 
     def _detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         data = self.config.data
-        with autocast(self.device, self._bf16):
+        with autocast(self.device, self._dtype):
             outputs = detect_images(self._detector, images, data.short_side[-1], data.max_side)
         return [self._as_detections(output) for output in outputs]
 

@@ -1,7 +1,66 @@
-"""Choices by device that are not a kernel's own: padded or compact results, autocast, where values can be read."""
+"""Choices by device that are not a kernel's own: which device, padded or compact results, autocast, where values can be
+read."""
+
+import functools
+import logging
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import nms, roi_align
+
+_LOG = logging.getLogger(__name__)
+
+
+def default_device(index: int | None = None, processes: int = 1) -> torch.device:
+    """Return the device to compute on where none is named: a GPU, Apple's GPU (MPS), or the CPU.
+
+    Args:
+        index: of the GPU; None means the current one.
+        processes: of the run. Apple's GPU is for a single one: torch's process groups do not reach it.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda") if index is None else torch.device("cuda", index)
+    if processes == 1 and torch.backends.mps.is_available() and mps_works():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@functools.cache
+def mps_works() -> bool:
+    """Return whether Apple's GPU computes what a detector is made of as a CPU does; warn if not."""
+    try:
+        differing = [name for name, (here, there) in _mps_cases().items() if not torch.allclose(here, there, atol=1e-3)]
+        problem = f"{', '.join(differing)} differ from a CPU's" if differing else ""
+    except Exception as error:  # an operator that this version of torch or torchvision lacks there
+        problem = str(error).strip().partition("\n")[0] or type(error).__name__
+    if problem:
+        _LOG.warning("Apple's GPU is not used: %s. The CPU is; a newer torch and torchvision may help", problem)
+    return not problem
+
+
+def _mps_cases() -> dict[str, tuple[Tensor, Tensor]]:
+    """Return results of a CPU and of Apple's GPU, both on the CPU, by the operator's name."""
+    generator = torch.Generator().manual_seed(0)
+    image, weight = torch.rand(1, 3, 24, 24, generator=generator), torch.rand(8, 3, 3, 3, generator=generator)
+    corner = torch.rand(40, 2, generator=generator) * 16
+    boxes = torch.cat((corner, corner + 1 + torch.rand(40, 2, generator=generator) * 7), dim=1)
+    scores = torch.linspace(1, 0, 40)
+
+    def run(device: str) -> dict[str, Tensor]:
+        kernel = weight.to(device, memory_format=torch.channels_last).requires_grad_()
+        features = F.conv2d(image.to(device, memory_format=torch.channels_last), kernel, padding=1)
+        regions = torch.cat((torch.zeros(40, 1), boxes), dim=1).to(device)
+        pooled = roi_align(features, regions, 2, 1.0, 2, True)
+        pooled.square().mean().backward()  # type: ignore[no-untyped-call]
+        assert kernel.grad is not None
+        kept = nms(boxes.to(device), scores.to(device), 0.5).sort().values
+        order = (-scores.to(device)).argsort(stable=True)
+        results = {"conv2d": features, "roi_align": pooled, "backward": kernel.grad, "nms": kept, "argsort": order}
+        return {name: value.detach().to("cpu", torch.float32) for name, value in results.items()}
+
+    here, there = run("cpu"), run("mps")
+    return {name: (here[name], there[name]) for name in here}
 
 
 def use_padding(padded: bool | None, device: torch.device) -> bool:
@@ -30,10 +89,16 @@ def can_read(x: Tensor) -> bool:
 
 
 def rows_at_once(device: torch.device, chunk_size: int | None) -> int | None:
-    """Return how many rows a head takes at a time: ``chunk_size`` on a CPU, whose cache they fit in; None, all, on GPUs."""
-    return chunk_size if device.type == "cpu" else None
+    """Return how many rows a head takes at a time: ``chunk_size`` on a CPU, whose cache they fit in; None, all, on GPUs.
+
+    All in float16 too: a chunk's gradient is taken before a gradient scaler has raised the loss, and would underflow.
+    """
+    if device.type != "cpu" or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16):
+        return None
+    return chunk_size
 
 
-def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """Return the autocast context of a device, in bfloat16 where ``bf16`` is true."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context in which a device multiplies in ``dtype``: float32, or by autocast bfloat16 or float16."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return torch.autocast(device.type, dtype if half else torch.bfloat16, enabled=half)

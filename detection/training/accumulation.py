@@ -37,7 +37,7 @@ class MicroBatch:
 
 def region_weights(micro_batches: list[MicroBatch]) -> list[float] | None:
     """Return w_p of each micro-batch, or None where all are 1; a host-device synchronisation."""
-    counts = torch.stack([micro_batch.sampled for micro_batch in micro_batches]).double()
+    counts = torch.stack([micro_batch.sampled for micro_batch in micro_batches]).cpu().double()
     weights: list[float] = (counts / counts.mean()).tolist()
     return None if all(weight == 1 for weight in weights) else weights
 

@@ -16,7 +16,7 @@ from detection.training.accumulation import REGION_LOSSES, MicroBatch, frozen_st
 from detection.training.loop import TrainingModule
 from detection.training.optimizer import NORMS
 from detection.training.replay import save_step
-from detection.utils.precision import use_bf16
+from detection.utils.precision import autocast_dtype, precision_name
 
 
 class DetectionModule(TrainingModule):
@@ -82,7 +82,7 @@ class DetectionModule(TrainingModule):
             losses = self._losses_again(micro_batch)
             missing = {name: losses[name] * ((weight - 1) / len(micro_batches)) for name in REGION_LOSSES}
             # within DDP's forward no hook waits for gradients: these join the sums that its backward sends
-            torch.stack(list(missing.values())).sum().backward()  # type: ignore[no-untyped-call]
+            self.scaled(torch.stack(list(missing.values())).sum()).backward()  # type: ignore[no-untyped-call]
             for name, value in missing.items():
                 self.losses[name] = self.losses[name] + value.detach()
         losses = self._losses_again(micro_batches[-1])
@@ -100,7 +100,7 @@ class DetectionModule(TrainingModule):
         step = {
             "step": self.trainer.global_step + 1,
             "seed": seed,
-            "precision": "bf16" if use_bf16(self.solver.precision) else "float32",
+            "precision": precision_name(autocast_dtype(self.solver.precision, self.device)),
             "files": files,
             "images": batch.images,
             "targets": batch.targets,

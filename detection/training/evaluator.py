@@ -18,7 +18,7 @@ from detection.training.detection_module import DetectionModule
 from detection.training.run_files.run_dir import write_comparisons
 from detection.utils.atomic_io import write_json
 from detection.utils.distributed import is_leader, rank, world_size
-from detection.utils.precision import use_bf16
+from detection.utils.precision import autocast_dtype
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ class Evaluator:
         self.config, self.records, self.output = config, source.val, output
         self.dataset = EvalSet(source.val, source.read, config.data)
         self.ground_truth = source.val.to_coco()
-        self.bf16 = use_bf16(config.solver.precision)
         self.report: Report | None = None
         self.results: list[dict[str, Any]] | None = None  # of the last evaluation, on rank 0
 
@@ -41,7 +40,8 @@ class Evaluator:
         self.evaluate(module.detector, module.device)
         losses: dict[str, float] = {}
         if self.config.solver.val_loss:
-            losses = validation_losses(module.detector, self._loader(), module.device, self.config.seed, bf16=self.bf16)
+            dtype = autocast_dtype(self.config.solver.precision, module.device)
+            losses = validation_losses(module.detector, self._loader(), module.device, self.config.seed, dtype=dtype)
         return {**self.report.metrics, **losses} if self.report is not None else {}
 
     def _loader(self) -> Any:
@@ -63,7 +63,7 @@ class Evaluator:
                 loader,
                 self.records,
                 device,
-                bf16=self.bf16,
+                dtype=autocast_dtype(self.config.solver.precision, device),
                 cuda_graphs=self.config.solver.cuda_graphs,
                 names=names,
                 tick=lambda: bar.advance(task),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from detection.config import SolverConfig
 from detection.training.average import MovingAverage
-from detection.training.finite_check import FiniteCheck, PendingCheck, non_finite_names
+from detection.training.finite_check import FiniteCheck, PendingCheck, grad_scaler, non_finite_names
 from detection.training.optimizer import NORMS, make_optimizer, parameter_groups, slower
 from detection.training.replay import NonFiniteLossError
 from detection.training.schedule import make_schedule, scaled_lr
@@ -101,6 +101,11 @@ class TrainingModule(L.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, closure)
         if self.average is not None:
             self.average.update_parameters(self.model)
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return a loss as the run's gradient scaler raises it, where there is one: for a gradient that joins a step's."""
+        scaler = grad_scaler(self._trainer)
+        return loss if scaler is None else scaler.scale(loss)
 
     # ---- what a subclass defines ----
 

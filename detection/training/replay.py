@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from detection.checkpoint.metadata import KEY, Classes, describe, parse_metadata
 from detection.config import Config
 from detection.modeling.build import build_model
+from detection.ops.device import autocast
 from detection.utils.atomic_io import replacing
+from detection.utils.precision import Precision, autocast_dtype
 
 
 class NonFiniteLossError(ValueError):
@@ -32,7 +34,7 @@ def save_step(
         torch.save(content, part)
 
 
-def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[str, float], list[str]]:
+def replay(content: dict[str, Any], precision: Precision | None = None) -> tuple[dict[str, float], list[str]]:
     """Return the losses of a saved step, and what was non-finite first: weight tensors, then module outputs.
 
     A CPU generator draws different samples than a GPU's from the same seed.
@@ -53,7 +55,8 @@ def replay(content: dict[str, Any], precision: str | None = None) -> tuple[dict[
             module.register_forward_hook(_non_finite_hook(name, outputs))
     images = [image.float().div_(255) for image in content["images"]]
     generator = torch.Generator().manual_seed(content["seed"])
-    with torch.autocast("cpu", torch.bfloat16, enabled=(precision or content["precision"]) == "bf16"):
+    cpu = torch.device("cpu")
+    with autocast(cpu, autocast_dtype(precision or content["precision"], cpu)):
         losses: dict[str, Tensor] = model(images, content["targets"], generator=generator)
     return {name: float(value.detach()) for name, value in losses.items()}, non_finite[:5] + outputs[:5]
 

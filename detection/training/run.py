@@ -34,10 +34,9 @@ from detection.training.run_files.loggers import check_loggers, make_loggers
 from detection.training.run_files.run_dir import EVALUATION_FILES, RUN_FILES, RunLog, move_earlier_run, read_metrics
 from detection.training.schedule import iterations
 from detection.training.shapes_pretraining import pretrain_on_crops
-from detection.training.trainer import describe_solver, fit, step_callbacks
+from detection.training.trainer import describe_solver, fit, run_device, step_callbacks
 from detection.utils.atomic_io import write_text
-from detection.utils.distributed import connect, disconnect, is_leader, rank, run_device, world_size
-from detection.utils.precision import use_bf16
+from detection.utils.distributed import connect, disconnect, is_leader, rank, share, world_size
 from detection.utils.settings import run_settings, use_deterministic_algorithms
 
 _LOG = logging.getLogger(__name__)
@@ -169,7 +168,10 @@ def _pretrain(model: FasterRCNN, config: Config, num_classes: int) -> None:
     pretrained = build_model(
         dataclasses.replace(config.model, norm="bn", conv5_norm="bn", freeze_at=0, roi=roi), num_classes
     )
-    pretrain_on_crops(pretrained, config.pretrain, config.data, config.seed, use_bf16(config.solver.precision))
+    if is_leader():  # the others wait, and then read its weights
+        pretrain_on_crops(pretrained, config.pretrain, config.data, config.seed, run_device(), config.solver.precision)
+    pretrained.cpu()
+    share([*pretrained.state_dict().values()], "pretraining")
     state_dict = {k: v for k, v in pretrained.state_dict().items() if not k.endswith("num_batches_tracked")}
     result = model.load_state_dict(state_dict, strict=False)
     unmatched = [k for k in (*result.missing_keys, *result.unexpected_keys) if not k.endswith("num_batches_tracked")]

@@ -16,6 +16,7 @@ from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Target
 from detection.ops.device import autocast
 from detection.training.precise_bn import precise_bn_statistics
+from detection.utils.precision import Precision, autocast_dtype
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 100  # crops per DataLoader batch
@@ -72,8 +73,18 @@ def make_mosaics(images: Tensor, labels: Tensor, boxes: Tensor, grid: int) -> tu
     return mosaics.reshape(len(targets), 3, grid * side, grid * side), targets
 
 
-def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfig, seed: int, bf16: bool) -> None:
+def pretrain_on_crops(
+    model: FasterRCNN, config: PretrainConfig, data: DataConfig, seed: int, device: torch.device, precision: Precision
+) -> None:
     """Train a detector in place on mosaics of crops; then recompute its batch norm statistics.
+
+    Args:
+        model: moved to ``device``.
+        config: the pretraining's section.
+        data: the data section, whose workers draw the crops.
+        seed: of the run.
+        device: computes.
+        precision: as ``solver.precision``.
 
     Raises:
         ValueError: the dataset is not the synthetic one.
@@ -84,13 +95,14 @@ def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfi
             "pretrain.iterations=0, and pass pretrained weights with --weights"
         )
     started = time.perf_counter()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = autocast_dtype(precision, device)
     pools = [_crop_pool(config, side, seed, data.workers, device) for side in config.sizes]
     _LOG.info("pretraining on crops of %s pixels (generated in %.0f s)", config.sizes, time.perf_counter() - started)
     model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, config.lr, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, config.iterations, pct_start=0.2)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     generator = torch.Generator().manual_seed(seed)
 
     def losses(pool: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -99,7 +111,7 @@ def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfi
         images, labels, boxes = (t[indices] for t in pool)
         images, boxes = augment(images, boxes, generator)
         images, targets = make_mosaics(images, labels, boxes, grid)
-        with autocast(device, bf16):
+        with autocast(device, dtype):
             return model(list(images.float() / 255), targets)
 
     log_every = max(config.iterations // 10, 1)
@@ -107,9 +119,11 @@ def pretrain_on_crops(model: FasterRCNN, config: PretrainConfig, data: DataConfi
     for step in range(1, config.iterations + 1):
         step_losses = losses(pools[_choose_size(step, config, generator)])
         optimizer.zero_grad()
-        torch.stack(list(step_losses.values())).sum().backward()
+        scaler.scale(torch.stack(list(step_losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         schedule.step()
         recent.append({k: v.detach() for k, v in step_losses.items()})
         if step % log_every == 0:

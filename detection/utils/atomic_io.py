@@ -69,12 +69,17 @@ def require_new(paths: Iterable[Path], option: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Sync a file, or a folder's entries, to disk (fsync)."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:  # some file systems do not support fsync of folders
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(handle)
+    """Sync a file, or a folder's entries, to disk (fsync). Folders that cannot be synced are left out: Windows opens none,
+    and some file systems refuse.
+
+    Raises:
+        OSError: the file does not exist or cannot be synced.
+    """
+    is_folder = path.is_dir()
+    with contextlib.suppress(OSError) if is_folder else contextlib.nullcontext():
+        # Windows syncs a file that is open for writing alone
+        handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

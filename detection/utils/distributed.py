@@ -2,10 +2,15 @@
 module reads RANK and WORLD_SIZE."""
 
 import os
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+_WAIT = timedelta(days=1)  # for what rank 0 does alone
 
 
 def rank() -> int:
@@ -38,24 +43,39 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def run_device() -> torch.device:
-    """Return this process's GPU, set as the current device, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank())
-    torch.cuda.set_device(device)
-    return device
-
-
 def connect(device: torch.device) -> None:
     """Initialise the process group, if there is more than one process."""
     if world_size() > 1:
-        dist.init_process_group("gloo" if device == torch.device("cpu") else "nccl")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
 def disconnect() -> None:
     """Destroy the process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def share(tensors: Sequence[Tensor], name: str) -> None:
+    """Copy rank 0's tensors into those of all other ranks, which wait for it up to a day. The processes must not be
+    connected; they are not afterwards.
+
+    Args:
+        tensors: on the CPU, of the same shapes and dtypes on all ranks.
+        name: of this exchange; each of a run needs its own.
+    """
+    if world_size() == 1:
+        return
+    # a store of its own name: addresses that this group leaves there would mislead the run's group
+    store, own_rank, world = next(dist.rendezvous("env://", timeout=_WAIT))  # type: ignore[attr-defined]  # public, not in __all__
+    store.set_timeout(_WAIT)
+    store = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=own_rank, world_size=world, timeout=_WAIT)
+    try:
+        for tensor in tensors:
+            value = tensor.contiguous()  # ranks may differ in memory format, and bytes are what is sent
+            dist.broadcast(value, 0)
+            tensor.copy_(value)
+    finally:
         dist.destroy_process_group()
 
 

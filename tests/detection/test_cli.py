@@ -2,6 +2,7 @@ import importlib
 import io
 import logging
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -118,12 +119,36 @@ def test_messages_go_to_the_error_stream_once(monkeypatch, capsys, rank, shown):
 
 def test_plugins_are_imported_and_taken_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("file_plugin.py", "module_plugin.py"):
         (tmp_path / name).write_text(f"open('{name}.ran', 'w').close()")
     rest = import_plugins(["a", "--import", "file_plugin.py", "b", "--import", "module_plugin", "c"])
-    monkeypatch.delitem(sys.modules, "module_plugin")
+    for name in ("file_plugin", "module_plugin"):
+        monkeypatch.delitem(sys.modules, name)
     assert rest == ["a", "b", "c"]
     assert sorted(path.name for path in tmp_path.glob("*.ran")) == ["file_plugin.py.ran", "module_plugin.py.ran"]
+
+
+def test_a_plugin_of_a_file_travels_to_spawned_processes(tmp_path, monkeypatch):
+    """DataLoader workers on Windows and macOS import what is pickled by its module's name."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_reader.py").write_text("def read(file):\n    return file\n")
+    import_plugins(["--import", str(tmp_path / "own_reader.py")])
+    module = sys.modules["own_reader"]
+    sent = pickle.dumps(module.read)
+    monkeypatch.delitem(sys.modules, "own_reader")  # as in another process, which gets sys.path
+    assert pickle.loads(sent)("a.jpg") == "a.jpg"
+
+
+def test_a_plugin_is_run_again_and_hides_no_module(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("again.py", "json.py", "a.b.py"):
+        (tmp_path / name).write_text(f"open('{name}.ran', 'a').write('x')")
+        import_plugins(["--import", name, "--import", name])
+        assert (tmp_path / f"{name}.ran").read_text() == "xx"
+    assert hasattr(sys.modules["json"], "dumps")
+    monkeypatch.delitem(sys.modules, "again")
 
 
 def test_without_plugins_arguments_stay(monkeypatch):

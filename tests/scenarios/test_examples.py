@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from runs import SMALL, train
 
-from detection import evaluate
+from detection import evaluate, load_config
 from detection.cli import run
+from detection.training import api
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 KEYS = [key for key in SMALL if not key.startswith(("data.train", "data.val"))]
 
@@ -20,6 +22,14 @@ KEYS = [key for key in SMALL if not key.startswith(("data.train", "data.val"))]
 @pytest.fixture
 def example(tmp_path, monkeypatch, capsys):
     def start(name, *arguments):
+        # as it stands, but on small images
+        small = [
+            "data.short_side=[64]",
+            "data.max_side=80",
+            "model.roi.batch_per_image=8",
+            "model.rpn.after_nms_train=20",
+        ]
+        monkeypatch.setattr(api, "load_config", lambda config, keys: load_config(config, [*keys, *small]))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         variables = runpy.run_path(str(EXAMPLES / name), run_name="__main__")

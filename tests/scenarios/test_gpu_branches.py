@@ -10,7 +10,10 @@ from runs import train
 
 from detection import Predictor
 from detection.cli import run
+from detection.training import shapes_pretraining
 from detection.training import trainer as training_trainer
+
+pytestmark = pytest.mark.usefixtures("thin_networks")
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +72,13 @@ def test_cuda_graphs_require_a_gpu(gpu, weights, caplog):
 
 def test_train_and_evaluate(gpu, tmp_path, weights):
     assert train(tmp_path / "run", keys=["data.val=1", "solver.max_iter=2", "solver.val_loss=true"]) == 0
-    assert gpu.accelerators == ["gpu"]
+    assert gpu.accelerators == ["cuda"]
     assert train(tmp_path / "eval", "--eval-only", "--weights", str(weights), keys=["data.val=1"]) == 0
     assert gpu.set_device == [0]
 
 
-def test_pretraining_on_crops(gpu, tmp_path):
+def test_pretraining_on_crops(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes_pretraining, "_STATISTICS_BATCHES", 2)
     keys = ["pretrain.iterations=2", "pretrain.crops=8", "pretrain.sizes=[20]", "pretrain.mosaic=40", "pretrain.rois=4"]
     assert train(tmp_path / "run", keys=["data.val=null", "solver.max_iter=1", "model.norm=frozen_bn", *keys]) == 0
 

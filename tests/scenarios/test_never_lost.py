@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SMALL, TOOLS, compare, load, rows, train
+from runs import SMALL, THIN, TOOLS, compare, load, rows, train
 
 from detection.cli import run
 from detection.data import opening as source
@@ -20,11 +20,14 @@ from detection.training.detection_module import DetectionModule
 from detection.training.evaluator import Evaluator
 from detection.utils.atomic_io import replacing
 
-LONG = [*SMALL, "solver.max_iter=14", "solver.steps=[0.8]", "solver.ema=0.9"]
+pytestmark = pytest.mark.usefixtures("thin_networks")
+LAST = 60
+LONG = [*SMALL, f"solver.max_iter={LAST}", "solver.steps=[0.8]", "solver.ema=0.9"]
 
 
 def start(output, *extra, keys=LONG, **options):
-    command = [sys.executable, str(TOOLS / "train_net.py"), "--config", "quickstart.yaml", "--output", str(output)]
+    command = [sys.executable, str(TOOLS / "train_net.py"), "--import", str(THIN), "--config", "quickstart.yaml"]
+    command += ["--output", str(output)]
     return subprocess.Popen([*command, *extra, *keys], stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -39,10 +42,10 @@ def wait_for(output, step, process):
 
 def assert_same_result(a, b):
     state_a, state_b = load(a / "last.pth"), load(b / "last.pth")
-    assert state_a["global_step"] == state_b["global_step"] == 14
+    assert state_a["global_step"] == state_b["global_step"] == LAST
     for name, value in state_a["state_dict"].items():
         assert torch.equal(value, state_b["state_dict"][name]), name
-    assert steps(a) == steps(b) == list(range(1, 15))
+    assert steps(a) == steps(b) == list(range(1, LAST + 1))
     assert (a / "metrics.json").read_text() == (b / "metrics.json").read_text()
 
 
@@ -63,7 +66,7 @@ def test_signal_saves_a_checkpoint_and_sets_the_exit_code(undisturbed, tmp_path,
     assert f"stopped by {number.name} at step" in stderr
     assert "Traceback" not in stderr
     stopped = load(tmp_path / "last.pth")["global_step"]
-    assert 3 <= stopped < 14
+    assert 3 <= stopped < LAST
     assert max(steps(tmp_path)) == stopped  # all completed steps are saved and logged
     assert train(tmp_path, "--resume", keys=LONG) == 0
     assert_same_result(tmp_path, undisturbed)

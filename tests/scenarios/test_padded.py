@@ -7,6 +7,7 @@ from runs import rows, train
 
 from detection.cli import run
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 ARCHITECTURES = {
     "c4": [],
     "fpn": [

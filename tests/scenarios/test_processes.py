@@ -10,16 +10,38 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from runs import SMALL, TOOLS, compare, load
+import torch
+from ranks import two_ranks
+from runs import SMALL, THIN, TOOLS, command_train, compare
+from runs import load as load_file
 
+from detection.classification import train as classification
+from detection.classification.config import ClassifierConfig
+from detection.classification.images import LabelledImages
+from detection.classification.networks import build_network
+from detection.config import load
+from detection.training import run as engine
+from detection.training import shapes_pretraining
+
+pytestmark = pytest.mark.usefixtures("thin_networks")
 ENV = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 LAUNCH = [sys.executable, "-m", "torch.distributed.run"]
 LONG = [*SMALL, "solver.max_iter=400", "solver.checkpoint_every=5"]
 
 
 def train(output, *keys):
-    return [str(TOOLS / "train_net.py"), "--config", "quickstart.yaml", "--output", str(output), *keys]
+    return [
+        str(TOOLS / "train_net.py"),
+        "--import",
+        str(THIN),
+        "--config",
+        "quickstart.yaml",
+        "--output",
+        str(output),
+        *keys,
+    ]
 
 
 def started(output, *extra, keys=LONG):
@@ -61,7 +83,7 @@ def test_resumed_two_ranks_equal_an_uninterrupted_run(tmp_path):
     alone = started(tmp_path / "alone", keys=keys)
     assert alone.wait() == 0
     killed(tmp_path / "killed", keys)
-    assert load(tmp_path / "killed/last.pth")["global_step"] < 40
+    assert load_file(tmp_path / "killed/last.pth")["global_step"] < 40
     resumed = started(tmp_path / "killed", "--resume", keys=keys)
     assert resumed.wait() == 0
     assert compare(tmp_path / "killed", tmp_path / "alone") == []
@@ -76,7 +98,54 @@ def killed(output, keys):
     assert process.returncode != 0
     assert time.monotonic() - started_at < 40  # torchrun waits 30 s for the other ranks
     assert "exitcode  : -9" in stderr
-    assert load(output / "last.pth")["global_step"] >= 5
+    assert load_file(output / "last.pth")["global_step"] >= 5
+
+
+def pretrained(output, keys):
+    """A rank's part of a run: the weights it begins with, and how often it pretrains."""
+    calls, weights = [], {}
+    pretrain = engine.pretrain_on_crops
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes_pretraining, "_STATISTICS_BATCHES", 2)
+        patch.setattr(engine, "pretrain_on_crops", lambda *args: calls.append(args[4]) or pretrain(*args))
+        patch.setattr(engine, "_fit", lambda model, *_: weights.update(model.state_dict()))
+        assert command_train(["--config", "quickstart.yaml", "--output", str(output), *SMALL, *keys]) == 0
+    return calls, {name: value.numpy() for name, value in weights.items()}
+
+
+def test_pretraining_runs_once_and_all_ranks_begin_with_its_weights(tmp_path):
+    keys = ["pretrain.iterations=2", "pretrain.crops=8", "pretrain.sizes=[20]", "pretrain.mosaic=40", "pretrain.rois=4"]
+    keys += ["model.norm=frozen_bn", "data.val=null"]
+    (first, weights), (second, others) = two_ranks(pretrained, tmp_path / "two", keys)
+    assert ([str(device) for device in first], second) == (["cpu"], [])
+    (alone,), wanted = pretrained(tmp_path / "one", keys)
+    assert str(alone) == "cpu"
+    assert weights.keys() == others.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert np.array_equal(weights[name], value), name
+        assert np.array_equal(others[name], value), name
+
+
+def evaluated(weights, output, keys):
+    """A rank's part of a classifier's evaluation: the images it reads, and what it returns."""
+    read, there = [], LabelledImages.read_for_eval
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelledImages, "read_for_eval", lambda self, i, crop: read.append(i) or there(self, i, crop))
+        config = load(ClassifierConfig, "shapes_resnet18", keys, "classifiers")
+        return read, classification.evaluate_only(config, weights, output)
+
+
+def test_a_classifier_is_evaluated_on_each_image_once_and_written_once(tmp_path):
+    keys = ["data.val=7", "data.crop=32", "data.workers=0", "network.width=4"]
+    config = load(ClassifierConfig, "shapes_resnet18", keys, "classifiers")
+    net = build_network(config.network, 6)
+    torch.save({"recipe": "torchvision", "model": net.state_dict()}, tmp_path / "net.pth")
+    (first, result), (second, nothing) = two_ranks(evaluated, tmp_path / "net.pth", tmp_path / "two", keys)
+    assert (sorted(first), sorted(second)) == ([0, 2, 4, 6], [1, 3, 5])
+    assert nothing is None
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["metrics.json"]  # no earlier one moved away
+    assert result == evaluated(tmp_path / "net.pth", tmp_path / "one", keys)[1]
+    assert result == json.loads((tmp_path / "two/metrics.json").read_text())
 
 
 @pytest.mark.parametrize("who", ["all", "one"])
@@ -90,7 +159,7 @@ def test_signal_stops_all_ranks_at_the_same_step(tmp_path, who):
     _, stderr = process.communicate(timeout=90)
     assert process.returncode != 0
     assert "stopped by SIGTERM at step" in stderr
-    step = load(tmp_path / "last.pth")["global_step"]
+    step = load_file(tmp_path / "last.pth")["global_step"]
     assert step % 10 == 0
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == step
@@ -146,5 +215,5 @@ def test_two_nodes_with_separate_addresses(tmp_path, two_nodes):
     stderr = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(stderr)
     assert "2 processes x 1 micro-batches" in (tmp_path / "log.txt").read_text()
-    assert load(tmp_path / "last.pth")["global_step"] == 2
+    assert load_file(tmp_path / "last.pth")["global_step"] == 2
     assert json.loads((tmp_path / "run.json").read_text())[0]["processes"] == 2

@@ -1,20 +1,25 @@
 """Small training runs on the synthetic dataset: files, resume, EMA, distributed, invalid settings."""
 
+import functools
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from PIL import Image
-from runs import SMALL, TOOLS, load, train
+from ranks import two_ranks
+from runs import SMALL, load, train
 
+from backbone.resnet import FACTORIES, resnet18
 from detection import load_config, load_detector
 from detection.cli import run
 from detection.commands.predict import main as predict
+from detection.training import shapes_pretraining
+from detection.training.callbacks.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 FILES = {
     "config.yaml",
     "metrics.json",
@@ -71,6 +76,21 @@ def test_earlier_run_is_kept(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def stopped_at_step_2(output, keys):
+    """Train in a process that ends at once after its checkpoint of step 2."""
+    torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+    save = Checkpoints.save
+
+    def save_and_exit(self, trainer):
+        save(self, trainer)
+        if trainer.global_step == 2:
+            os._exit(9)
+
+    Checkpoints.save = save_and_exit
+    train(output, keys=keys)
+    os._exit(1)
+
+
 @pytest.mark.parametrize(
     "keys", [[], ["solver.accumulate=2", "solver.ema=0.9", "data.workers=1", "solver.eval_every=2"]]
 )
@@ -79,20 +99,10 @@ def test_resumed_run_equals_the_uninterrupted(tmp_path, keys):
     keys = [*keys, "solver.steps=[3]"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert train(whole, keys=keys) == 0
-    code = f"""
-import sys
-from detection.cli import run
-from detection.training.callbacks.checkpoints import Checkpoints
-save = Checkpoints.save
-def save_and_exit(self, trainer):
-    save(self, trainer)
-    if trainer.global_step == 2:
-        import os; os._exit(9)
-Checkpoints.save = save_and_exit
-sys.exit(run("train", {["--config", "quickstart.yaml", "--output", str(broken), *SMALL, *keys]!r}))
-"""
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.returncode == 9, process.stderr
+    process = multiprocessing.get_context("fork").Process(target=stopped_at_step_2, args=(broken, keys))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
     assert not (broken / "metrics.json").exists() or keys
     assert train(broken, "--resume", keys=keys) == 0
     a, b = load(whole / "last.pth"), load(broken / "last.pth")
@@ -196,33 +206,15 @@ def test_clipping_and_bf16(tmp_path):
 
 
 def test_two_processes_train_and_evaluate(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(TOOLS / "train_net.py"),
-        "--config",
-        "quickstart.yaml",
-        "--output",
-        str(tmp_path),
-        *SMALL,
-        "data.val=5",
-        "solver.max_iter=2",
-        "solver.ema=0.9",
-    ]
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert out.returncode == 0, out.stderr
+    keys = ["data.val=5", "solver.max_iter=2", "solver.ema=0.9"]
+    assert two_ranks(train, tmp_path, *keys) == [0, 0]
     assert "2 processes x 1 micro-batches" in (tmp_path / "log.txt").read_text()
     images = json.loads((tmp_path / "ground_truth.json").read_text())["images"]
     detections = json.loads((tmp_path / "detections.json").read_text())
     assert {d["image_id"] for d in detections} <= {im["id"] for im in images}
     assert len({(d["image_id"], *d["bbox"], d["score"]) for d in detections}) == len(detections)
-    again = [*command[:-1], f"--output={tmp_path / 'again'}", "--eval-only", f"--weights={tmp_path / 'best.pth'}"]
-    out = subprocess.run(again, capture_output=True, text=True, env=env)
-    assert out.returncode == 0, out.stderr
+    weights = tmp_path / "best.pth"
+    assert two_ranks(train, tmp_path / "again", "--eval-only", f"--weights={weights}", *keys) == [0, 0]
     assert json.loads((tmp_path / "again/metrics.json").read_text()) == json.loads(
         (tmp_path / "metrics.json").read_text()
     )
@@ -233,7 +225,8 @@ def test_frozen_norms_on_random_weights_raise(tmp_path, capsys):
     assert "frozen norms over random weights in conv1" in capsys.readouterr().err
 
 
-def test_pretraining_measures_frozen_norms(tmp_path):
+def test_pretraining_measures_frozen_norms(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes_pretraining, "_STATISTICS_BATCHES", 2)
     keys = [
         "model.norm=frozen_bn",
         "pretrain.iterations=4",
@@ -244,6 +237,7 @@ def test_pretraining_measures_frozen_norms(tmp_path):
     assert train(tmp_path, keys=keys) == 0
     model, _ = load_detector(tmp_path / "best.pth")
     assert model.trunk.layer1[0].bn1.running_mean.abs().sum() > 0
+    monkeypatch.setitem(FACTORIES, "resnet18", functools.partial(resnet18, widths=[32] * 4, stem_width=32))
     assert train(tmp_path / "gn", keys=["model.norm=gn", "pretrain.iterations=1", "pretrain.crops=10"]) == 2
 
 

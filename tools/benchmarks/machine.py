@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 # a square one, and the tall shapes of this detector's convolutions
 _SHAPES = ((2048, 2048, 2048), (14700, 512, 1024), (4096, 1024, 1024))
@@ -35,7 +39,9 @@ def machine() -> str:
 
 
 def peak_rss_mb() -> float:
-    """Return the peak resident memory of this process in MB."""
+    """Return the peak resident memory of this process in MB; NaN on Windows, where Python cannot tell."""
+    if resource is None:
+        return float("nan")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

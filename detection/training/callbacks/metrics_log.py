@@ -2,7 +2,7 @@
 
 import csv
 import json
-import resource
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +14,14 @@ import torch
 
 from detection.ops.device import is_gpu
 from detection.training.callbacks.base import StepCallback
+from detection.training.finite_check import check_loss_scale
 from detection.training.loop import TrainingModule
 from detection.utils.atomic_io import replacing, write_text
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _SPEED = ("gradient_norm", "seconds", "data_seconds", "images_per_second", "memory_mb")
 
@@ -106,10 +112,13 @@ class StepLog(StepCallback):
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
     def on_step(self, trainer: L.Trainer, module: TrainingModule, step: int) -> None:
+        if step % self.every == 0:
+            check_loss_scale(trainer, step)
         if self.metrics is None or (step % self.every and step != module.solver.max_iter):
             return
         losses = {name: float(value) for name, value in module.losses.items()}
         steps = step - self.last_logged
+        norm = math.nan if module.gradient_norm is None else float(module.gradient_norm)
         seconds = (self.step_seconds + self.data_seconds) / steps
         row: Row = {
             "step": step,
@@ -117,11 +126,11 @@ class StepLog(StepCallback):
             "loss": sum(losses.values()) if losses else None,
             **losses,
             **module.extra_metrics(),
-            "gradient_norm": None if module.gradient_norm is None else float(module.gradient_norm),
+            "gradient_norm": norm if math.isfinite(norm) else None,  # that of a step which float16 skipped is infinite
             "seconds": round(seconds, 4),
             "data_seconds": round(self.data_seconds / steps, 4),
             "images_per_second": round(module.solver.batch_size / seconds, 3),
-            "memory_mb": round(memory_mb(module.device)),
+            "memory_mb": memory_mb(module.device),
         }
         self.metrics.write(row)
         self.data_seconds, self.step_seconds, self.last_logged = 0.0, 0.0, step
@@ -131,8 +140,10 @@ class StepLog(StepCallback):
             self.metrics.close()
 
 
-def memory_mb(device: torch.device) -> float:
-    """Return the peak memory in MiB: of the GPU, or on a CPU of this process."""
+def memory_mb(device: torch.device) -> int | None:
+    """Return the peak memory in MiB: of the GPU, or on a CPU of this process; None on Windows, where Python cannot tell."""
     if is_gpu(device):
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    if resource is None:
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))

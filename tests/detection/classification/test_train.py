@@ -134,7 +134,7 @@ def test_count_correct():
     row = torch.tensor([3, 9, 8, 7, 6, 5, 4], dtype=torch.uint8)
     images = row.expand(4, 3, 2, 7)
     loader = [(images[:3], torch.tensor([1, 5, 6])), (images[3:], torch.tensor([-1]))]
-    correct = count_correct(Fixed(), loader, lambda x: x, torch.device("cpu"), bf16=False)
+    correct = count_correct(Fixed(), loader, lambda x: x, torch.device("cpu"), dtype=torch.float32)
     assert correct.tolist() == [1, 2]  # class 1 ranks first, 5 fifth, 6 sixth; -1 is an unreadable image
 
 

@@ -54,6 +54,18 @@ def test_detections_are_the_predictors(weights, tmp_path):
         assert (row["id"], row["iscrowd"], row["area"]) == (i, 0, own["bbox"][2] * own["bbox"][3])
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_finds_the_same_to_rounding(weights, tmp_path, precision):
+    photo(tmp_path / "in" / "a.png", 1)
+    assert go(weights, tmp_path / "out", tmp_path / "in" / "*.png", options=["--precision", precision]) == 0
+    found = json.loads((tmp_path / "out" / "detections.json").read_text())["annotations"]
+    wanted = Predictor(weights, device="cpu", precision="float32")(str(tmp_path / "in" / "a.png"))
+    exact = Predictor(weights, device="cpu", precision=precision)(str(tmp_path / "in" / "a.png"))
+    assert [row["score"] for row in found] == exact.scores.tolist()
+    assert exact.scores == pytest.approx(wanted.scores, abs=0.02)
+    assert exact.scores.tolist() != wanted.scores.tolist()
+
+
 def test_images_of_one_name_and_of_the_output_folder(weights, tmp_path):
     for seed, folder in enumerate(("a", "b")):
         photo(tmp_path / folder / "same.png", seed)

@@ -39,6 +39,13 @@ def test_an_evaluation_changes_keys_of_the_model_alone(calls, tmp_path):
     assert (config.data.val, model_keys, config_name) == ("4", ["model.roi.nms_iou=0.3"], "quickstart")
 
 
+@pytest.mark.parametrize("extra", [[], ["--eval-only"]])
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16", "auto"])
+def test_precision_is_short_for_the_solvers(calls, tmp_path, precision, extra):
+    assert run("train", [*CONFIG, "--precision", precision, "--output", str(tmp_path), *extra]) == 0
+    assert calls[0][1][0].solver.precision == precision
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

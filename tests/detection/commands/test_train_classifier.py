@@ -44,6 +44,12 @@ def test_evaluation_takes_the_best_weights_unless_others_are_given(calls, tmp_pa
     assert (name, file.name, output, views) == ("evaluate_only", weights, tmp_path, "ten")
 
 
+@pytest.mark.parametrize("extra", [[], ["--eval-only"]])
+def test_precision_is_short_for_the_solvers(calls, tmp_path, extra):
+    assert run("train-classifier", [*CONFIG, "--precision", "fp16", "--output", str(tmp_path), *extra]) == 0
+    assert calls[0][1][0].solver.precision == "fp16"
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -1,9 +1,12 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from detection.data import image
-from detection.data.image import UnreadableImage, image_size, read_image
+from detection.data.image import UnreadableImage, find_images, image_size, read_image
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
@@ -78,6 +81,49 @@ def test_unreadable_files_are_reported(tmp_path):
         read_image(tmp_path / "n.jpg")
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "absent.jpg")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with images in it and in one whose name is a pattern itself."""
+    (tmp_path / "set [1]").mkdir()
+    for name in (
+        "b.png",
+        "a.png",
+        "c.jpg",
+        ".hidden.png",
+        "set [1]/d.png",
+        "set [1]/e.png",
+        "photo[1].jpg",
+        "photo1.jpg",
+    ):
+        write(tmp_path, Image.fromarray(PIXELS), name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("inputs", "wanted"),
+    [
+        (["*.png"], ["a.png", "b.png"]),
+        (["?.*"], ["a.png", "b.png", "c.jpg"]),
+        (["set [1]/*.png"], ["set [1]/d.png", "set [1]/e.png"]),
+        (["**/*.png"], ["a.png", "b.png", "set [1]/d.png", "set [1]/e.png"]),
+        (["s*"], ["set [1]/d.png", "set [1]/e.png"]),  # a folder
+        (["photo[1].jpg"], ["photo[1].jpg"]),  # a file of that name
+        (["c.jpg", "[ab].png"], ["c.jpg", "a.png", "b.png"]),
+    ],
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_wildcards_are_expanded_where_a_shell_does_not(folder, inputs, wanted, absolute):
+    base = folder if absolute else Path()
+    assert find_images([base / name for name in inputs]) == [base / name for name in wanted]
+
+
+@pytest.mark.parametrize("name", ["*.webp", "none/*.png", "photo[2].jpg"])
+def test_a_wildcard_without_a_match_is_named(folder, name):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"no file or folder matches {Path(name)}")):
+        find_images([Path("a.png"), Path(name)])
 
 
 def test_decompression_bombs_raise(tmp_path):

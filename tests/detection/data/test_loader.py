@@ -1,5 +1,8 @@
+import pickle
+import signal
 from dataclasses import replace
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -7,8 +10,8 @@ import torch
 
 from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError
-from detection.data.image import UnreadableImage
-from detection.data.loader import EvalSet, TrainBatchSampler, TrainSet, eval_loader, train_loader
+from detection.data.image import UnreadableImage, read_image
+from detection.data.loader import EvalSet, TrainBatchSampler, TrainSet, eval_loader, init_worker, train_loader
 from detection.data.synthetic import draw_image, shapes_records
 
 CONFIG = DataConfig(format="shapes", train="12", val="6", short_side=(64, 96), max_side=200, workers=0)
@@ -73,6 +76,52 @@ def test_workers_give_the_same_batches():
     for a, b in zip(batches(0), batches(2), strict=True):
         assert a.index == b.index
         assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
+
+
+def sent_to_workers(loader):
+    """What a spawned worker gets of a loader, as it arrives there."""
+    parts = (loader.dataset, loader.collate_fn, loader.worker_init_fn, loader.multiprocessing_context)
+    return pickle.loads(ForkingPickler.dumps(parts))[0]
+
+
+def test_what_travels_to_a_spawned_worker_is_picklable():
+    config = DataConfig(**{**CONFIG.__dict__, "augment": ({"ColorJitter": {}},)})
+    train, val = (
+        TrainSet(shapes_records(6, 0), draw_image, config, 1),
+        EvalSet(shapes_records(2, 0), read_image, config),
+    )
+    loader = train_loader(train, 2, micro_batches=1, rank=0, world=1, seed=1, start=0, pin=False)
+    image, targets, *rest = sent_to_workers(loader)[3, 7]
+    wanted, objects, *others = train[3, 7]
+    assert torch.equal(image, wanted)
+    assert torch.equal(targets["boxes"], objects["boxes"])
+    assert rest == others
+    assert list(sent_to_workers(eval_loader(val)).records.files) == list(val.records.files)
+
+
+@pytest.mark.slow  # a spawned worker imports everything again
+def test_workers_can_be_spawned():
+    config = DataConfig(**{**CONFIG.__dict__, "workers": 1, "augment": ({"ColorJitter": {}},)})
+    train = TrainSet(shapes_records(6, 0), draw_image, config, seed=1)
+    loaders = [
+        train_loader(train, 2, micro_batches=1, rank=0, world=1, seed=1, start=0, pin=False),
+        eval_loader(EvalSet(shapes_records(2, 0), draw_image, config)),
+    ]
+    for loader in loaders:
+        loader.multiprocessing_context = "spawn"
+        images = [batch.images for batch in islice(loader, 2)]
+        assert [image.dtype for batch in images for image in batch] == [torch.uint8] * (
+            4 if loader is loaders[0] else 2
+        )
+
+
+def test_a_worker_starts_where_signals_have_no_alarm(monkeypatch):
+    """As on Windows."""
+    handlers = {}
+    monkeypatch.delattr("signal.alarm")
+    monkeypatch.setattr("signal.signal", handlers.__setitem__)
+    init_worker(0)
+    assert handlers == {signal.SIGINT: signal.SIG_IGN}
 
 
 def test_keep_empty():

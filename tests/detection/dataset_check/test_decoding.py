@@ -1,7 +1,9 @@
 """Decoding by several processes: the cache, and a decoder that kills its process."""
 
+import functools
 import multiprocessing
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.dataset_check import decoding
 from detection.dataset_check.decoding import decode_images
 from detection.dataset_check.issues import ImageInfo, decode_image
 
@@ -31,6 +34,22 @@ def counting_decode(file: str) -> ImageInfo:
     with Path(file).with_suffix(".seen").open("a") as mark:
         mark.write("x")
     return decode_image(file)
+
+
+@pytest.mark.slow  # spawned processes import everything again
+def test_processes_can_be_spawned(files, monkeypatch):
+    """As on Windows and macOS, where nothing is inherited."""
+    context = multiprocessing.get_context("spawn")
+    pool = functools.partial(decoding.ProcessPoolExecutor, mp_context=context)
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", pool)
+    results = decode_images(files[:3], "spawned", workers=1)
+    assert [results[file].width for file in files[:3]] == [5, 6, 7]
+
+
+def test_what_travels_to_a_process_is_picklable(files):
+    task = pickle.loads(pickle.dumps((decoding._decode_chunk, decode_image, files[:2])))
+    results = pickle.loads(pickle.dumps(task[0](*task[1:])))
+    assert [result.width for result in results] == [5, 6]
 
 
 def permission_denied(file: str) -> ImageInfo:

@@ -11,6 +11,8 @@ from runs import train
 from detection.cli import run
 from detection.data import cache
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 
 @pytest.fixture(autouse=True)
 def separate_cache(tmp_path, monkeypatch):

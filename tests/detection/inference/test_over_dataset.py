@@ -5,6 +5,8 @@ import pytest
 import torch
 from tiny import batch, detector, records
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from detection.data.loader import Batch
 from detection.inference.over_dataset import as_rows, coco_results, detect, scale_back, validation_losses
@@ -46,6 +48,26 @@ def test_rows_are_left_top_width_height_label_score():
     assert rows.dtype == np.float64
     assert rows.tolist() == [[1, 2, 3, 6, 3, 0.25]]
     assert as_rows({key: value[:0] for key, value in found.items()}).shape == (0, 6)
+
+
+def test_rows_are_raised_to_float64_on_the_cpu(monkeypatch):
+    """Apple's GPU has no float64."""
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda self: self)
+    with FakeTensorMode():
+        boxes, labels = torch.rand(5, 4, device="cuda"), torch.ones(5, dtype=torch.int64, device="cuda")
+        with OnlyFloat32():
+            rows = as_rows({"boxes": boxes, "labels": labels, "scores": torch.rand(5, device="cuda")})
+    assert (rows.device.type, rows.dtype) == ("cpu", torch.float64)
+
+
+class OnlyFloat32(TorchDispatchMode):
+    """Raise for float64 on a GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            assert out.device.type == "cpu" or out.dtype != torch.float64, func
+        return out
 
 
 def test_results_have_category_ids_and_names_where_wanted():

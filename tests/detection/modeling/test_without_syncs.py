@@ -19,11 +19,14 @@ SIZE = (96, 128)
 
 
 class NoCopies(TorchDispatchMode):
-    """Raise for copies between devices."""
+    """Raise for copies between devices, and for float64 on a GPU: Apple's has none."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         devices = {x.device.type for x in tree_leaves((args, out)) if isinstance(x, torch.Tensor) and x.dim()}
+        doubles = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor) and x.dtype == torch.float64]
+        if any(x.device.type != "cpu" for x in doubles):
+            raise AssertionError(f"{func} makes float64 on a GPU")
         if len(devices) > 1 and "copy" in str(func):
             raise AssertionError(f"{func} copies between {devices}")
         return out
@@ -77,10 +80,14 @@ def test_check_detects_a_sync():
     def copy(model, images, targets):
         images[0] * torch.ones(3, 1, 1, device="cpu").to("cuda")
 
+    def double(model, images, targets):
+        images[0].double()
+
     for act, error in (
         (read, DataDependentOutputException),
         (count, DynamicOutputShapeException),
         (copy, AssertionError),
+        (double, AssertionError),
     ):
         with pytest.raises(error):
             on_a_gpu(ModelConfig(**SMALL), act)

@@ -14,6 +14,8 @@ import resdet
 from detection import FasterRCNN, evaluate, load_config, train
 from detection.data import Annotations, DataError
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
+
 
 class Count(lightning.Callback):
     steps = 0

@@ -2,12 +2,14 @@ import pytest
 import torch
 from tiny import CLASSES, batch, detector, trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from backbone import resnet18
 from detection import FasterRCNN, load_detector
 from detection.checkpoint.metadata import KEY, Classes
 from detection.config import Config, SolverConfig
 from detection.training.detection_module import DetectionModule
+from detection.training.trainer import make_trainer
 
 NAMES = {"loss_objectness", "loss_rpn_box", "loss_classifier", "loss_box"}
 
@@ -47,6 +49,21 @@ def test_micro_batches_are_kept_until_the_step_is_whole():
     module.losses = {name: torch.zeros(()) for name in NAMES}
     module.compute_losses(batch(1), seeded(2))
     assert module.micro_batches == []
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_gradients_of_reweighted_micro_batches_have_the_loss_scale(precision):
+    """The gradients that join an earlier micro-batch's are scaled as those are: they equal float32's to rounding."""
+
+    def gradients(precision):
+        module, passes = training(accumulate=2, batch_size=4, max_iter=1, warmup=0, precision=precision), []
+        module.detector.trunk.register_forward_hook(lambda *_: passes.append(1))
+        batches = [batch(1), batch(3)]  # which sample different numbers of regions
+        make_trainer(module.solver, []).fit(module, DataLoader(batches, batch_size=None))
+        assert len(passes) == 4
+        return float(module.gradient_norm)
+
+    assert gradients(precision) == pytest.approx(gradients("float32"), rel=0.02)
 
 
 def test_a_step_that_is_skipped_is_not_reweighted():

@@ -1,15 +1,11 @@
-"""A step with micro-batches, on one or two ranks, has the losses and gradients of the whole batch, in float64.
-
-Executed as a script, this file is one of the ranks.
-"""
-
-import os
-import subprocess
-import sys
+"""A step with micro-batches, on one or two ranks, has the losses and gradients of the whole batch, in float64."""
 
 import lightning
+import numpy as np
 import pytest
 import torch
+from ranks import two_ranks
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from detection import build_model
@@ -18,7 +14,9 @@ from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig, RPNCo
 from detection.data.loader import Batch
 from detection.training import detection_module as engine
 from detection.training.trainer import make_trainer
+from detection.utils import distributed
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 SIZE = (64, 96)
 OBJECTS = (
     ([[5.0, 5, 50, 60], [10, 10, 90, 40]], [1, 2]),
@@ -119,19 +117,23 @@ def test_micro_batches_equal_the_whole_batch(whole, micro_batches):
     same(whole, step(micro_batches))
 
 
-def two_processes(file, micro_batches, norm, non_finite_rank=None):
-    """Run the step in two processes, which execute this file."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launch, __file__, str(micro_batches), norm, str(non_finite_rank), str(file)]
-    ended = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return torch.load(file, weights_only=True)
+def two_processes(micro_batches, norm, non_finite_rank=None):
+    """Return rank 0's result of the step in two processes."""
+    return two_ranks(one_of_two, micro_batches, norm, non_finite_rank)[0]
+
+
+def as_tensors(result):
+    return tree_map_only(np.ndarray, torch.from_numpy, result)
+
+
+def one_of_two(micro_batches, norm, non_finite_rank):
+    result = step(micro_batches, norm=norm, rank=distributed.rank(), world=2, non_finite_rank=non_finite_rank)
+    return tree_map_only(torch.Tensor, lambda x: x.detach().numpy(), result)  # arrays are sent whole, not by handle
 
 
 @pytest.mark.parametrize(("micro_batches", "norm"), [(2, "frozen_bn"), (1, "sync_bn")])
-def test_two_processes_equal_one(whole, micro_batches, norm, tmp_path):
-    two = two_processes(tmp_path / "two.pth", micro_batches, norm)
+def test_two_processes_equal_one(whole, micro_batches, norm):
+    two = as_tensors(two_processes(micro_batches, norm))
     assert two["moved"]
     if norm == "frozen_bn":
         same(whole, two)
@@ -142,8 +144,8 @@ def test_two_processes_equal_one(whole, micro_batches, norm, tmp_path):
         torch.testing.assert_close(two["norms"][name], value, rtol=1e-9, atol=1e-12)
 
 
-def test_non_finite_loss_on_one_rank_skips_the_step_on_all(tmp_path):
-    two = two_processes(tmp_path / "two.pth", 2, "sync_bn", non_finite_rank=1)
+def test_non_finite_loss_on_one_rank_skips_the_step_on_all():
+    two = as_tensors(two_processes(2, "sync_bn", non_finite_rank=1))
     assert [name for name in two["moved"] if "num_batches" not in name] == []
 
 
@@ -161,18 +163,3 @@ def test_norm_statistics_count_each_micro_batch_once():
     for name, value in full["norms"].items():
         if not name.startswith("roi_head"):  # whose norms see different regions
             torch.testing.assert_close(short["norms"][name], value, rtol=0, atol=0)
-
-
-if __name__ == "__main__":
-    rank = int(os.environ["RANK"])
-    micro_batches, norm, non_finite_rank, file = sys.argv[1:]
-    result = step(
-        int(micro_batches),
-        norm=norm,
-        rank=rank,
-        world=2,
-        non_finite_rank=None if non_finite_rank == "None" else int(non_finite_rank),
-    )
-    if rank == 0:
-        torch.save(result, file)
-    torch.distributed.destroy_process_group()

@@ -10,6 +10,7 @@ from detection import load_config
 from detection.checkpoint.metadata import KEY, parse_metadata
 from detection.training.resume import check_resume
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 KEYS = ["data.val=1", "solver.max_iter=3", "solver.schedule=step", "solver.steps=[100]"]
 
 

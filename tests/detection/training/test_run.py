@@ -13,6 +13,7 @@ from detection.data.opening import Source
 from detection.modeling.build import build_model
 from detection.training.run import Components, evaluate_only, train_config
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 DATA = DataConfig(format="shapes", train="2", val="1", short_side=(48,), max_side=64, workers=0)
 CONFIG = Config(
     model=ModelConfig(backbone="resnet18", norm="bn", freeze_at=0),

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -107,3 +109,25 @@ def test_a_file_that_exists_is_refused_with_the_option_that_names_another(tmp_pa
             FileExistsError, match=rf"{name} already exists and is not replaced: give another --json FILE"
         ):
             require_new([tmp_path / "b", tmp_path / name], "--json FILE")
+
+
+def test_windows_opens_no_folder_and_syncs_files_open_for_writing(tmp_path, monkeypatch):
+    opened, there = {}, os.open
+
+    def open_(path, flags, *args):
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied", str(path))
+        handle = there(path, flags, *args)
+        opened[handle] = flags & (os.O_WRONLY | os.O_RDWR)
+        return handle
+
+    def fsync(handle):
+        if not opened[handle]:
+            raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("os.open", open_)
+    monkeypatch.setattr("os.fsync", fsync)
+    with replacing(tmp_path / "a.json") as part:
+        part.write_text("new")
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert opened

@@ -1,6 +1,9 @@
+import time
+
 import pytest
 import torch
 import torch.distributed as dist
+from ranks import two_ranks
 
 from detection.utils import distributed
 from detection.utils.distributed import (
@@ -12,7 +15,7 @@ from detection.utils.distributed import (
     local_rank,
     local_world_size,
     rank,
-    run_device,
+    share,
     world_size,
 )
 
@@ -45,7 +48,9 @@ def test_one_process_is_not_connected():
     disconnect()
 
 
-@pytest.mark.parametrize(("device", "backend"), [(CPU, "gloo"), (torch.device("cuda", 0), "nccl")])
+@pytest.mark.parametrize(
+    ("device", "backend"), [(CPU, "gloo"), (torch.device("cuda", 0), "nccl"), (torch.device("mps"), "gloo")]
+)
 def test_processes_connect_by_their_device(monkeypatch, device, backend):
     asked = []
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -73,12 +78,25 @@ def test_rank_0_gets_all_rows_in_the_order_of_ranks(monkeypatch, own_rank, wante
     assert gather(["a"]) == wanted
 
 
-def test_the_device_is_the_gpu_of_this_process(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert run_device() == CPU
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert run_device() == torch.device("cuda", 3)
-    assert chosen == [torch.device("cuda", 3)]
+def test_tensors_of_one_process_are_shared_with_nobody():
+    share([torch.ones(2)], "test")
+    assert not dist.is_initialized()
+
+
+def sharing():
+    """A rank's part: what it gets, and whether the run's own group connects afterwards."""
+    values = [torch.arange(24.0).view(1, 2, 3, 4) * is_leader(), torch.tensor(7 if is_leader() else 0)]
+    if is_leader():
+        time.sleep(1)
+        values[0] = values[0].to(memory_format=torch.channels_last)
+    share(values, "first")
+    share([values[1]], "second")
+    connect(CPU)
+    return values, gather([rank()])
+
+
+def test_ranks_wait_for_rank_0_and_get_its_tensors():
+    for number, (values, gathered) in enumerate(two_ranks(sharing)):
+        assert torch.equal(values[0], torch.arange(24.0).view(1, 2, 3, 4))
+        assert values[1] == 7
+        assert gathered == ([] if number else [0, 1])

@@ -1,10 +1,13 @@
 import csv
+import importlib.util
+import sys
 
 import torch
 from tiny import trainer
 from torch import nn
 
 from detection.config import SolverConfig
+from detection.training.callbacks import metrics_log
 from detection.training.callbacks.metrics_log import MetricsLog, StepLog, memory_mb, read_rows
 from detection.training.loop import TrainingModule
 
@@ -111,3 +114,11 @@ def test_other_ranks_write_nothing():
 
 def test_memory_of_this_process_counts_mebibytes():
     assert 20 < memory_mb(torch.device("cpu")) < 100_000  # of Python and torch: more than 20 million bytes
+
+
+def test_windows_has_no_resource_module_and_no_memory(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # its import raises, as on Windows
+    spec = importlib.util.spec_from_file_location("on_windows", metrics_log.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.memory_mb(torch.device("cpu")) is None

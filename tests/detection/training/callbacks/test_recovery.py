@@ -11,6 +11,7 @@ from detection.training.callbacks import recovery
 from detection.training.callbacks.recovery import LossWatch
 from detection.training.detection_module import DetectionModule
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 KEYS = [*SMALL, "solver.not_finite=recover", "solver.schedule=step", "solver.steps=[100]", "data.val=1"]
 
 
