@@ -13,7 +13,7 @@ from detection.classification.classify import class_names
 from detection.classification.images import resize_center_crop
 from detection.classification.networks import read_classifier
 from detection.commands.parsers import add_image_inputs
-from detection.data.image import find_images, read_image
+from detection.data.image import MAX_PIXELS, find_images, read_image
 from detection.utils.atomic_io import require_new, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictions, unreadable = {}, []
     for file in files:
         try:
-            original = read_image(file)
+            original = read_image(file, args.max_pixels or MAX_PIXELS)
         except (ValueError, OSError) as error:
             unreadable.append(str(error))
             _LOG.error("skipped: %s", error)

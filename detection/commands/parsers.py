@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from detection.config import config_help
+from detection.data.image import MAX_PIXELS
 from detection.ops.device import default_device
 from detection.utils.precision import Precision
 
@@ -39,11 +40,18 @@ def run_parser(description: str, argv: Sequence[str] | None, schema: type, folde
 
 
 def add_image_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add what commands on images share: INPUT … and --device."""
+    """Add what commands on images share: INPUT …, --device and --max-pixels."""
     parser.add_argument(
         "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, wildcards, and folders to search for images"
     )
     parser.add_argument("--device", default=str(default_device()), help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="height times width of the largest image that is decoded; larger files may be decompression bombs (default: "
+        f"{MAX_PIXELS})",
+    )
 
 
 def overrides(args: argparse.Namespace) -> list[str]:

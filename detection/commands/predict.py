@@ -58,15 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
-    files = find_images(args.inputs, exclude=args.output)
+    results = args.output / "detections.json"
+    files = find_images(args.inputs, _own_files(args.output, args.inputs, results))
     predictor = Predictor(
         args.weights,
         device=args.device,
         precision=args.precision,
         cuda_graphs=args.cuda_graphs,
         padded=args.padded or None,
+        max_pixels=args.max_pixels,
     )
-    results = args.output / "detections.json"
     move_earlier_run(args.output, [results.name, *map(glob.escape, _drawn(results))])
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             readable = []
             for file in chunk:
                 try:
-                    readable.append((file, read_image(file)))
+                    readable.append((file, read_image(file, predictor.max_pixels)))
                 except (ValueError, OSError) as error:
                     unreadable.append(str(error))
                     _LOG.error("skipped: %s", error)
@@ -107,6 +108,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} files could not be read:\n  " + "\n  ".join(unreadable))
     return 1 if unreadable else 0
+
+
+def _own_files(output: Path, inputs: Sequence[Path], results: Path) -> list[Path]:
+    """Return what an input folder may contain of this command's own results: the output folder, or, where that is an input
+    too or has one in it, what earlier runs drew there."""
+    folder = output.resolve()
+    if not any(folder in (path.resolve(), *path.resolve().parents) for path in inputs):
+        return [output]
+    return [*(output / name for name in _drawn(results)), *output.glob("earlier-*")]
 
 
 def _drawn(results: Path) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from detection.data.annotations import DataError
+from detection.data.image import hidden
 
 _LONG = 120  # characters of a name in a message
 # longest first: UTF-32's mark begins with UTF-16's
@@ -25,11 +26,6 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
-
-
-def hidden(name: str) -> bool:
-    """Return whether a name is that of a file which macOS adds beside each one on foreign disks (``._NAME``)."""
-    return name.startswith("._")
 
 
 def walk(folder: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import glob
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,23 +92,29 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return (width, height) if swapped else (height, width)
 
 
-def find_images(inputs: Sequence[Path], exclude: Path | None = None) -> list[Path]:
+def hidden(name: str) -> bool:
+    """Return whether a name is that of a file which macOS adds beside each one on foreign disks (``._NAME``)."""
+    return name.startswith("._")
+
+
+def find_images(inputs: Sequence[Path], exclude: Iterable[Path] = ()) -> list[Path]:
     """Return the input files, and the sorted image files in the input folders.
 
     Args:
         inputs: files, folders and wildcards (``*.png``, ``**/a?.jpg``), which Windows' shell leaves to the program; folders
             are searched recursively. A file of that very name comes before a wildcard.
-        exclude: a folder whose images are skipped.
+        exclude: files, and folders whose images are skipped, where a folder is searched.
 
     Raises:
         FileNotFoundError: an input does not exist, or a wildcard matches nothing.
         ValueError: no images found.
     """
     files: list[Path] = []
+    excluded = {path.resolve() for path in exclude}
     for path in (match for given in inputs for match in _expand(given)):
         if path.is_dir():
-            images = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
-            files += [f for f in images if exclude is None or exclude.resolve() not in f.resolve().parents]
+            images = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and not hidden(f.name))
+            files += [f for f in images if excluded.isdisjoint((f.resolve(), *f.resolve().parents))]
         elif path.exists():
             files.append(path)
         else:

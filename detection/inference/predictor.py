@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detection.checkpoint.detector import local_file, read_detector
 from detection.data import transforms
-from detection.data.image import as_rgb, read_image
+from detection.data.image import MAX_PIXELS, as_rgb, read_image
 from detection.evaluation.visualize import RGBImage
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
@@ -37,6 +37,8 @@ class Predictor:
         score_threshold: detections need a higher score; None keeps the detector's own (0.05).
         classes: names of the only classes to return; None returns all.
         cuda_graphs: replay a recording for image sizes that come again (on a GPU).
+        max_pixels: height times width of the largest image file that is decoded; None takes what the detector was trained
+            with (``data.max_pixels``).
         padded: run the form with a fixed number of slots; None picks by device. Detections are the same.
         model: the model to fill, where its backbone or head was a module of your own.
 
@@ -59,6 +61,7 @@ class Predictor:
         classes: Sequence[str] | None = None,
         cuda_graphs: bool = False,
         padded: bool | None = None,
+        max_pixels: int | None = None,
         model: FasterRCNN | None = None,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
@@ -71,6 +74,7 @@ class Predictor:
         if padded is not None:
             detector.padded = padded
         self.classes, self.category_ids = metadata.names, metadata.category_ids
+        self.max_pixels = max_pixels or self.config.data.max_pixels
         self._labels = label_filter(classes, self.classes)
         self.model: FasterRCNN = detector.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         self._detector = RecordedDetector(self.model) if cuda_graphs else self.model
@@ -98,11 +102,11 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not isinstance(images, list | tuple):
-            return self._detect([as_array(images)])[0]
+            return self._detect([as_array(images, self.max_pixels)])[0]
         return [
             detections
             for chunk in chunks(images, batch_size)
-            for detections in self._detect([as_array(image) for image in chunk])
+            for detections in self._detect([as_array(image, self.max_pixels) for image in chunk])
         ]
 
     def _detect(self, images: Sequence[RGBImage]) -> list[Detections]:
@@ -120,7 +124,7 @@ class Predictor:
         return detections if self._labels is None else detections[np.isin(labels, list(self._labels))]
 
 
-def as_array(image: Any) -> RGBImage:
+def as_array(image: Any, max_pixels: int = MAX_PIXELS) -> RGBImage:
     """Return a path's, a PIL image's or an array's pixels as uint8 RGB [H, W, 3].
 
     Raises:
@@ -128,7 +132,7 @@ def as_array(image: Any) -> RGBImage:
         TypeError: another form; says which.
     """
     if isinstance(image, str | Path):
-        return read_image(image)
+        return read_image(image, max_pixels)
     if isinstance(image, Image.Image):
         return as_rgb(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:

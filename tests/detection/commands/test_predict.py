@@ -123,6 +123,25 @@ def test_a_folder_of_the_users_files_keeps_them(weights, tmp_path, monkeypatch):
     assert new == {"photo-2.jpg", "other-2.jpg", "x.jpg", "X-2.jpg", "detections.json"}
 
 
+def test_a_folder_may_take_its_own_results(weights, tmp_path, monkeypatch):
+    """resdet predict . --output .: the photos alone are looked at, the second time too."""
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "a.jpg", 0)
+    photo(tmp_path / "sub" / "b.jpg", 1)
+    photo(tmp_path / "sub" / "._b.jpg", 1)
+    for _ in range(2):
+        assert go(weights, ".", ".") == 0
+        images = json.loads((tmp_path / "detections.json").read_text())["images"]
+        assert [image["file_name"] for image in images] == ["a.jpg", "sub/b.jpg"]
+
+
+def test_larger_images_are_decoded_where_allowed(weights, tmp_path, caplog):
+    file = photo(tmp_path / "a.png", 0)
+    assert go(weights, tmp_path / "out", file, options=["--max-pixels", "10"]) == 1
+    assert "more than the 10 allowed" in caplog.text
+    assert "--max-pixels" in caplog.text
+
+
 @pytest.mark.parametrize("content", ["[]", "no JSON", '{"drawn": [5, "../a.png"]}', '{"drawn": 3}'])
 def test_another_programs_detections_are_moved(weights, tmp_path, content):
     (tmp_path / "out").mkdir()

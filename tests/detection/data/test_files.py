@@ -3,7 +3,7 @@ import os
 import pytest
 
 from detection.data.annotations import DataError
-from detection.data.files import NearNames, hidden, is_file, read_lines, walk
+from detection.data.files import NearNames, is_file, read_lines, walk
 
 
 def test_what_is_not_there_is_no_file(tmp_path):
@@ -19,7 +19,6 @@ def test_folders_are_walked_in_order(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     assert list(walk(tmp_path)) == ["b.jpg", "sub/a.jpg", "sub/deep/c.jpg"]
-    assert hidden("._b.jpg")
     assert list(walk(tmp_path / "none")) == []
 
 

@@ -5,19 +5,22 @@ import contextlib
 import json
 import re
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from detection import load_config
-from detection.config import DataConfig
+from detection.config import Config, DataConfig
 from detection.data.annotations import Annotations, DataError, train_objects
-from detection.data.coco import read_coco
-from detection.data.voc import read_voc, read_xml
+from detection.data.coco import read_coco, read_coco_file
+from detection.data.voc import read_voc, read_voc_ground_truth, read_xml
 from detection.dataset_check.reading import read_split
+from detection.dataset_check.report import check
 
 MANY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(MANY, max_examples=100)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -86,6 +89,104 @@ def test_coco_files(coco, content):
     )
 
 
+SOUND = {
+    "images": [
+        {"id": 1, "file_name": "a.png", "height": 40, "width": 50},
+        {"id": 2, "file_name": "b.png", "height": 40, "width": 50},
+    ],
+    "annotations": [
+        {"id": i, "image_id": 1 + i % 2, "category_id": 1 + i % 2, "bbox": [i, 2, 20, 10], "area": 200, "iscrowd": 0}
+        for i in range(1, 6)
+    ],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+}
+odd_values = (
+    anything
+    | number
+    | st.sampled_from(["1", "2", "a.png", "A.PNG", "..\\a.png", [1, 2, 3], [1, 2, 3, 4, 5], [0.1, 0.2, 0.3, 0.4]])
+    | st.lists(number, min_size=4, max_size=4)
+)
+
+
+@st.composite
+def mutated_trees(draw):
+    """Sound annotations in which some values are others, and some keys or entries are missing or twice."""
+    tree = json.loads(json.dumps(SOUND))
+    for _ in range(draw(st.integers(1, 4))):
+        table = tree[draw(st.sampled_from(sorted(SOUND)))]
+        if not table:
+            continue
+        i, action = (
+            draw(st.integers(0, len(table) - 1)),
+            draw(st.sampled_from(["value", "value", "key", "entry", "twice"])),
+        )
+        if action == "entry":
+            del table[i]
+        elif action == "twice":
+            table.append(table[i])
+        elif isinstance(table[i], dict) and table[i]:
+            key = draw(st.sampled_from(sorted([*table[i], "difficult", "ignore", "is_crowd"])))
+            if action == "key":
+                table[i].pop(key, None)
+            else:
+                table[i] = table[i] | {key: draw(odd_values)}
+    return tree
+
+
+def result(read):
+    """Return what a reader gives, or its error."""
+    try:
+        return read()
+    except DataError as error:
+        return error
+
+
+def kept(records):
+    """Return the boxes that training keeps, by image."""
+    objects = train_objects(records, keep_difficult=False)
+    image_of = records.image_of()
+    return {
+        (records.image_ids[image_of[j]], records.classes[records.labels[j] - 1], tuple(objects.boxes[j].tolist()))
+        for j in np.flatnonzero(objects.keep).tolist()
+    }
+
+
+def readers_agree(strict, lenient, ground_truth):
+    """Training refuses what the check says it refuses, and evaluation has the same objects."""
+    if isinstance(strict, Annotations):
+        assert isinstance(lenient, Annotations)
+        assert not any(issue.refuses for issue in lenient.issues)
+        assert lenient.issues == strict.issues
+        assert kept(lenient) == kept(strict)
+        assert isinstance(ground_truth, Annotations)
+        named = {str(i): boxes for i, boxes in zip(strict.image_ids, boxes_of(strict), strict=True)}
+        for image, boxes in zip(ground_truth.image_ids, boxes_of(ground_truth), strict=True):
+            assert named.get(str(image), boxes) == boxes  # an image without a file is evaluated all the same
+        json.dumps(ground_truth.to_coco())
+    else:
+        assert isinstance(lenient, DataError) or any(issue.refuses for issue in lenient.issues)
+
+
+def boxes_of(records):
+    return [records.boxes[records.objects(i)].tolist() for i in range(len(records))]
+
+
+@SOME
+@given(content=mutated_trees())
+def test_readers_agree_on_mutated_coco_files(coco, content):
+    file = coco / "annotations/instances_val.json"
+    file.write_text(json.dumps(content))
+    strict, lenient = (result(lambda s=s: read_coco(coco, "val", strict=s)) for s in (True, False))
+    readers_agree(strict, lenient, result(lambda: read_coco_file(file)))
+    if isinstance(lenient, Annotations):
+        report = check(Config(data=DataConfig(format="coco", root=str(coco), train="val", val=None)), quick=True)
+        kinds = ("degenerate box", "box outside", "repeated box")
+        named = {f["object"] for f in report["faults"] if f["kind"] in kinds}
+        objects, image_of = train_objects(lenient, keep_difficult=True), lenient.image_of()
+        lost = np.flatnonzero(~objects.keep & ~lenient.crowd).tolist()
+        assert {lenient.object_name(j, int(image_of[j])) for j in lost} <= named
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' * 3000, "", "\xff", "[1,", "1e999", "NaN"])
 def test_files_that_are_not_coco(coco, text):
     (coco / "annotations/instances_val.json").write_text(text, encoding="latin-1")
@@ -144,6 +245,52 @@ def test_voc_files(voc, content):
     reads_or_raises_data_error(
         lambda: read_split(DataConfig(format="voc", root=str(voc), train="val", val=None), "val")
     )
+
+
+ELEMENTS = {
+    "name": st.sampled_from(["cat", "dog", " cat ", ""]),
+    "difficult": st.sampled_from(["0", "1", "Unspecified", "true", ""]),
+    "bndbox": st.lists(st.sampled_from(["1", "5", "30", "45.5", "60", "nan", "-4", "x", ""]), min_size=3, max_size=5),
+}
+
+
+@st.composite
+def mutated_xml(draw):
+    """Annotations of an image whose objects have missing, repeated and odd elements."""
+    objects = []
+    for _ in range(draw(st.integers(0, 3))):
+        parts = ["<name>cat</name>", "<bndbox><xmin>5</xmin><ymin>5</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"]
+        for tag in draw(st.lists(st.sampled_from(sorted(ELEMENTS)), max_size=2)):
+            value = draw(ELEMENTS[tag])
+            if tag == "bndbox":
+                value = "".join(
+                    f"<{t}>{v}</{t}>" for t, v in zip(("xmin", "ymin", "xmax", "ymax"), value, strict=False)
+                )
+            element = f"<{tag}>{value}</{tag}>"
+            parts = (
+                [element if part.startswith(f"<{tag}>") else part for part in parts]
+                if draw(st.booleans())
+                else [*parts, element]
+            )
+        objects.append(f"<object>{''.join(parts)}</object>")
+    size = draw(
+        st.sampled_from(["", "<size><width>0</width><height>0</height></size>", "<size><width>x</width></size>"])
+    )
+    return f"<annotation><filename>{draw(st.sampled_from(['a.jpg', 'b.jpg', '']))}</filename>{size}{''.join(objects)}</annotation>"
+
+
+@SOME
+@given(content=mutated_xml())
+def test_readers_agree_on_mutated_voc_files(voc, content):
+    (voc / "Annotations/a.xml").write_text(content)
+    strict, lenient = (result(lambda s=s: read_voc(voc, "val", strict=s)) for s in (True, False))
+    readers_agree(strict, lenient, result(lambda: read_voc_ground_truth(voc, "val")))
+    if isinstance(strict, Annotations):
+        report = check(Config(data=DataConfig(format="voc", root=str(voc), train="val", val=None)), quick=True)
+        objects = train_objects(strict, keep_difficult=True)
+        lost = {strict.object_name(j, 0) for j in np.flatnonzero(~objects.keep).tolist()}
+        kinds = ("degenerate box", "box outside", "repeated box")
+        assert lost == {fault["object"] for fault in report["faults"] if fault["kind"] in kinds}
 
 
 @pytest.mark.parametrize(
