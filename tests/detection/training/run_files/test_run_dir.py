@@ -134,7 +134,9 @@ def test_files_of_other_ranks_and_damaged_checkpoints_are_a_runs(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"earlier-1", "notes.pth"}
 
 
-def test_loggers_have_their_levels_back_after_a_run(tmp_path):
+def test_loggers_have_their_levels_back_after_a_run(tmp_path, monkeypatch):
+    # pytest-xdist cannot send it
+    monkeypatch.setattr(logging.getLogger("detection"), "propagate", False)
     names = ("detection", "backbone", "lightning.pytorch")
     before = [logging.getLogger(name).level for name in names]
     with RunLog() as log:
