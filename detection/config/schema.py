@@ -113,7 +113,7 @@ class AnchorConfig:
     sizes: AutoSizes = default(make_anchors, "sizes")
     aspect_ratios: Annotated[tuple[PositiveFloat, ...], Several] = default(make_anchors, "aspect_ratios")
     offset: NonNegativeFloat = default(make_anchors, "offset")
-    rounded: bool = default(make_anchors, "rounded")
+    rounded: StrictBool = default(make_anchors, "rounded")
 
 
 @dataclass(frozen=True)

@@ -253,12 +253,18 @@ def test_run_json_records_provenance(undisturbed):
     assert "resdet" in (undisturbed / "log.txt").read_text()
 
 
-def test_deterministic_mode_runs(tmp_path):
-    try:
-        assert train(tmp_path, keys=["deterministic=true", "solver.max_iter=1"]) == 0
-        assert torch.are_deterministic_algorithms_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
+def test_deterministic_mode_runs(tmp_path, monkeypatch):
+    """It is on in the training steps, and off after the run."""
+    modes, step = [], DetectionModule.training_step
+
+    def training_step(self, *args):
+        modes.append(torch.are_deterministic_algorithms_enabled())
+        return step(self, *args)
+
+    monkeypatch.setattr(DetectionModule, "training_step", training_step)
+    assert train(tmp_path, keys=["deterministic=true", "solver.max_iter=1"]) == 0
+    assert modes == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_replacing_is_atomic(tmp_path):

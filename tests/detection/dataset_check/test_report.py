@@ -25,7 +25,7 @@ def write_image(path, seed, size=(60, 40), mode="RGB", **options):
 
 
 def check_report(tmp_path, *keys, code):
-    file = tmp_path / "report.json"
+    file = tmp_path / f"report-{len(list(tmp_path.glob('report-*')))}.json"  # none is replaced
     extra = () if any(k.startswith("--workers") for k in keys) else ("--workers", "1")
     assert run("check-dataset", ["--json", str(file), *extra, *keys]) == code
     return json.loads(file.read_text())

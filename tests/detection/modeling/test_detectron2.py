@@ -148,7 +148,7 @@ def test_losses_and_gradients(case):
     model.double().train()
     model.rpn.anchors.float()  # detectron2's boxes are float32 throughout
     propose = model.rpn.proposals
-    model.rpn.proposals = lambda *args: [boxes.float().double() for boxes in propose(*args)]
+    model.rpn.proposals = lambda *args, **how: [boxes.float().double() for boxes in propose(*args, **how)]
     model.rpn.sampler, model.roi_head.sampler = FirstSampler(256, 0.5), FirstSampler(32, 0.25)
     targets = [{"boxes": torch.tensor(b), "labels": torch.tensor(k)} for b, k in zip(BOXES, LABELS, strict=True)]
     losses = model([image.double() for image in images()], targets)

@@ -8,6 +8,7 @@ from detection import build_model
 from detection.config import ModelConfig, RoIConfig, RPNConfig
 from detection.ops.chunked_loss import chunked_backward
 
+pytestmark = pytest.mark.usefixtures("thin_networks")
 TARGETS = [
     {"boxes": torch.tensor([[20.0, 20, 90, 100], [40, 40, 124, 90]]), "labels": torch.tensor([1, 3])},
     {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},

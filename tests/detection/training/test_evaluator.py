@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ CPU = torch.device("cpu")
 
 class Oracle(nn.Module):
     """Gives each image's ground truth, moved by ``shift`` pixels of the resized image."""
+
+    roi_head = SimpleNamespace(max_detections=100)
 
     def __init__(self, truth, shift=0.0):
         super().__init__()

@@ -89,6 +89,6 @@ def test_a_detector_of_other_classes_is_not_evaluated(tmp_path):
     """Shapes have six classes."""
     weights = tmp_path / "best.pth"
     save_detector(weights, build_model(CONFIG.model, 2), CONFIG, Classes(CLASSES, (1, 2)))
-    with pytest.raises(ValueError, match=r"(?s)different classes.*cat, dog.*crescent"):
+    with pytest.raises(ValueError, match=r"objects of cross, .*which are not among the classes cat, dog"):
         evaluate_only(CONFIG, weights, tmp_path / "run")
     assert not (tmp_path / "run").exists()
