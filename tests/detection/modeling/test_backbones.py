@@ -8,6 +8,7 @@ from tiny import OneMap
 from torch import nn
 
 from backbone import FeatureSpec, resnet18
+from backbone.resnet import FACTORIES
 from detection import FasterRCNN, build_model
 from detection.config import AnchorConfig, ModelConfig, RoIConfig, RPNConfig
 from detection.modeling.faster_rcnn import keyword_defaults
@@ -33,9 +34,10 @@ def trains_and_detects(model, unused=()):
     assert set(detections[0]) == {"boxes", "labels", "scores"}
 
 
+@pytest.mark.usefixtures("thin_networks")
 def test_constructor_defaults_equal_the_configuration():
     torch.manual_seed(0)
-    model = FasterRCNN(resnet18(norm="frozen_bn", freeze_at=2), num_classes=20)
+    model = FasterRCNN(FACTORIES["resnet18"](norm="frozen_bn", freeze_at=2), num_classes=20)
     torch.manual_seed(0)
     configured = build_model(ModelConfig(backbone="resnet18"), 20)
     assert model.state_dict().keys() == configured.state_dict().keys()
