@@ -78,7 +78,13 @@ def is_gpu(device: torch.device) -> bool:
 
 
 def use_gpu(device: torch.device) -> None:
-    """Make a GPU the current one, where the device names one by number ("cuda" alone means the current one)."""
+    """Make a GPU the current one, where the device names one by number ("cuda" alone means the current one).
+
+    Raises:
+        ValueError: this machine, or this build of torch, has no such GPU.
+    """
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} is wanted, and torch {torch.__version__} finds no GPU here: take cpu")
     if is_gpu(device) and device.index is not None:
         torch.cuda.set_device(device)
 

@@ -49,9 +49,14 @@ def test_chunks_are_for_a_cpus_cache():
 def test_a_gpu_becomes_current_where_it_has_a_number(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for gpu in (CPU, torch.device("cuda"), torch.device("cuda", 1)):
         use_gpu(gpu)
     assert chosen == [torch.device("cuda", 1)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    use_gpu(CPU)
+    with pytest.raises(ValueError, match=r"device 'cuda' is wanted.*finds no GPU here: take cpu"):
+        use_gpu(torch.device("cuda"))
 
 
 def test_a_float16_head_takes_all_rows():
