@@ -129,7 +129,7 @@ def _missing_message(config: DataConfig, config_name: str) -> str:
     layout = (
         "annotations/instances_SPLIT.json and SPLIT/ with the images"
         if config.format == "coco"
-        else "ImageSets/Main/SET.txt, Annotations/ and JPEGImages/, year folders with them, or folders of images and XML files"
+        else "ImageSets/Main/SET.txt, Annotations/ and JPEGImages/, year folders with them, or folders of images and XML"
     )
     return (
         f"no data found: {name} expects {config.format.upper()} under {config.root} (working directory {Path.cwd()}), "
