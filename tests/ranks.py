@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 
@@ -29,7 +30,7 @@ def two_ranks(function, *arguments, timeout=120):
         results = []
         for rank, (_, connection) in enumerate(started):
             assert connection.poll(timeout), f"rank {rank} takes more than {timeout} s"
-            result, error = connection.recv()
+            result, error = pickle.loads(connection.recv_bytes())
             assert not error, f"rank {rank}: {error}"
             results.append(result)
         return results
@@ -44,10 +45,11 @@ def _run(rank, port, connection, function, arguments):
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    # by value: the connection's own pickling shares tensors' memory, which a process that has ended serves no more
     try:
-        connection.send((function(*arguments), None))
+        connection.send_bytes(pickle.dumps((function(*arguments), None)))
     except BaseException:
-        connection.send((None, traceback.format_exc()))
+        connection.send_bytes(pickle.dumps((None, traceback.format_exc())))
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
