@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from backbone.layouts import is_torchvision_detector
 from backbone.layouts import to_detectron2 as network_to_detectron2
 from backbone.recipe import RECIPES, Recipe
 from backbone.weights import Weights, read_weights
 from detection.checkpoint.detector import check_state, detector_state, recipe_implied
-from detection.checkpoint.keys import is_detectron2, is_torchvision, network_name, to_detectron2
+from detection.checkpoint.keys import is_detectron2, network_name, to_detectron2
 from detection.checkpoint.label_maps import class_names
 from detection.checkpoint.metadata import CLASSIFIER, KEY, Metadata, classifier_entry, describe, read_metadata
 from detection.config import load_config
@@ -34,7 +35,7 @@ def convert(
         ValueError: the layout cannot represent a tensor, or recipe, configuration or classes are unknown.
     """
     metadata = read_metadata(weights)
-    is_detector = metadata is not None or is_detectron2(weights.tensors) or is_torchvision(weights.state)
+    is_detector = metadata is not None or is_detectron2(weights.tensors) or is_torchvision_detector(weights.state)
     if (metadata is not None or not is_detector or backbone) and (config or classes):
         raise ValueError(
             "--config and --classes are for detectron2's and torchvision's detectors, whose files do not contain them; "
@@ -118,7 +119,7 @@ def _metadata(weights: Weights, config: str | None, classes: str | None) -> Meta
     if metadata is not None:
         return metadata
     state_dict = detector_state(weights)
-    theirs = is_torchvision(weights.state)
+    theirs = is_torchvision_detector(weights.state)
     if "roi_head.classes.bias" not in state_dict or "rpn.conv.bias" not in state_dict:
         if theirs:
             raise ValueError(

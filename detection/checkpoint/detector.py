@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from backbone import PyramidTrunk
 from backbone.adapters.foreign import TimmConv5
 from backbone.hub import fetch, is_name
+from backbone.layouts import is_torchvision_detector
 from backbone.resnet import Conv5
 from backbone.weights import Weights, check_recipe, read_weights
-from detection.checkpoint.keys import from_detectron2, from_torchvision, is_detectron2, is_torchvision
+from detection.checkpoint.keys import from_detectron2, from_torchvision, is_detectron2
 from detection.checkpoint.metadata import KEY, Classes, Metadata, describe, read_metadata
 from detection.config import Config
 from detection.modeling.build import build_model
@@ -76,9 +77,11 @@ def require_metadata(weights: Weights) -> Metadata:
     """Return a detector's metadata, or raise ValueError that says what the file is."""
     metadata = read_metadata(weights)
     if metadata is None:
-        project = (
-            "detectron2" if is_detectron2(weights.tensors) else "torchvision" if is_torchvision(weights.state) else ""
-        )
+        project = ""
+        if is_detectron2(weights.tensors):
+            project = "detectron2"
+        elif is_torchvision_detector(weights.state):
+            project = "torchvision"
         advice = (
             f"it is {project}'s; resdet convert-weights makes one of this project of it"
             if project
@@ -120,7 +123,7 @@ def detector_state(weights: Weights) -> dict[str, Tensor]:
     of torchvision's detectors that this project has no form of are left out, which is said."""
     if weights.layout == "detectron2":
         return from_detectron2(weights.state)
-    if is_torchvision(weights.state):
+    if is_torchvision_detector(weights.state):
         tensors, left_out = from_torchvision(weights.state)
         if left_out:
             parts = sorted({".".join(name.split(".")[:2]) for name in left_out})

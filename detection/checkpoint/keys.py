@@ -5,13 +5,13 @@ Both box layers have four rows per class and none for the background; torchvisio
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from backbone.layouts import is_torchvision_detector, to_torchvision
 from backbone.layouts import to_detectron2 as network_to_detectron2
+from backbone.layouts import to_torchvision
 
 _PREFIXES = {
     "rpn.conv.": "proposal_generator.rpn_head.conv.",
@@ -102,11 +102,6 @@ def to_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"{', …' if len(unmapped) > 5 else ''}"
         )
     return renamed
-
-
-def is_torchvision(names: Collection[str]) -> bool:
-    """Return whether tensor names are those of a torchvision detector, and not of a backbone alone."""
-    return is_torchvision_detector(names)
 
 
 def from_torchvision(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -9,6 +9,7 @@ from backbone import LoadReport, require_loaded
 from backbone import load_weights as load_backbone_weights
 from backbone.adapters.foreign import SCHEME, is_foreign
 from backbone.hub import is_name, recipe_of
+from backbone.layouts import is_torchvision_detector
 from backbone.weights import Weights, read_weights, require_same_network
 from detection.checkpoint.detector import (
     backbone_parts,
@@ -20,7 +21,7 @@ from detection.checkpoint.detector import (
     network_parts,
     recipe_implied,
 )
-from detection.checkpoint.keys import is_detectron2, is_torchvision
+from detection.checkpoint.keys import is_detectron2
 from detection.checkpoint.label_maps import class_names
 from detection.checkpoint.metadata import Classes, read_metadata
 from detection.config import ModelConfig
@@ -74,7 +75,7 @@ def start_weights(model: FasterRCNN, config: ModelConfig, classes: Classes) -> L
     if is_detectron2(weights.tensors):
         _start_from_detector(model, weights, detector_state(weights), None, classes)
         return None
-    if is_torchvision(weights.state) and not foreign:
+    if is_torchvision_detector(weights.state) and not foreign:
         if config.architecture == "fpn":
             _start_from_torchvision(model, config, weights, classes)
             return None

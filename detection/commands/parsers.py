@@ -50,7 +50,7 @@ def add_image_inputs(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="height times width of the largest image that is decoded; larger files may be decompression bombs (default: "
-        f"{MAX_PIXELS})",
+        f"the detector's data.max_pixels, or {MAX_PIXELS})",
     )
 
 

@@ -1,6 +1,7 @@
 """Annotations of a dataset in memory: image files, sizes and objects in flat arrays that DataLoader workers share."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.image import image_size
-from detection.data.issues import Issue
+from detection.data.issues import Issue, refusal, warn
 
 
 class DataError(ValueError):
@@ -273,7 +274,7 @@ class TrainObjects:
     clipped: int
 
 
-def train_objects(records: Annotations, keep_difficult: bool) -> TrainObjects:
+def train_objects(records: Annotations, keep_difficult: bool, flags: "ObjectFlags | None" = None) -> TrainObjects:
     """Clip boxes to their images, and drop and count crowd regions, degenerate boxes and duplicates.
 
     A box without area after clipping has no regression target: the box coder would take the logarithm of 0.
@@ -281,8 +282,9 @@ def train_objects(records: Annotations, keep_difficult: bool) -> TrainObjects:
     Args:
         records: the dataset.
         keep_difficult: keep VOC's difficult objects.
+        flags: of :func:`flag_objects`, where they are at hand.
     """
-    flags = flag_objects(records)
+    flags = flags or flag_objects(records)
     reasons = {"crowd": records.crowd, "degenerate": flags.degenerate | flags.outside, "duplicate": flags.duplicate}
     if not keep_difficult:
         reasons["difficult"] = records.difficult
@@ -334,9 +336,9 @@ def flag_objects(records: Annotations) -> ObjectFlags:
     return ObjectFlags(degenerate, outside, duplicate, crossing, boxes.astype(np.float32))
 
 
-def box_issues(records: Annotations) -> list[Issue]:
-    """Return the issues of single boxes: what :func:`train_objects` drops or clips, by object."""
-    flags = flag_objects(records)
+def box_issues(records: Annotations, flags: ObjectFlags | None = None) -> list[Issue]:
+    """Return the issues of single boxes: what :func:`train_objects` drops or clips, by object; ``flags`` as there."""
+    flags = flags or flag_objects(records)
     kinds = (
         ("degenerate box", flags.degenerate),
         ("box outside", flags.outside),
@@ -363,27 +365,55 @@ def convention_issues(records: Annotations, expected: str) -> list[Issue]:
     """
     with np.errstate(over="ignore"):
         xywh = np.column_stack((records.boxes[:, :2], records.boxes[:, 2:] - records.boxes[:, :2]))
-    xywh = xywh[(xywh[:, 2:] > 0).all(axis=1)]
-    if len(xywh) and xywh.min() >= 0 and records.boxes.max() <= 1.001 and records.sizes.max(initial=0) > 2:
-        first = ", ".join(f"{v:g}" for v in xywh[0])
+    sound = xywh[(xywh[:, 2:] > 0).all(axis=1)]
+    if len(sound) and sound.min() >= 0 and records.boxes.max() <= 1.001 and records.sizes.max(initial=0) > 2:
+        first = ", ".join(f"{v:g}" for v in sound[0])
         found = (
-            f"all {len(xywh)} lie within 0..1 (the first is {first}): expected {expected} in pixels, multiply them by the "
+            f"all {len(sound)} lie within 0..1 (the first is {first}): expected {expected} in pixels, multiply them by the "
             "image's size"
         )
         return [Issue("boxes look relative", records.name, None, found)]
-    image_of = records.image_of()
-    height, width = records.sizes[image_of, 0], records.sizes[image_of, 1]
-    known = (height > 0) & (width > 0)
-    x, y = records.boxes[known, 0], records.boxes[known, 1]
-    with np.errstate(over="ignore"):
-        w, h = records.boxes[known, 2] - x, records.boxes[known, 3] - y
-    beyond = (x + w > width[known] + 1) | (y + h > height[known] + 1)
-    as_corners = (w > x) & (h > y) & (w <= width[known] + 1) & (h <= height[known] + 1)
-    # read as corners all would lie inside, and as they are read a tenth leaves the image
-    if as_corners.all() and beyond.sum() >= max(2, 0.1 * len(beyond)):
-        found = f"read as {expected} {int(beyond.sum())} of {len(beyond)} leave the image, read as x1, y1, x2, y2 none would"
+    sizes = records.sizes[records.image_of()]
+    known = (sizes > 0).all(axis=1)
+    if beyond := beyond_unless_corners(xywh[known], sizes[known]):
+        found = f"read as {expected} {beyond} of {int(known.sum())} leave the image, read as x1, y1, x2, y2 none would"
         return [Issue("boxes look like x1, y1, x2, y2", records.name, None, found)]
     return []
+
+
+def beyond_unless_corners(xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> int:
+    """Return how many boxes leave their image where all of them look like corners: read as x1, y1, x2, y2 none would, and as
+    they are read a tenth does. 0 where they do not look like corners.
+
+    Args:
+        xywh: boxes [N, 4] as read: x, y, width, height.
+        sizes: (height, width) of each box's image, [N, 2].
+    """
+    xy, wh, limit = xywh[:, :2], xywh[:, 2:], sizes[:, ::-1] + 1
+    with np.errstate(over="ignore"):
+        beyond = int((xy + wh > limit).any(axis=1).sum())
+    as_corners = ((wh > xy) & (wh <= limit)).all()
+    return beyond if as_corners and beyond >= max(2, 0.1 * len(xywh)) else 0
+
+
+def finish_reading(annotations: Annotations, expected: str, logger: logging.Logger, *, strict: bool) -> Annotations:
+    """Return what a reader read, with the issues of the whole set; where ``strict``, refuse it or log what is lost.
+
+    Args:
+        annotations: with the issues of reading.
+        expected: what the format's boxes are, for messages.
+        logger: of the reader.
+        strict: for training and evaluation; the check reports the issues itself.
+
+    Raises:
+        DataError: strict, and an issue for which training refuses to start.
+    """
+    issues = (*annotations.issues, *convention_issues(annotations, expected))
+    if strict:
+        if message := refusal(issues):
+            raise DataError(message)
+        warn(logger, issues)
+    return dataclasses.replace(annotations, issues=issues)
 
 
 def why_nothing_to_train_on(records: Annotations, objects: TrainObjects) -> str:

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detection.data.annotations import Annotations, DataError, Strings, convention_issues
+from detection.data.annotations import Annotations, DataError, Strings, finish_reading
 from detection.data.cache import Arrays, cached, decode_json, encode_json, file_stamp
 from detection.data.files import NearNames, is_file
 from detection.data.image import UnreadableImage, image_size
-from detection.data.issues import Issue, refusal, warn
+from detection.data.issues import Issue
 
 _LOG = logging.getLogger(__name__)
+_BOXES = "x, y, width, height"  # of an object
 _LISTS = ("images", "annotations", "categories")
 _SIZE_SAMPLE = 50  # images whose size is compared with the annotated one
 
@@ -99,7 +100,7 @@ def read_coco(root: str | Path, split: str, *, strict: bool = True) -> Annotatio
     """
     root = Path(root)
     path = annotation_file(root, split)
-    return _finish(_with_images(root, split, _parse(path)), strict)
+    return finish_reading(_with_images(root, split, _parse(path)), _BOXES, _LOG, strict=strict)
 
 
 def read_coco_file(path: Path) -> Annotations:
@@ -109,18 +110,7 @@ def read_coco_file(path: Path) -> Annotations:
         FileNotFoundError: the file does not exist.
         DataError: as for :func:`read_coco`.
     """
-    return _finish(_parse(path), strict=True)
-
-
-def _finish(annotations: Annotations, strict: bool) -> Annotations:
-    annotations = dataclasses.replace(
-        annotations, issues=(*annotations.issues, *convention_issues(annotations, "x, y, width, height"))
-    )
-    if strict:
-        if message := refusal(annotations.issues):
-            raise DataError(message)
-        warn(_LOG, annotations.issues)
-    return annotations
+    return finish_reading(_parse(path), _BOXES, _LOG, strict=True)
 
 
 def _parse(path: Path) -> Annotations:
@@ -204,7 +194,7 @@ class _Parser:
         row_of = _Ids({image: i for i, (image, *_) in enumerate(images)})
         objects: list[list[_Object]] = [[] for _ in images]
         for i, entry in enumerate(content["annotations"]):
-            name = _entry_name("annotations", i, entry)
+            name = _entry_name(i, entry)
             try:
                 fields = _dictionary(entry)
                 category = self.identifier(fields, "category_id")
@@ -408,10 +398,10 @@ def _dictionary(entry: Any) -> dict[str, Any]:
     return entry
 
 
-def _entry_name(table: str, i: int, entry: Any) -> str:
+def _entry_name(i: int, entry: Any) -> str:
     """Return an entry's id as text, else its place."""
     name = entry.get("id") if isinstance(entry, dict) else None
-    return str(name) if isinstance(name, int | str) and str(name) else f"{table}[{i}]"
+    return str(name) if isinstance(name, int | str) and str(name) else f"annotations[{i}]"
 
 
 def _listed(names: dict[int, str]) -> str:

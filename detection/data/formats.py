@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from detection.data.annotations import Annotations, DataError, convention_issues
+from detection.data.annotations import Annotations, DataError, finish_reading
 from detection.data.coco import read_coco
 from detection.data.files import is_file
 from detection.data.image import read_image
-from detection.data.issues import Issue, refusal, warn
+from detection.data.issues import Issue
 from detection.data.loader import ImageReader
 from detection.data.voc import read_voc
 
@@ -69,9 +69,9 @@ def register_format(name: str, reader: Reader, *, read_image: ImageReader = read
 def _registered(reader: Reader, own_images: ImageReader) -> DataFormat:
     """Return a format whose images without a file are left out, and named."""
 
-    def check(root: Path, split: str) -> Annotations:
+    def with_files(root: Path, split: str, *, strict: bool) -> Annotations:
         annotations = reader(root, split)
-        issues = [*annotations.issues, *convention_issues(annotations, "x1, y1, x2, y2")]
+        issues = list(annotations.issues)
         present = np.ones(len(annotations), dtype=bool)
         if own_images is read_image:  # another reader's images need not be files
             present = np.array([is_file(Path(file)) for file in annotations.files], dtype=bool)
@@ -83,16 +83,12 @@ def _registered(reader: Reader, own_images: ImageReader) -> DataFormat:
             raise DataError(
                 f"{annotations.name}: none of its {len(present)} images exists, the first is {annotations.files[0]}"
             )
-        return replace(annotations, issues=tuple(issues)).select(present)
+        annotations = replace(annotations, issues=tuple(issues)).select(present)
+        return finish_reading(annotations, "x1, y1, x2, y2", _LOG, strict=strict)
 
-    def read(root: Path, split: str) -> Annotations:
-        annotations = check(root, split)
-        if message := refusal(annotations.issues):
-            raise DataError(message)
-        warn(_LOG, annotations.issues)
-        return annotations
-
-    return DataFormat(read, check, own_images)
+    return DataFormat(
+        functools.partial(with_files, strict=True), functools.partial(with_files, strict=False), own_images
+    )
 
 
 def get_format(name: str) -> DataFormat:

@@ -5,7 +5,6 @@ VOC's corners are 1-based and inclusive. This module alone converts them to 0-ba
 subtracting 1 from xmin and ymin, as detectron2 does.
 """
 
-import dataclasses
 import hashlib
 import logging
 from collections import Counter, defaultdict
@@ -19,13 +18,14 @@ import numpy as np
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, parse
 
-from detection.data.annotations import Annotations, DataError, Strings, convention_issues
+from detection.data.annotations import Annotations, DataError, Strings, finish_reading
 from detection.data.cache import Arrays, cached, decode_json, encode_json, file_stamp
 from detection.data.files import NearNames, is_file, read_lines, walk
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
-from detection.data.issues import Issue, refusal, warn
+from detection.data.issues import Issue
 
 _LOG = logging.getLogger(__name__)
+_BOXES = "xmin, ymin, xmax, ymax"  # of an object
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -97,7 +97,7 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None,
     if not len(annotations) and not any(issue.refuses for issue in annotations.issues):
         issues = " ".join(str(issue) for issue in annotations.issues[:3])
         raise DataError(f"{root}: no image of image set {split!r} exists together with its XML. {issues}".rstrip(". "))
-    return _finish(annotations, strict)
+    return finish_reading(annotations, _BOXES, _LOG, strict=strict)
 
 
 def read_voc_ground_truth(root: Path, split: str | None = None) -> Annotations:
@@ -123,18 +123,7 @@ def read_voc_ground_truth(root: Path, split: str | None = None) -> Annotations:
     annotations = _join(str(root), [_read_image_set(image_set, images=False) for image_set in sets], None)
     if not len(annotations) and not any(issue.refuses for issue in annotations.issues):
         raise DataError(f"{root}: no VOC annotations found (Annotations/*.xml in it or in its year folders)")
-    return _finish(annotations, strict=True)
-
-
-def _finish(annotations: Annotations, strict: bool) -> Annotations:
-    annotations = dataclasses.replace(
-        annotations, issues=(*annotations.issues, *convention_issues(annotations, "xmin, ymin, xmax, ymax"))
-    )
-    if strict:
-        if message := refusal(annotations.issues):
-            raise DataError(message)
-        warn(_LOG, annotations.issues)
-    return annotations
+    return finish_reading(annotations, _BOXES, _LOG, strict=True)
 
 
 def read_xml(path: Path) -> XmlFile:

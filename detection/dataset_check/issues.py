@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from detection.data.annotations import Annotations
@@ -75,10 +76,8 @@ def duplicate_images(splits: Mapping[str, Sequence[tuple[str, str]]]) -> Iterabl
 
 def class_counts(records: Annotations) -> dict[str, int]:
     """Return the number of objects by class, all classes included."""
-    counts = dict.fromkeys(records.classes, 0)
-    for label in records.labels.tolist():
-        counts[records.classes[label - 1]] += 1
-    return counts
+    counts = np.bincount(records.labels, minlength=len(records.classes) + 1)[1:]
+    return dict(zip(records.classes, counts.tolist(), strict=True))
 
 
 def class_issues(splits: Mapping[str, Annotations]) -> Iterable[Issue]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.config import Config
-from detection.data.annotations import Annotations, box_issues, train_objects, why_nothing_to_train_on
+from detection.data.annotations import Annotations, box_issues, flag_objects, train_objects, why_nothing_to_train_on
 from detection.data.cache import cached, decode_json, encode_json, file_stamp
 from detection.data.formats import SYNTHETIC
 from detection.data.issues import KINDS, Issue
@@ -67,9 +67,10 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
                 found = image_issues(records, i, infos[file])
                 issues += [x for x in found if x.kind != "another size stated" or x.file not in known]
         splits[name] = records = _with_decoded_sizes(records, infos)
-        issues += box_issues(records)
+        flags = flag_objects(records)
+        issues += box_issues(records, flags)
         if name == "train":
-            objects = train_objects(records, config.data.keep_difficult)
+            objects = train_objects(records, config.data.keep_difficult, flags)
             if reason := why_nothing_to_train_on(records, objects):
                 issues.append(Issue("nothing to train on", records.name, None, reason))
     used = set(files)

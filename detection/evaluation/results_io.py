@@ -8,7 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from detection.data.annotations import DataError
+import numpy as np
+
+from detection.data.annotations import DataError, beyond_unless_corners
 from detection.data.image import SUFFIXES
 
 _LOG = logging.getLogger(__name__)
@@ -131,16 +133,12 @@ def convention_doubt(results: list[dict[str, Any]], ground_truth: dict[str, Any]
     """Return what the boxes of COCO results look like where it is not [x, y, width, height] in pixels, else ""."""
     if all(0 <= value <= 1.001 for d in results for value in d["bbox"]):
         return "boxes look relative: all lie within 0..1; expected [x, y, width, height] in pixels"
-    size = {im["id"]: (im.get("width") or 0, im.get("height") or 0) for im in ground_truth["images"]}
-    beyond = 0
-    for d in results:
-        (x, y, w, h), (width, height) = d["bbox"], size[d["image_id"]]
-        if not (width > 0 and height > 0):
-            return ""
-        if w <= x or h <= y or w > width + 1 or h > height + 1:
-            return ""  # not corners
-        beyond += x + w > width + 1 or y + h > height + 1
-    if beyond < max(2, 0.1 * len(results)):
+    size = {im["id"]: (im.get("height") or 0, im.get("width") or 0) for im in ground_truth["images"]}
+    sizes = np.array([size[d["image_id"]] for d in results])
+    if not (sizes > 0).all():
+        return ""
+    beyond = beyond_unless_corners(np.array([d["bbox"] for d in results]), sizes)
+    if not beyond:
         return ""
     return (
         f"boxes look like [x1, y1, x2, y2]: read as [x, y, width, height] {beyond} of {len(results)} leave their image, as "

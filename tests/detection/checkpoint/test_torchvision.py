@@ -17,10 +17,11 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from backbone import load_weights, resnet18
+from backbone.layouts import is_torchvision_detector
 from backbone.weights import read_weights
 from detection import build_model, load_config, load_detector
 from detection.checkpoint.convert import TORCHVISION
-from detection.checkpoint.keys import from_torchvision, is_torchvision
+from detection.checkpoint.keys import from_torchvision
 from detection.checkpoint.label_maps import class_names
 from detection.checkpoint.metadata import Classes
 from detection.checkpoint.start import start_weights
@@ -205,7 +206,7 @@ def test_of_the_second_version_backbone_and_pyramid_are_taken(config, tmp_path, 
 
 def test_masks_and_keypoints_are_left_out(caplog):
     state = theirs().state_dict()
-    assert is_torchvision(state)
+    assert is_torchvision_detector(state)
     branches = {
         "roi_heads.mask_predictor.conv5_mask.bias": torch.ones(1),
         "roi_heads.keypoint_head.0.bias": torch.ones(1),

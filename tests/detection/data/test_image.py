@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.config import DataConfig
 from detection.data import image
 from detection.data.image import UnreadableImage, find_images, image_size, read_image
 
@@ -132,6 +133,10 @@ def test_decompression_bombs_raise(tmp_path):
         read_image(path, max_pixels=20)
     assert read_image(path, max_pixels=24).shape == (4, 6, 3)
     assert limit == Image.MAX_IMAGE_PIXELS == image.MAX_PIXELS  # Pillow's own is as it was, and ours by default
+
+
+def test_the_configurations_bound_is_the_readers():
+    assert DataConfig().max_pixels == image.MAX_PIXELS
 
 
 def test_more_than_pillows_limit_is_read_where_allowed(tmp_path, monkeypatch):
