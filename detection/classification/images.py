@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import functional as TF  # v2 rounds resized uint8 differently from published recipes
 
 from detection.classification.config import ImageDataConfig
 from detection.data.annotations import DataError
 from detection.data.image import SUFFIXES, UnreadableImage, read_image
-from detection.data.loader import TrainBatchSampler, init_worker
+from detection.data.loader import init_worker
 from detection.data.synthetic import CLASSES, VAL_SEED, draw_crop
 
 _LOG = logging.getLogger(__name__)
@@ -25,12 +25,6 @@ _CIFAR_SIDE = 32
 _CIFAR_RECORD = 1 + 3 * _CIFAR_SIDE**2  # bytes: a label, then the red, green and blue planes
 _CIFAR_FILES = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "val": ("test_batch.bin",)}
 _CIFAR_FOLDER = "cifar-10-batches-bin"
-# eigenvectors (columns) times eigenvalues of the covariance of ImageNet's pixels, RGB 0..1 (fb.resnet.torch,
-# datasets/imagenet.lua)
-_COLOUR_PCA = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]) * np.array(
-    [0.2175, 0.0188, 0.0045]
-)
-Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -42,12 +36,21 @@ class LabelledImages:
         classes: names of labels 0..K-1.
         labels: int64 [n].
         read: returns the i-th image, uint8 RGB [H, W, 3]; raises UnreadableImage or OSError.
+        pixels: all images at once, uint8 RGB [n, H, W, 3], where they are held in memory; else None.
     """
 
     name: str
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     read: Callable[[int], NDArray[np.uint8]]
+    pixels: NDArray[np.uint8] | None = None
+
+    @classmethod
+    def in_memory(
+        cls, name: str, classes: tuple[str, ...], labels: NDArray[np.int64], pixels: NDArray[np.uint8]
+    ) -> "LabelledImages":
+        """Return the dataset of images that are held in memory, uint8 RGB [n, H, W, 3]."""
+        return cls(name, classes, labels, pixels.__getitem__, pixels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,6 +65,8 @@ class LabelledImages:
 
     def subset(self, indices: NDArray[np.int64]) -> "LabelledImages":
         """Return the subset of the given indices, int64 [m]."""
+        if self.pixels is not None:
+            return self.in_memory(self.name, self.classes, self.labels[indices], self.pixels[indices])
         return replace(self, labels=self.labels[indices], read=partial(_read_subset, self.read, indices))
 
 
@@ -128,11 +133,12 @@ def _read_cifar10(config: ImageDataConfig, split: str, name: str) -> LabelledIma
     labels = records[:, 0].astype(np.int64)
     if labels.max() > 9:
         raise DataError(f"{root}: labels up to {labels.max()}, but CIFAR-10 has 0 to 9")
-    images = records[:, 1:].reshape(-1, 3, _CIFAR_SIDE, _CIFAR_SIDE).transpose(0, 2, 3, 1)
+    planes = records[:, 1:].reshape(-1, 3, _CIFAR_SIDE, _CIFAR_SIDE)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
     meta = root / "batches.meta.txt"
     names = tuple(meta.read_text(encoding="utf-8").split()) if meta.is_file() else ()
     classes = names if len(names) == 10 else tuple(map(str, range(10)))
-    return LabelledImages(f"{root} ({split})", classes, labels, images.__getitem__)
+    return LabelledImages.in_memory(f"{root} ({split})", classes, labels, images)
 
 
 def _generate_shapes(config: ImageDataConfig, split: str, name: str) -> LabelledImages:
@@ -143,7 +149,7 @@ def _generate_shapes(config: ImageDataConfig, split: str, name: str) -> Labelled
     labels = np.arange(int(name)) % len(CLASSES)
     rngs = (np.random.default_rng((seed, config.crop, i)) for i in range(len(labels)))
     images = np.stack([draw_crop(rng, int(label) + 1, config.crop)[0] for rng, label in zip(rngs, labels, strict=True)])
-    return LabelledImages(f"shapes (seed {seed})", CLASSES, labels, images.__getitem__)
+    return LabelledImages.in_memory(f"shapes (seed {seed})", CLASSES, labels, images)
 
 
 # a module-level function, so that DataLoader workers can unpickle it
@@ -152,57 +158,6 @@ def _read_file(files: Sequence[Path], i: int) -> NDArray[np.uint8]:
 
 
 _READERS = {"folders": _read_folders, "cifar10": _read_cifar10, "shapes": _generate_shapes}
-
-
-class TrainDataset(Dataset[tuple[Tensor, int]]):
-    """Augmented images, uint8 [3, crop, crop], with their labels.
-
-    The key is (image, position in the run). The random augmentation depends on the seed and the position alone.
-
-    Args:
-        images: the dataset.
-        config: crop, sizes and augmentation.
-        seed: of the run.
-
-    Raises:
-        ValueError: data.short_side is no range, or starts below data.crop.
-    """
-
-    def __init__(self, images: LabelledImages, config: ImageDataConfig, seed: int) -> None:
-        self.images, self.config, self.seed = images, config, seed
-        if config.short_side is not None and not config.crop <= config.short_side[0] <= config.short_side[1]:
-            raise ValueError(
-                f"data.short_side must be a range (low, high) with low >= data.crop={config.crop}, got {config.short_side}"
-            )
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        i, position = key
-        rng, config = np.random.default_rng((self.seed, position)), self.config
-        i, pixels = _read_or_substitute(self.images, i)
-        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-        if config.short_side is not None:
-            low, high = config.short_side
-            image = TF.resize(image, [int(rng.integers(low, high + 1))], antialias=True)
-        image = TF.pad(image, [config.pad])
-        margins = [side - config.crop for side in image.shape[1:]]
-        if min(margins) < 0:
-            raise ValueError(
-                f"{self.images.name}: an image of {pixels.shape[0]}x{pixels.shape[1]} is smaller than "
-                f"data.crop={config.crop}: set data.short_side, or a smaller crop"
-            )
-        top, left = (int(rng.integers(margin + 1)) for margin in margins)
-        image = image[:, top : top + config.crop, left : left + config.crop]
-        if rng.random() < config.flip:
-            image = image.flip(2)
-        if config.jitter:
-            factors = rng.uniform(max(1 - config.jitter, 0), 1 + config.jitter, 3)
-            for adjust, factor in zip(
-                (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation), factors, strict=True
-            ):
-                image = adjust(image, float(factor))
-        if config.lighting:
-            image = pca_lighting(image, rng.normal(0, config.lighting, 3))
-        return image.contiguous(), int(self.images.labels[i])
 
 
 class EvalDataset(Dataset[tuple[Tensor, int]]):
@@ -218,19 +173,15 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
         pixels, label = self.images.read_for_eval(i, self.config.crop)
         return resize_center_crop(pixels, self.config.eval_short_side, self.config.crop), label
 
-
-def pca_lighting(image: Tensor, alphas: NDArray[np.float64]) -> Tensor:
-    """Add the sum of the colours' principal components times ``alphas`` [3] to each pixel (AlexNet, section 4.1).
-
-    Args:
-        image: uint8 RGB [3, H, W].
-        alphas: float64 [3].
-
-    Returns:
-        uint8 [3, H, W].
-    """
-    shift = torch.from_numpy(255 * _COLOUR_PCA @ alphas).float()
-    return (image + shift[:, None, None]).round_().clamp_(0, 255).to(torch.uint8)
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Return a batch, uint8 [N, 3, crop, crop] and int64 [N]."""
+        pixels, config = self.images.pixels, self.config
+        whole = pixels is not None and config.eval_short_side is None and pixels.shape[1:3] == (config.crop,) * 2
+        if not whole:
+            images, labels = default_collate([self[i] for i in indices])
+            return images, labels
+        assert pixels is not None
+        return torch.from_numpy(pixels[indices]).permute(0, 3, 1, 2), torch.from_numpy(self.images.labels[indices])
 
 
 def resize_center_crop(pixels: NDArray[np.uint8], short_side: int | None, crop: int) -> Tensor:
@@ -250,40 +201,23 @@ def resize_center_crop(pixels: NDArray[np.uint8], short_side: int | None, crop: 
     return TF.center_crop(image, [crop, crop]).contiguous()
 
 
-def _read_or_substitute(images: LabelledImages, i: int) -> tuple[int, NDArray[np.uint8]]:
-    """Return index and pixels of image i, or of the next readable one: one corrupt file must not stop a run."""
-    for k in range(len(images)):
-        substitute = (i + k) % len(images)
-        try:
-            return substitute, images.read(substitute)
-        except (UnreadableImage, OSError) as error:
-            _LOG.warning("skipped for training, replaced by the next image: %s", error)
-    raise DataError(f"{images.name}: none of its {len(images)} images can be read")
-
-
-def train_loader(
-    dataset: TrainDataset, batch_size: int, *, micro_batches: int, rank: int, world: int, seed: int, start: int
-) -> DataLoader[Any]:
-    """Return an infinite loader of this process's batches, from step ``start`` on (see :class:`TrainBatchSampler`)."""
-    indices = np.arange(len(dataset.images))
-    ungrouped = np.zeros(len(indices), dtype=bool)
-    sampler = TrainBatchSampler(
-        indices, ungrouped, batch_size, micro_batches=micro_batches, rank=rank, world=world, seed=seed, start=start
-    )
-    return _loader(dataset, dataset.config.workers, batch_sampler=sampler)
-
-
 def eval_loader(dataset: EvalDataset, batch_size: int, indices: range) -> DataLoader[Any]:
     """Return a loader of the images of ``indices``, once each."""
-    return _loader(dataset, dataset.config.workers, batch_size=batch_size, sampler=indices)
+    return make_loader(dataset, dataset.config.workers, batch_size=batch_size, sampler=indices)
 
 
-def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
+def make_loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
+    """Return a loader of a dataset whose ``__getitems__`` returns whole batches."""
     return DataLoader(
         dataset,
+        collate_fn=_as_is,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=init_worker,
         **options,
     )
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

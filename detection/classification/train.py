@@ -18,16 +18,9 @@ from backbone.recipe import RECIPES
 from backbone.resnet import ResNet
 from backbone.weights import load_weights, require_same_network
 from detection.checkpoint.metadata import CLASSIFIER, classifier_entry
+from detection.classification.augmentation import TrainDataset, train_loader
 from detection.classification.config import ClassifierConfig
-from detection.classification.images import (
-    EvalDataset,
-    LabelledImages,
-    TrainDataset,
-    eval_loader,
-    open_dataset,
-    open_datasets,
-    train_loader,
-)
+from detection.classification.images import EvalDataset, LabelledImages, eval_loader, open_dataset, open_datasets
 from detection.classification.networks import build_network, read_classifier
 from detection.classification.views import Views, mean_probabilities, view_loader
 from detection.config import config_to_dict, dump_config, from_dict
@@ -170,21 +163,22 @@ def evaluate_only(
     net = classifier.net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     dtype, normalise = autocast_dtype(config.solver.precision, device), RECIPES[config.network.recipe].normalise
     indices = range(distributed.rank(), len(val), distributed.world_size())  # each image once
-    loader = view_loader(val, config.data, views, indices)
-    hits: list[tuple[bool, bool]] = []
+    loader = view_loader(val, config.data, views, max(config.solver.batch_size // config.solver.accumulate, 1), indices)
+    correct = torch.zeros(2, dtype=torch.int64, device=device)
     distributed.connect(device)
     with progress_bar(shown=distributed.is_leader()) as bar, autocast(device, dtype):
         task = bar.add_task("evaluating", total=len(indices))
-        for image_views, label in loader:
-            probabilities = mean_probabilities(net, image_views, partial(prepare, normalise=normalise), device)
-            best = probabilities.topk(min(5, len(val.classes))).indices
-            hits.append((int(best[0]) == label, label in best.tolist()))
-            bar.advance(task)
-    hits = distributed.gather(hits)
+        for groups, labels in loader:
+            probabilities = mean_probabilities(net, groups, partial(prepare, normalise=normalise), device)
+            correct += correct_top1_and_top5(probabilities, labels)
+            bar.advance(task, len(labels))
+    if distributed.is_distributed():
+        dist.all_reduce(correct)
     distributed.disconnect()
     if not distributed.is_leader():
         return None
-    result = {"top1": sum(first for first, _ in hits) / len(val), "top5": sum(any_ for _, any_ in hits) / len(val)}
+    top1, top5 = (float(count) / len(val) for count in correct)
+    result = {"top1": top1, "top5": top5}
     move_earlier_run(output, ("metrics.json",))
     write_json(output / "metrics.json", result)
     _LOG.info("%s, views %s: top-1 %.4f, top-5 %.4f of %d images", val.name, views, *result.values(), len(val))
@@ -311,11 +305,15 @@ def count_correct(
     for images, labels in loader:
         with autocast(device, dtype):
             logits = net(prepare(images.to(device), normalise))
-        best = logits.float().topk(min(5, logits.shape[1])).indices
-        hit = best == labels.to(device)[:, None]
-        correct += torch.stack((hit[:, 0].sum(), hit.any(dim=1).sum()))
+        correct += correct_top1_and_top5(logits.float(), labels)
     net.train(was_training)
     return correct
+
+
+def correct_top1_and_top5(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return how many labels [N] are among the one and the five highest of scores [N, K], int64 [2] on their device."""
+    hit = scores.topk(min(5, scores.shape[1])).indices == labels.to(scores.device)[:, None]
+    return torch.stack((hit[:, 0].sum(), hit.any(dim=1).sum()))
 
 
 def _check_resume(checkpoint: Path, config: ClassifierConfig) -> Resumed:

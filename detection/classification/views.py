@@ -15,7 +15,9 @@ from detection.classification.images import LabelledImages, resize_center_crop
 from detection.data.loader import init_worker
 
 Views = Literal["single", "ten", "scales"]
+Group = tuple[Tensor, Tensor]  # views of one size, uint8 [m, 3, h, w], and the image of each, int64 [m]
 SCALES = (224, 256, 384, 480, 640)  # short sides (section 4.1)
+_CROPS: dict[Views, int] = {"single": 1, "ten": 10, "scales": 20}  # an image's views in centre crops, by their pixels
 
 
 def make_views(pixels: NDArray[np.uint8], views: Views, short_side: int | None, crop: int) -> list[Tensor]:
@@ -39,13 +41,36 @@ def make_views(pixels: NDArray[np.uint8], views: Views, short_side: int | None, 
     return [torch.stack(TF.ten_crop(image, [crop, crop]))]
 
 
+def group_views(samples: Sequence[tuple[Sequence[Tensor], int]]) -> tuple[list[Group], Tensor]:
+    """Return the views of several images, those of one size together, and the images' labels, int64 [N].
+
+    Args:
+        samples: the views (:func:`make_views`) and the label of each image.
+
+    Returns:
+        For each size the views, uint8 [m, 3, h, w], with the image each belongs to, int64 [m]; and the labels.
+    """
+    sizes: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+    for i, (views, _) in enumerate(samples):
+        for view in views:
+            sizes.setdefault(view.shape[1:], []).append((i, view))
+    groups = [
+        (torch.cat([view for _, view in group]), torch.tensor([i for i, view in group for _ in view]))
+        for group in sizes.values()
+    ]
+    return groups, torch.tensor([label for _, label in samples])
+
+
 @torch.no_grad()
 def mean_probabilities(
-    net: nn.Module, views: Sequence[Tensor], prepare: Callable[[Tensor], Tensor], device: torch.device
+    net: nn.Module, groups: Sequence[Group], prepare: Callable[[Tensor], Tensor], device: torch.device
 ) -> Tensor:
-    """Return the class probabilities averaged over all views, float32 [K] on ``device``."""
-    probabilities = [net(prepare(batch.to(device))).float().softmax(dim=1) for batch in views]
-    return torch.cat(probabilities).mean(dim=0)
+    """Return the class probabilities of each image, averaged over its views (:func:`group_views`), float32 [N, K]."""
+    owners = torch.cat([owners for _, owners in groups]).to(device)
+    probabilities = torch.cat([net(prepare(views.to(device))).float().softmax(dim=1) for views, _ in groups])
+    counts = owners.bincount()
+    sums = probabilities.new_zeros(len(counts), probabilities.shape[1]).index_add_(0, owners, probabilities)
+    return sums / counts[:, None]
 
 
 class ViewDataset(Dataset[tuple[list[Tensor], int]]):
@@ -63,13 +88,22 @@ class ViewDataset(Dataset[tuple[list[Tensor], int]]):
 
 
 def view_loader(
-    images: LabelledImages, config: ImageDataConfig, views: Views, indices: range | None = None
+    images: LabelledImages, config: ImageDataConfig, views: Views, batch_size: int, indices: range
 ) -> DataLoader[Any]:
-    """Return a loader of the views of one image at a time: those of ``indices``, or all."""
+    """Return a loader of the views of the images of ``indices``, as :func:`group_views` returns them.
+
+    Args:
+        images: the dataset.
+        config: sizes and workers.
+        views: of each image.
+        batch_size: centre crops that fit into memory; of the images with more views, accordingly fewer make a batch.
+        indices: of the images, once each.
+    """
     return DataLoader(
         ViewDataset(images, config, views),
-        batch_size=None,
-        sampler=range(len(images)) if indices is None else indices,  # type: ignore[arg-type]
+        batch_size=max(batch_size // _CROPS[views], 1),
+        sampler=indices,
+        collate_fn=group_views,
         num_workers=config.workers,
         worker_init_fn=init_worker,
     )

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from detection.classification.augmentation import TrainDataset
 from detection.classification.config import ImageDataConfig
-from detection.classification.images import EvalDataset, TrainDataset, open_datasets, pca_lighting
+from detection.classification.images import EvalDataset, open_datasets
 from detection.data.annotations import DataError
 
 CIFAR = ImageDataConfig(format="cifar10", crop=32, short_side=None, eval_short_side=None, pad=4, workers=0)
@@ -49,23 +50,6 @@ def test_corrupt_or_missing_files_are_reported(cifar, tmp_path):
     (tmp_path / "data_batch_3.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_3.bin .* does not exist; unpack cifar-10-binary.tar.gz"):
         open_datasets(cifar)
-
-
-def test_pad_crop_and_flip(cifar):
-    """Every sample is a window of the padded image, flipped or not, and almost all windows occur."""
-    train, _ = open_datasets(cifar)
-    dataset = TrainDataset(train, cifar, seed=0)
-    padded = np.pad(train.read(0), ((4, 4), (4, 4), (0, 0)))
-    windows = {}
-    for top in range(9):
-        for left in range(9):
-            window = padded[top : top + 32, left : left + 32]
-            windows[window.tobytes()] = windows[window[:, ::-1].tobytes()] = (top, left)
-    crops = {windows[dataset[0, position][0].permute(1, 2, 0).numpy().tobytes()] for position in range(600)}
-    assert len(crops) > 70  # of 81
-    image, label = dataset[4, 17]
-    assert label == train.labels[4]
-    assert torch.equal(image, TrainDataset(train, cifar, seed=0)[4, 17][0])  # depends on the position alone
 
 
 @pytest.fixture
@@ -128,23 +112,3 @@ def test_synthetic_images():
     assert np.array_equal(train.subset(np.array([5, 3])).read(1), train.read(3))
     with pytest.raises(DataError, match="must be a number of images"):
         open_datasets(dataclasses.replace(config, val="some"))
-
-
-def test_pca_lighting_adds_the_principal_components():
-    grey = torch.full((3, 2, 2), 100, dtype=torch.uint8)
-    # the first axis is brightness: -0.5675 x 0.2175 x 255 = -31.5, -32.2, -32.4
-    assert pca_lighting(grey, np.array([1.0, 0, 0]))[:, 0, 0].tolist() == [69, 68, 68]
-    assert pca_lighting(grey, np.array([0, 1.0, 0]))[:, 1, 1].tolist() == [103, 100, 97]
-    assert pca_lighting(grey, np.array([-9.0, 0, 0])).unique().tolist() == [255]
-
-
-def test_lighting_is_constant_over_an_image(cifar):
-    train, _ = open_datasets(cifar)
-    plain = TrainDataset(train, cifar, seed=0)[0, 5][0].int()
-    augmented = TrainDataset(train, dataclasses.replace(cifar, lighting=0.1), seed=0)[0, 5][0].int()
-    inside = (plain > 60) & (plain < 190)
-    shift = (augmented - plain).masked_fill(~inside, -1000)
-    for channel in shift:
-        values = channel[channel > -1000].unique()
-        assert len(values) == 1
-    assert (augmented != plain).any()

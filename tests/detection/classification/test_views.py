@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from detection.classification.views import SCALES, make_views, mean_probabilities
+from detection.classification.views import SCALES, group_views, make_views, mean_probabilities
 
 PIXELS = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
 
@@ -28,6 +28,18 @@ def test_mean_probabilities():
         def forward(self, x):
             return x[:, :, 0, 0]
 
-    views = [torch.tensor([[1.0, 2, 3], [0, 0, 0]])[:, :, None, None], torch.tensor([[3.0, 1, 1]])[:, :, None, None]]
-    expected = torch.stack([v.softmax(0) for v in (*views[0][:, :, 0, 0], views[1][0, :, 0, 0])]).mean(0)
-    torch.testing.assert_close(mean_probabilities(First(), views, lambda x: x, torch.device("cpu")), expected)
+    first = [torch.tensor([[1.0, 2, 3], [0, 0, 0]])[:, :, None, None], torch.tensor([[3.0, 1, 1]])[:, :, None, None]]
+    second = [torch.tensor([[0.0, 5, 1]])[:, :, None, None].expand(1, 3, 2, 2)]  # of another size
+    groups, labels = group_views([(first, 4), (second, -1)])
+    assert [(tuple(views.shape), owners.tolist()) for views, owners in groups] == [
+        ((3, 3, 1, 1), [0, 0, 0]),
+        ((1, 3, 2, 2), [1]),
+    ]
+    assert labels.tolist() == [4, -1]
+    expected = torch.stack(
+        [
+            torch.stack([v.softmax(0) for v in (*first[0][:, :, 0, 0], first[1][0, :, 0, 0])]).mean(0),
+            second[0][0, :, 0, 0].softmax(0),
+        ]
+    )
+    torch.testing.assert_close(mean_probabilities(First(), groups, lambda x: x, torch.device("cpu")), expected)
