@@ -8,6 +8,7 @@ layer1, conv5_x is layer4.
 import copy
 import difflib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,9 +17,14 @@ from torch import Tensor, nn
 from backbone.blocks import BasicBlock, Block, Bottleneck, Shortcut, StrideIn
 from backbone.features import FeatureSpec
 from backbone.norm import BATCH_NORM, FrozenBatchNorm2d, NormFactory, NormName, conv_norm, norm_factory
-from backbone.recipe import StemPool
+from backbone.pretrained import UNSET, build_pretrained
+from backbone.recipe import Recipe, StemPool
 
 OutputStride = Literal[32, 16, 8]
+_WEIGHTS_DOC = (
+    "``num_classes=None`` leaves the classifier out. ``weights``, a file, torchvision://NAME or detectron2://PATH, are "
+    "loaded: the network then has their classes and their recipe (attribute ``recipe``), unless arguments say otherwise."
+)
 _STAGE_WIDTHS = (64, 128, 256, 512)
 _POOLS: dict[str, Callable[[], nn.Module]] = {
     "pad1": lambda: nn.MaxPool2d(3, 2, 1),
@@ -33,7 +39,7 @@ class ResNet(nn.Module):
     Args:
         block: BasicBlock or Bottleneck.
         depths: blocks in conv2_x, conv3_x, …; four stages for ImageNet networks, three for CIFAR-10.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; None has none, and the network returns pooled features.
         widths: base channels of each stage; a bottleneck outputs four times as many.
         norm: "bn", "frozen_bn", "sync_bn", "gn", "none", or a callable channels -> module.
         conv5_norm: the same for conv5_x alone; None means ``norm``. A conv5_x that is trained from scratch on a frozen
@@ -65,12 +71,13 @@ class ResNet(nn.Module):
     layer2: nn.Sequential
     layer3: nn.Sequential
     layer4: nn.Sequential
+    recipe: Recipe | None = None  # of the weights it was built with (backbone/pretrained.py)
 
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
         depths: Sequence[int],
-        num_classes: int = 1000,
+        num_classes: int | None = 1000,
         *,
         widths: Sequence[int] = _STAGE_WIDTHS,
         norm: NormName | NormFactory = "bn",
@@ -158,7 +165,7 @@ class ResNet(nn.Module):
             specs[f"c{i + 2}"] = FeatureSpec(cin, total_stride)
 
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(cin, num_classes)
+        self.fc = nn.Identity() if num_classes is None else nn.Linear(cin, num_classes)
         self.specs: dict[str, FeatureSpec] = specs
         self._initialise(zero_init_residual)
         for stage_modules in _modules_by_stage(self)[:freeze_at]:
@@ -192,7 +199,8 @@ class ResNet(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [N, num_classes] of normalised images [N, C, H, W]."""
+        """Return logits [N, num_classes] of normalised images [N, C, H, W]; without a classifier the last map's mean
+        over all positions, [N, specs["c5"].channels]."""
         *_, x = self.features(x).values()
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
@@ -338,22 +346,38 @@ _PLAIN = {"plain18": "resnet18", "plain34": "resnet34"}
 def _factory(name: str) -> Callable[..., ResNet]:
     block, depths, groups, width_per_group = _TABLE[name]
 
-    def build(num_classes: int = 1000, **options: Any) -> ResNet:
+    def construct(num_classes: int | None = 1000, **options: Any) -> ResNet:
         return ResNet(block, depths, num_classes, groups=groups, width_per_group=width_per_group, **options)
 
+    doc = f"Build {name} with {depths} blocks; ``options`` are keyword arguments of :class:`ResNet`."
+    return _documented(construct, name, doc)
+
+
+def _documented(construct: Callable[..., ResNet], name: str, doc: str) -> Callable[..., ResNet]:
+    """Return ``construct`` as a factory of that name, which also loads weights."""
+
+    def build(num_classes: Any = UNSET, *, weights: str | Path | None = None, **options: Any) -> ResNet:
+        return _filled(construct, num_classes, weights, options)
+
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Build {name} with {depths} blocks; ``options`` are keyword arguments of :class:`ResNet`."
+    build.__doc__ = f"{doc} {_WEIGHTS_DOC}"
     return build
+
+
+def _filled(
+    construct: Callable[..., ResNet], num_classes: Any, weights: str | Path | None, options: dict[str, Any]
+) -> ResNet:
+    if weights is not None:
+        return build_pretrained(construct, weights, num_classes, options)
+    return construct(**({} if num_classes is UNSET else {"num_classes": num_classes}), **options)
 
 
 def _plain_factory(name: str, residual: str) -> Callable[..., ResNet]:
-    def build(num_classes: int = 1000, **options: Any) -> ResNet:
+    def construct(num_classes: int | None = 1000, **options: Any) -> ResNet:
         _check_plain(name, options)
         return FACTORIES[residual](num_classes, **(options | {"shortcut": "none"}))
 
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Build {residual} without its shortcuts (He et al., figure 3, middle)."
-    return build
+    return _documented(construct, name, f"Build {residual} without its shortcuts (He et al., figure 3, middle).")
 
 
 def _check_plain(name: str, options: dict[str, Any]) -> None:
@@ -361,14 +385,17 @@ def _check_plain(name: str, options: dict[str, Any]) -> None:
         raise ValueError(f"{name} has no shortcuts, got shortcut={options['shortcut']!r}; use the residual network")
 
 
-def cifar_resnet(depth: int, plain: bool = False, num_classes: int = 10, **options: Any) -> ResNet:
+def cifar_resnet(
+    depth: int, plain: bool = False, num_classes: Any = UNSET, *, weights: str | Path | None = None, **options: Any
+) -> ResNet:
     """Build the paper's network for CIFAR-10 (section 4.2): a 3x3 conv1 with 16 channels, then three stages of
     (depth - 2) / 6 basic blocks with 16, 32 and 64 channels at 32, 16 and 8 px, and shortcut A.
 
     Args:
         depth: 6n + 2: 20, 32, 44, 56, 110, 1202.
         plain: whether to leave out the shortcuts.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier (10, or those of ``weights``); None has none.
+        weights: a file of the network's weights; its recipe is the network's attribute ``recipe``.
         options: other keyword arguments of :class:`ResNet`.
 
     Raises:
@@ -381,7 +408,11 @@ def cifar_resnet(depth: int, plain: bool = False, num_classes: int = 10, **optio
         _check_plain(f"cifar_plain{depth}", options)
     shape: dict[str, Any] = {"widths": (16, 32, 64), "stem_width": 16, "stem_kernel": 3, "stem_stride": 1}
     shape |= {"stem_pool": "none", "shortcut": "none" if plain else "A"}
-    return ResNet(BasicBlock, (n, n, n), num_classes, **(shape | options))
+
+    def construct(num_classes: int | None = 10, **options: Any) -> ResNet:
+        return ResNet(BasicBlock, (n, n, n), num_classes, **(shape | options))
+
+    return _filled(construct, num_classes, weights, options)
 
 
 FACTORIES: dict[str, Callable[..., ResNet]] = {name: _factory(name) for name in _TABLE}

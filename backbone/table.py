@@ -126,6 +126,8 @@ def layers(net: ResNet, size: tuple[int, int]) -> list[Layer]:
                 projection, norm_module = block.downsample
                 assert isinstance(projection, nn.Conv2d)
                 result.append(_conv_layer(f"{name}.downsample", f"conv{i + 2}_x", projection, norm_module, block_input))
+    if not isinstance(net.fc, nn.Linear):  # no classifier
+        return result
     inputs, outputs = net.fc.in_features, net.fc.out_features
     field = current.field + current.step * (max(current.size) - 1)  # global average pooling
     parameters = _num_parameters(net.fc)

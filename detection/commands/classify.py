@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = find_images(args.inputs)
     classifier = read_classifier(args.weights, args.network, args.recipe)
     net = classifier.net.to(args.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    count = net.fc.out_features
+    count: int = net.fc.out_features  # type: ignore[assignment]  # a classifier has one
     names = classifier.classes or class_names(count)
     predictions, unreadable = {}, []
     for file in files:

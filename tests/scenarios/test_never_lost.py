@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import SMALL, THIN, TOOLS, compare, load, rows, train
+from forked import Forked
+from runs import SMALL, THIN, TOOLS, command_train, compare, load, rows, train
 
 from detection.cli import run
 from detection.data import opening as source
@@ -25,10 +26,17 @@ LAST = 60
 LONG = [*SMALL, f"solver.max_iter={LAST}", "solver.steps=[0.8]", "solver.ema=0.9"]
 
 
-def start(output, *extra, keys=LONG, **options):
-    command = [sys.executable, str(TOOLS / "train_net.py"), "--import", str(THIN), "--config", "quickstart.yaml"]
-    command += ["--output", str(output)]
-    return subprocess.Popen([*command, *extra, *keys], stderr=subprocess.PIPE, text=True, **options)
+def arguments(output, *extra, keys=LONG):
+    return ["--config", "quickstart.yaml", "--output", str(output), *extra, *keys]
+
+
+def start(output, *extra, keys=LONG, preexec_fn=None):
+    return Forked(command_train, arguments(output, *extra, keys=keys), preexec_fn=preexec_fn)
+
+
+def start_interpreter(output, keys):
+    command = [sys.executable, str(TOOLS / "train_net.py"), "--import", str(THIN), *arguments(output, keys=keys)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def steps(output):
@@ -56,9 +64,11 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 1)])
-def test_signal_saves_a_checkpoint_and_sets_the_exit_code(undisturbed, tmp_path, number, code, workers):
-    process = start(tmp_path, keys=[*LONG, f"data.workers={workers}"], start_new_session=True)
+@pytest.mark.parametrize(
+    ("number", "code", "begin"), [(signal.SIGTERM, 143, start_interpreter), (signal.SIGINT, 130, start)]
+)
+def test_signal_saves_a_checkpoint_and_sets_the_exit_code(undisturbed, tmp_path, number, code, begin):
+    process = begin(tmp_path, keys=[*LONG, "data.workers=1"])
     wait_for(tmp_path, 3, process)
     os.killpg(process.pid, number)  # as a terminal does: DataLoader workers receive it too
     _, stderr = process.communicate()
@@ -74,7 +84,7 @@ def test_signal_saves_a_checkpoint_and_sets_the_exit_code(undisturbed, tmp_path,
 
 def test_repeated_interrupts_keep_saved_checkpoints(undisturbed, tmp_path):
     """A second Ctrl-C during the step, while saving, or afterwards."""
-    process = start(tmp_path, start_new_session=True)
+    process = start(tmp_path)
     wait_for(tmp_path, 3, process)
     for pause in (0.0, 0.05, 0.1):
         time.sleep(pause)
@@ -115,7 +125,8 @@ def test_killed_dataloader_worker_is_reported(undisturbed, tmp_path):
     if not children.exists():
         process.kill()
         pytest.skip("requires /proc to find the DataLoader worker")
-    workers = [pid for pid in children.read_text().split() if b"train_net" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    own = Path("/proc/self/cmdline").read_bytes()  # which a forked worker has, and multiprocessing's tracker has not
+    workers = [pid for pid in children.read_text().split() if Path(f"/proc/{pid}/cmdline").read_bytes() == own]
     os.kill(int(workers[0]), signal.SIGKILL)
     _, stderr = process.communicate()
     assert process.returncode == 2, stderr
