@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from backbone.resnet import NAMES, network
 from detection.classification.config import ClassifierConfig
 from detection.classification.degradation import PAPER_NETWORKS, Run, curves, print_summary, summarise, train_all
+from detection.classification.networks import build_network
 from detection.classification.plots import draw_errors
 from detection.config import load
 from detection.training.run_files.run_dir import move_earlier_run
@@ -52,10 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     names, seeds = args.networks.split(","), args.seeds.split(",")
     if not all(seed.isdigit() for seed in seeds):
         raise ValueError(f"--seeds expects comma-separated integers, such as 0,1,2; got {args.seeds}")
-    for name in names:
-        if name not in NAMES:
-            with torch.device("meta"):
-                network(name)  # raises, and suggests the closest name
     config = load(ClassifierConfig, args.config, args.keys, "classifiers")
     if config.data.val is None:
         raise ValueError("data.val is null: the test error needs a validation set")
@@ -77,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in seeds
         for name in names
     ]
+    with torch.device("meta"):
+        for run in runs[: len(names)]:
+            build_network(run.config.network, 1)  # raises for an unknown one, or options that it does not take
     train_all(runs, args.jobs)
     summary = summarise(runs)
     move_earlier_run(output, ("degradation.json", "degradation.png"))
