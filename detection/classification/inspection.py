@@ -1,20 +1,25 @@
-"""``resdet inspect``: table 1 of the ResNet paper for any network and input size, or its figure 7 for trained networks."""
+"""``resdet inspect``: table 1 of the ResNet paper for any network and input size, its figure 7 for
+trained networks, or the gradients of a new one."""
 
 import json
 import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from backbone.recipe import RECIPES
 from backbone.table import Stage
+from detection.classification import gradients
 from detection.classification.config import ImageDataConfig
+from detection.classification.gradients import gradient_norms, variants
 from detection.classification.images import EvalDataset, eval_loader, open_dataset, resize_center_crop
 from detection.classification.networks import Classifier, read_classifier
-from detection.classification.plots import Responses, draw_responses
+from detection.classification.plots import Responses, draw_gradients, draw_responses
 from detection.classification.responses import response_deviations
 from detection.data.image import find_images, read_image
 from detection.utils.errors import optional
@@ -62,6 +67,60 @@ def inspect_responses(
     with optional(output):
         draw_responses([Responses(title, list(values.values())) for title, values in deviations.items()], output)
         _LOG.info("responses by layer: %s", output)
+    return 0
+
+
+def inspect_gradients(
+    name: str,
+    size: tuple[int, int],
+    inputs: Sequence[Path] | None,
+    count: int,
+    output: Path,
+    *,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Plot the norm of the gradient at each layer of a new network, with and without its shortcuts and its norms.
+
+    Args:
+        name: of the network.
+        size: height and width of the input in pixels; of images, the centre is cropped.
+        inputs: image files and folders; None takes normal noise. Labels are drawn.
+        count: maximum number of images.
+        output: file of the plot.
+        as_json: print the norms of all layers as JSON instead of a table.
+        options: keyword arguments of the network.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        ValueError: a count below 1, or a plain network.
+    """
+    if count < 1:
+        raise ValueError(f"--count must be at least 1, got {count}")
+    count = min(count, _BATCH_SIZE)
+    generator = torch.Generator().manual_seed(0)
+    if inputs:
+        crops = [resize_center_crop(read_image(f), min(size), min(size)) for f in find_images(inputs)[:count]]
+        images = RECIPES["torchvision"].normalise(torch.stack(crops).float().div_(255))
+    else:
+        images = torch.randn(count, 3, *size, generator=generator)
+    norms = {}
+    for kind, net in variants(name, **options).items():
+        labels = torch.randint(len(net.fc.weight), (len(images),), generator=generator)  # type: ignore[arg-type]
+        norms[kind] = gradient_norms(net, images, labels)
+    if as_json:
+        print(json.dumps({"name": name, "size": list(size), "gradients": norms}))
+    else:
+        columns = ("layers", "first layer", "last layer", "first / last")
+        summary = Table(f"{name} on {_size(size)}, {len(images)} images", *columns)
+        for kind, values in norms.items():
+            summary.add_row(kind, str(len(values)), *(f"{v:.3g}" for v in gradients.summarise(values)))
+        Console(width=None if Console().is_terminal else 120).print(summary)
+    with optional(output):
+        draw_gradients([Responses(kind, list(values.values())) for kind, values in norms.items()], output)
+        _LOG.info("gradients by layer: %s", output)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Plot figures 6 and 7 of the ResNet paper from numbers. Depends on matplotlib, not on networks or runs."""
+"""Plot figures 6 and 7 of the ResNet paper, and gradients by layer, from numbers; knows no networks and no runs."""
 
 import io
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Responses:
-    """Standard deviations of a network's layer responses, from the first layer to the last."""
+    """A value of each layer of a network, from the first to the last: a response's deviation, or a gradient's norm."""
 
     name: str
     values: Sequence[float]
@@ -86,6 +86,22 @@ def draw_responses(networks: Sequence[Responses], path: Path) -> None:
         ax.set_ylim(bottom=0)
         ax.grid(alpha=0.3)
         ax.legend()
+    _save(figure, path)
+
+
+def draw_gradients(networks: Sequence[Responses], path: Path) -> None:
+    """Plot the norms of gradients in layer order on a logarithmic scale: a value for each layer of each network."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    ax = figure.subplots()
+    for gradients, colour in zip(networks, _cycle(), strict=False):
+        style = "--" if "plain" in gradients.name else "-"
+        values = [value or float("nan") for value in gradients.values]  # a logarithm has no place for 0
+        ax.plot(range(1, len(values) + 1), values, style, color=colour, label=gradients.name, linewidth=1.5)
+    ax.set_yscale("log")
+    ax.set_xlabel("layers in order")
+    ax.set_ylabel("norm of the gradient at the layer's output")
+    ax.grid(alpha=0.3)
+    ax.legend()
     _save(figure, path)
 
 
