@@ -229,6 +229,9 @@ class DataConfig:
         augment: albumentations transforms for training, each {name: {argument: value}}.
         keep_empty: train on images without objects too (detectron2 drops them).
         keep_difficult: train on VOC's difficult objects too (the papers do not).
+        repeat_threshold: images with classes that are on a smaller fraction of the images than this come more often,
+            sqrt(repeat_threshold / fraction) times an epoch (repeat-factor sampling, Gupta et al., LVIS, 2019, section 4.1,
+            which takes 0.001); 0 repeats none.
         group_by_aspect: batches hold only wide or only tall images, which saves padding.
         workers: DataLoader workers; 0 loads in the training process.
         timeout: seconds without a batch from a DataLoader worker after which the run ends.
@@ -247,6 +250,7 @@ class DataConfig:
     augment: tuple[dict[str, dict[str, Any]], ...] = ()
     keep_empty: StrictBool = False
     keep_difficult: StrictBool = False
+    repeat_threshold: Fraction = 0.0
     group_by_aspect: StrictBool = True
     workers: NonNegativeInt = 4
     timeout: PositiveInt = 600

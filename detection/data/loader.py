@@ -17,6 +17,7 @@ from detection.config import DataConfig
 from detection.data import transforms
 from detection.data.annotations import Annotations, DataError, train_objects
 from detection.data.image import UnreadableImage
+from detection.data.repeat_factors import epoch_rows, repeat_factors
 
 _LOG = logging.getLogger(__name__)
 _GRACE_SECONDS = 30  # from SIGTERM to a worker's exit
@@ -139,8 +140,15 @@ class TrainSet(Dataset[Any]):
         """Return the indices of the training images, int64 [n]: all, or those with at least one object."""
         if self.config.keep_empty:
             return np.arange(len(self.records))
-        image_of = np.repeat(np.arange(len(self.records)), np.diff(self.records.offsets))
-        return np.unique(image_of[self.objects.keep])
+        return np.unique(self.records.image_of()[self.objects.keep])
+
+    def repeat_factors(self) -> NDArray[np.float64] | None:
+        """Return how often each image of :meth:`usable` comes an epoch, float64 [n]; None for once each."""
+        if not self.config.repeat_threshold:
+            return None
+        keep, records = self.objects.keep, self.records
+        images, threshold = self.usable(), self.config.repeat_threshold
+        return repeat_factors(records.image_of()[keep], records.labels[keep], images, threshold)
 
 
 class EvalSet(Dataset[Any]):
@@ -181,8 +189,8 @@ class TrainBatchSampler:
     """Infinite batch sampler for training, grouped by aspect ratio.
 
     Shuffles each epoch and cuts it into groups of one step's images that are all landscape or all portrait. Each rank and
-    each micro-batch takes its slice of a group. The order depends on the seed alone, so that a resumed run continues
-    with the same batches as an uninterrupted one.
+    each micro-batch takes its slice of a group. The order depends on the seed (and the repeat factors) alone, so that a
+    resumed run continues with the same batches as an uninterrupted one.
 
     Args:
         usable: int64 [n], indices of the training images in the records.
@@ -193,6 +201,8 @@ class TrainBatchSampler:
         world: number of processes.
         seed: of the shuffle.
         start: the first step.
+        factors: float64 [n], how often an image comes an epoch on average (:mod:`detection.data.repeat_factors`); None for
+            once each.
 
     Raises:
         ValueError: batch_size is not a multiple of world * micro_batches.
@@ -209,6 +219,7 @@ class TrainBatchSampler:
         world: int = 1,
         seed: int = 0,
         start: int = 0,
+        factors: NDArray[np.float64] | None = None,
     ) -> None:
         if batch_size % (micro_batches * world):
             raise ValueError(
@@ -216,13 +227,14 @@ class TrainBatchSampler:
             )
         self.usable, self.wide, self.batch_size = usable, wide, batch_size
         self.micro_batches, self.rank, self.world, self.seed, self.start = micro_batches, rank, world, seed, start
+        self.factors = factors
 
     def groups(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the (image, position) keys of one step after the other."""
         buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         position, epoch = 0, 0
         while True:
-            for k in np.random.default_rng((self.seed, epoch)).permutation(len(self.usable)):
+            for k in self._order(np.random.default_rng((self.seed, epoch))):
                 group = buckets[bool(self.wide[k])]
                 group.append((int(self.usable[k]), position))
                 position += 1
@@ -230,6 +242,9 @@ class TrainBatchSampler:
                     yield group
                     buckets[bool(self.wide[k])] = []
             epoch += 1
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.permutation(len(self.usable)) if self.factors is None else epoch_rows(self.factors, rng)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         size = self.batch_size // (self.world * self.micro_batches)
@@ -256,7 +271,15 @@ def train_loader(
     height, width = dataset.records.sizes[usable, 0], dataset.records.sizes[usable, 1]
     wide = (width > height) if dataset.config.group_by_aspect else np.zeros(len(usable), dtype=bool)
     sampler = TrainBatchSampler(
-        usable, wide, batch_size, micro_batches=micro_batches, rank=rank, world=world, seed=seed, start=start
+        usable,
+        wide,
+        batch_size,
+        micro_batches=micro_batches,
+        rank=rank,
+        world=world,
+        seed=seed,
+        start=start,
+        factors=dataset.repeat_factors(),
     )
     workers = dataset.config.workers
     return DataLoader(
