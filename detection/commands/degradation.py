@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with torch.device("meta"):
                 network(name)  # raises, and suggests the closest name
     config = load(ClassifierConfig, args.config, args.keys, "classifiers")
+    if config.solver.max_epochs is not None:
+        raise ValueError("the networks are compared at equal steps: set solver.max_iter in place of solver.max_epochs")
     if config.data.val is None:
         raise ValueError("data.val is null: the test error needs a validation set")
     if config.mixup or config.cutmix or config.solver.early_stop is not None:

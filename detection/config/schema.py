@@ -4,7 +4,7 @@ The defaults are today's Faster R-CNN R101-C4 (detectron2's); where the papers d
 a constructor of the model takes has its default and its documentation there alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
@@ -37,6 +37,10 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _text(value: Any) -> str:
+    return f"[{', '.join(f'{v:g}' for v in value)}]" if isinstance(value, tuple) else f"{value:g}"
 
 
 def _several(value: Any) -> Any:
@@ -79,8 +83,8 @@ RecipeName = Annotated[str, AfterValidator(_recipe)]
 # what other projects call a setting, by the last part of its key, and the key that does its job here
 SOLVER_NAMES = {
     **dict.fromkeys(
-        ("epochs", "num_epochs", "max_epochs", "epoch"),
-        "solver.max_iter sets the length, in steps of solver.batch_size images: epochs x images / batch_size",
+        ("epochs", "num_epochs", "epoch"),
+        "solver.max_epochs sets the length in epochs, solver.max_iter in steps",
     ),
     **dict.fromkeys(
         ("lr", "learning_rate", "lr0"), "solver.base_lr is the rate for solver.reference_batch images a step"
@@ -263,6 +267,7 @@ class SolverConfig:
     """Optimisation, evaluation and logging.
 
     Attributes:
+        either: pairs of keys of which one is given.
         optimizer: sgd or adamw.
         base_lr: learning rate for reference_batch images a step.
         reference_batch: see base_lr (detectors: 16; classifiers: 256).
@@ -276,6 +281,11 @@ class SolverConfig:
         batch_size: images a step, over all processes and micro-batches.
         accumulate: micro-batches of a step, computed one after the other (gradient accumulation).
         max_iter: steps. auto, or 0: from the number of training images, 12 epochs but 1000 steps at least.
+        max_epochs: the length in epochs (times each training image is seen, repeats not counted) in place of max_iter; a
+            run replaces it by steps, max_epochs x images / batch_size, before it begins. Of the two the one given later
+            counts: a command line's before a file's, a file's before its base's.
+        steps_epochs: in place of steps, in epochs.
+        warmup_epochs: in place of warmup, in epochs.
         schedule: step (changed at steps), cosine, or plateau (changed when evaluations bring nothing better).
         steps: where the rate is multiplied by gamma; below 1 a fraction of max_iter.
         gamma: see steps.
@@ -301,6 +311,8 @@ class SolverConfig:
         loggers: of Lightning, which get the same lines: tensorboard, wandb, mlflow, each an extra of that name.
     """
 
+    either: ClassVar = (("max_iter", "max_epochs"), ("steps", "steps_epochs"), ("warmup", "warmup_epochs"))
+
     optimizer: Literal["sgd", "adamw"] = "sgd"
     base_lr: PositiveFloat = 0.02
     reference_batch: PositiveInt = 16
@@ -312,6 +324,9 @@ class SolverConfig:
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
     max_iter: AutoSteps = 270000
+    max_epochs: PositiveFloat | None = None
+    steps_epochs: Annotated[tuple[PositiveFloat, ...], Several] = ()
+    warmup_epochs: NonNegativeFloat | None = None
     schedule: Literal["step", "cosine", "plateau"] = "step"
     steps: Annotated[tuple[PositiveFloat, ...], Several] = (210000, 250000)
     gamma: Fraction = 0.1
@@ -338,6 +353,17 @@ class SolverConfig:
             )
         if self.schedule == "plateau" and not self.eval_every:
             raise ValueError("solver.schedule=plateau follows evaluations: set solver.eval_every")
+        usual = {f.name: f.default for f in fields(self)}
+        for steps, epochs in self.either:
+            in_steps, in_epochs = getattr(self, steps), getattr(self, epochs)
+            if in_epochs in (None, ()):
+                continue
+            if in_steps not in (usual[steps], 0):
+                raise ValueError(
+                    f"solver.{steps}={_text(in_steps)} and solver.{epochs}={_text(in_epochs)} set the same: give one of them"
+                )
+            if steps == "max_iter":
+                object.__setattr__(self, steps, 0)  # as auto: no number before the data are known
 
 
 @dataclass(frozen=True)

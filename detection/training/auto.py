@@ -11,6 +11,7 @@ from detection.config import Config
 from detection.data.loader import TrainSet
 from detection.dataset_check.anchor_coverage import best_anchor_sizes, resized_boxes
 from detection.modeling.faster_rcnn import FasterRCNN
+from detection.training.schedule import in_steps
 
 _LOG = logging.getLogger(__name__)
 EPOCHS, MIN_STEPS = 12, 1000  # of solver.max_iter=auto
@@ -42,6 +43,7 @@ def resolve(config: Config, dataset: TrainSet) -> Config:
             100 * default_coverage,
         )
         model = dataclasses.replace(model, anchors=dataclasses.replace(model.anchors, sizes=anchor_sizes))
+    solver = in_steps(solver, len(usable))
     if not solver.max_iter:
         steps = max(math.ceil(EPOCHS * len(usable) / solver.batch_size), MIN_STEPS)
         _LOG.info(

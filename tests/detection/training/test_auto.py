@@ -32,6 +32,11 @@ def test_max_iter_from_the_number_of_images(monkeypatch, caplog):
     assert resolve(config, dataset).solver.max_iter == -(-auto.EPOCHS * n // 2)
 
 
+def test_epochs_are_of_the_images_that_are_trained_on():
+    config, dataset = opened("solver.max_epochs=3", "solver.batch_size=2")
+    assert resolve(config, dataset).solver.max_iter == -(-3 * len(dataset.usable()) // 2)
+
+
 def test_explicit_values_are_unchanged():
     config, dataset = opened("solver.max_iter=7", "model.anchors.sizes=[20,40]")
     assert resolve(config, dataset) == config
