@@ -169,7 +169,10 @@ class RoIConfig:
     beta: NonNegativeFloat = default(RoIHead, "beta")
     box_loss_weight: NonNegativeFloat = default(RoIHead, "box_loss_weight")
     score_threshold: Fraction = default(RoIHead, "score_threshold")
+    nms: Literal["hard", "soft_linear", "soft_gaussian"] = default(RoIHead, "nms")
+    class_agnostic_nms: StrictBool = default(RoIHead, "class_agnostic_nms")
     nms_iou: Fraction = default(RoIHead, "nms_iou")
+    nms_sigma: PositiveFloat = default(RoIHead, "nms_sigma")
     max_detections: PositiveInt = default(RoIHead, "max_detections")
     min_size: NonNegativeFloat = default(RoIHead, "min_size")
 
