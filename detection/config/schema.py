@@ -4,6 +4,7 @@ The defaults are today's Faster R-CNN R101-C4 (detectron2's); where the papers d
 a constructor of the model takes has its default and its documentation there alone.
 """
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -76,6 +77,22 @@ def _recipe(name: str) -> str:
     raise ValueError(f"should be one of {', '.join(RECIPES)}")
 
 
+def _class_weights(value: Any) -> Any:
+    if value is None or value == "balanced":
+        return value
+    numbers = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if not numbers or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < math.inf for v in numbers
+    ):
+        raise ValueError(
+            "should be {name: factor}, a list of factors of 0 and more (the background's first), balanced or null"
+        )
+    if isinstance(value, dict):
+        return {str(name): float(v) for name, v in value.items()}
+    return tuple(float(v) for v in numbers)
+
+
+ClassWeights = Annotated[Any, BeforeValidator(_class_weights)]
 BackboneName = Annotated[str, AfterValidator(_backbone)]
 RecipeName = Annotated[str, AfterValidator(_recipe)]
 
@@ -149,6 +166,10 @@ class RoIConfig:
     Attributes:
         class_start: where a new class layer's biases start: zero (detectron2, the papers), or frequencies, the logarithms
             of how often a sampled region is background or an object of each class.
+        class_weights: factors on the classification loss: {name: factor}, where "background" is a name and others have 1; a
+            list in the order of the labels, the background's first; balanced, which gives a class with n of the M objects
+            and K classes M / (K n) (King and Zeng, 2001, as scikit-learn) and the background 1; null has none. A run
+            replaces them by the list. The loss stays a mean over the sampled regions.
     """
 
     documented_by: ClassVar = (RoIPooler, TwoLayerHead, RoIHead)
@@ -168,6 +189,8 @@ class RoIConfig:
     box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = default(RoIHead, "box_weights")
     beta: NonNegativeFloat = default(RoIHead, "beta")
     box_loss_weight: NonNegativeFloat = default(RoIHead, "box_loss_weight")
+    class_weights: ClassWeights = None
+    focal_gamma: NonNegativeFloat = default(RoIHead, "focal_gamma")
     score_threshold: Fraction = default(RoIHead, "score_threshold")
     nms: Literal["hard", "soft_linear", "soft_gaussian"] = default(RoIHead, "nms")
     class_agnostic_nms: StrictBool = default(RoIHead, "class_agnostic_nms")

@@ -67,6 +67,10 @@ class RoIHead(nn.Module):
         box_weights: on the offsets x, y, w, h.
         beta: of the smooth L1 loss; 0 is L1 (the paper: 1).
         box_loss_weight: on the box loss.
+        class_weights: factors on the classification loss of a region, K + 1 in the order of the labels, the background's
+            first; None has none. The loss stays a mean over the sampled regions, not over their weights.
+        focal_gamma: the classification loss is the focal loss of this gamma (Lin et al., 2017: 2), in its softmax form:
+            layers, scores and files stay those of the cross-entropy, which gamma 0 is. The paper's alpha is a class weight.
         score_threshold: detections need a higher score.
         nms: of the detections. hard drops those that overlap a better one; soft_linear and soft_gaussian lower their scores
             (soft-NMS, Bodla et al., 2017), and drop what falls to score_threshold, for which the paper takes 0.001.
@@ -82,6 +86,8 @@ class RoIHead(nn.Module):
     Attributes:
         sampled: how many regions the last losses were means over, of one process on average.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -99,6 +105,8 @@ class RoIHead(nn.Module):
         box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         beta: float = 0.0,
         box_loss_weight: float = 1.0,
+        class_weights: Sequence[float] | None = None,
+        focal_gamma: float = 0.0,
         score_threshold: float = 0.05,
         nms: Literal["hard", "soft_linear", "soft_gaussian"] = "hard",
         class_agnostic_nms: bool = False,
@@ -125,6 +133,13 @@ class RoIHead(nn.Module):
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
         self.min_size = min_size
         self.nms, self.class_agnostic_nms, self.nms_sigma = nms, class_agnostic_nms, nms_sigma
+        self.focal_gamma = focal_gamma
+        if class_weights is not None and len(class_weights) != num_classes + 1:
+            raise ValueError(
+                f"class_weights wants {num_classes + 1} numbers, the background's first, got {len(class_weights)}"
+            )
+        weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
         if nms not in SUPPRESSION:
             raise ValueError(f"nms must be one of {', '.join(SUPPRESSION)}, got {nms!r}")
 
@@ -156,7 +171,7 @@ class RoIHead(nn.Module):
             of_class = deltas[torch.arange(len(target), device=target.device), (target - 1).clamp(min=0)]
             return torch.stack(
                 (
-                    classification_loss(logits, target, count),
+                    classification_loss(logits, target, count, self.class_weights, self.focal_gamma),
                     self.box_loss_weight * box_loss(of_class, offset[rows], target > 0, self.beta, count),
                 )
             )

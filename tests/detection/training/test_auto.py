@@ -82,6 +82,36 @@ def test_class_biases_start_at_the_frequencies():
     torch.testing.assert_close(prior, expected)
 
 
+def test_class_weights_become_a_list(caplog):
+    config, dataset = opened("model.roi.class_weights={disc: 2, background: 0.5}")
+    assert dataset.records.classes == ("crescent", "cross", "disc", "square", "star", "triangle")
+    with caplog.at_level("INFO"):
+        resolved = resolve(config, dataset)
+    assert resolved.model.roi.class_weights == (0.5, 1, 1, 2, 1, 1, 1)
+    assert "background 0.5, crescent 1, cross 1, disc 2" in caplog.text
+    assert resolve(resolved, dataset) == resolved
+    assert build_model(resolved.model, 6).roi_head.class_weights.tolist() == [0.5, 1, 1, 2, 1, 1, 1]
+    with pytest.raises(ValueError, match="no class 'discs': did you mean 'disc'"):
+        resolve(opened("model.roi.class_weights={discs: 2}")[0], dataset)
+    with pytest.raises(ValueError, match="needs the data's classes"):
+        build_model(config.model, 6)
+    with pytest.raises(ValueError, match="wants 7 numbers, the background's first, got 6"):
+        build_model(opened("model.roi.class_weights=[1,1,1,1,1,1]")[0].model, 6)
+
+
+def test_balanced_weights_are_scikit_learns_formula():
+    """Four objects of class 1, two of class 2, none of the others: M / (K n), and 1 of the background."""
+    _, dataset = opened("model.roi.class_weights=balanced")
+    labels = torch.tensor([1, 1, 2, 1, 2, 1]).numpy()
+    dataset.records = dataclasses.replace(dataset.records, labels=labels)
+    dataset.objects = dataclasses.replace(dataset.objects, keep=torch.ones(6, dtype=torch.bool).numpy())
+    weights = auto._balanced_weights(dataset)
+    assert weights == pytest.approx((1, 6 / (6 * 4), 6 / (6 * 2), 1, 1, 1, 1))
+    assert sum(weights[label] for label in labels[:6].tolist()) == pytest.approx(
+        2
+    )  # M times the two of K classes that are seen
+
+
 def test_own_data_configurations_are_resolved_before_the_model_is_built(tmp_path):
     config = load_config("faster_rcnn_r18_voc.yaml")
     explicit = load_config("faster_rcnn_r18_own_data.yaml")
