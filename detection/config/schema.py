@@ -256,7 +256,8 @@ class DataConfig:
         short_side: in pixels; several are drawn from in training, the last one is used in testing.
         max_side: a longer side is scaled down to this (the papers: 1000).
         flip: probability of a horizontal flip in training.
-        augment: albumentations transforms for training, each {name: {argument: value}}.
+        augment: transforms of albumentations and of torchvision v2 for training, in their order, each {name: {argument:
+            value}}. A name that both libraries have is written albumentations.NAME or torchvision.NAME, as any may be.
         keep_empty: train on images without objects too (detectron2 drops them).
         keep_difficult: train on VOC's difficult objects too (the papers do not).
         repeat_threshold: images with classes that are on a smaller fraction of the images than this come more often,

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from detection.config import DataConfig
 from detection.data import transforms
 from detection.data.annotations import Annotations, DataError, train_objects
+from detection.data.augmentation.pipeline import Augment
 from detection.data.image import UnreadableImage
 from detection.data.repeat_factors import epoch_rows, repeat_factors
 
@@ -91,7 +92,7 @@ class TrainSet(Dataset[Any]):
     def __init__(self, records: Annotations, read: ImageReader, config: DataConfig, seed: int) -> None:
         self.records, self.read, self.config, self.seed = records, read, config, seed
         self.objects = train_objects(records, config.keep_difficult)
-        self.augment = transforms.Augment(config.augment) if config.augment else None
+        self.augment = Augment(config.augment) if config.augment else None
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         i, position = key
