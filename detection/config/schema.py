@@ -258,6 +258,12 @@ class DataConfig:
         flip: probability of a horizontal flip in training.
         augment: transforms of albumentations and of torchvision v2 for training, in their order, each {name: {argument:
             value}}. A name that both libraries have is written albumentations.NAME or torchvision.NAME, as any may be.
+        large_scale_jitter: in place of short_side in training: the smallest and the largest multiple of jitter_side that an
+            image is resized to fit, such as [0.1, 2.0], before a window of jitter_side is cut out or padded (Ghiasi et al.,
+            2021; detectron2's ResizeScale and FixedSizeCrop). Of a box a tenth of its area must be left.
+        jitter_side: see there.
+        mosaic: probability of a mosaic of four images in training (YOLOv4; the canvas as YOLOX), at the scales 0.5 to 1.5.
+        mixup: probability that a second image is mixed in, half and half, with its boxes (YOLOX).
         keep_empty: train on images without objects too (detectron2 drops them).
         keep_difficult: train on VOC's difficult objects too (the papers do not).
         repeat_threshold: images with classes that are on a smaller fraction of the images than this come more often,
@@ -279,6 +285,10 @@ class DataConfig:
     max_side: PositiveInt = 1333
     flip: Fraction = 0.5
     augment: tuple[dict[str, dict[str, Any]], ...] = ()
+    large_scale_jitter: tuple[PositiveFloat, PositiveFloat] | None = None
+    jitter_side: PositiveInt = 1024
+    mosaic: Fraction = 0.0
+    mixup: Fraction = 0.0
     keep_empty: StrictBool = False
     keep_difficult: StrictBool = False
     repeat_threshold: Fraction = 0.0
@@ -287,6 +297,12 @@ class DataConfig:
     timeout: PositiveInt = 600
     max_pixels: PositiveInt = 89_478_485
     seed: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        if self.large_scale_jitter and self.large_scale_jitter[0] > self.large_scale_jitter[1]:
+            raise ValueError(
+                f"data.large_scale_jitter={_text(self.large_scale_jitter)}: the smallest scale comes first"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from detection.config import DataConfig
 from detection.data import transforms
 from detection.data.annotations import Annotations, DataError, train_objects
+from detection.data.augmentation.jitter import large_scale_jitter
+from detection.data.augmentation.mixing import ImageBoxes, mixup, mosaic
 from detection.data.augmentation.pipeline import Augment
 from detection.data.image import UnreadableImage
 from detection.data.repeat_factors import epoch_rows, repeat_factors
 
 _LOG = logging.getLogger(__name__)
 _GRACE_SECONDS = 30  # from SIGTERM to a worker's exit
+_MIXING = 1  # seeds what draws the images of a mosaic, beside the position's own generator
 ImageReader = Callable[[str], NDArray[np.uint8]]  # file -> RGB [H, W, 3]
 
 
@@ -93,10 +96,33 @@ class TrainSet(Dataset[Any]):
         self.records, self.read, self.config, self.seed = records, read, config, seed
         self.objects = train_objects(records, config.keep_difficult)
         self.augment = Augment(config.augment) if config.augment else None
+        self._partners = self.usable() if config.mosaic or config.mixup else None
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         i, position = key
         rng = np.random.default_rng((self.seed, position))
+        i, size, sample = self._augmented(i, rng)
+        mixing = self._mixing(position)
+        if mixing is not None and mixing.random() < self.config.mosaic:
+            side = self.config.jitter_side if self.config.large_scale_jitter else self.config.short_side[-1]
+            sample = mosaic([sample, *(self._other(mixing) for _ in range(3))], side, mixing)
+        image, boxes, labels = self._resized(*sample, rng)
+        if mixing is not None and mixing.random() < self.config.mixup:
+            image, boxes, labels = mixup((image, boxes, labels), self._other(mixing), mixing)
+        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, size, True
+
+    def _mixing(self, position: int) -> np.random.Generator | None:
+        """Return what draws the images that join this one, apart from what draws all else; None where none do."""
+        mixes = self.config.mosaic or self.config.mixup
+        return np.random.default_rng((self.seed, position, _MIXING)) if mixes else None
+
+    def _other(self, rng: np.random.Generator) -> ImageBoxes:
+        assert self._partners is not None
+        return self._augmented(int(rng.choice(self._partners)), rng)[2]
+
+    def _augmented(self, i: int, rng: np.random.Generator) -> tuple[int, tuple[int, int], ImageBoxes]:
+        """Return the index of the image that was read, its size as a file, and image, boxes and labels after
+        ``data.augment``."""
         i, pixels = self._read(i)
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         objects = self.records.objects(i)
@@ -109,11 +135,19 @@ class TrainSet(Dataset[Any]):
         )
         if self.augment is not None:
             image, boxes, labels = self.augment(image, boxes, labels, int(rng.integers(2**32)))
-        image, boxes = transforms.resize(image, boxes, int(rng.choice(self.config.short_side)), self.config.max_side)
+        return i, pixels.shape[:2], (image, boxes, labels)
+
+    def _resized(self, image: Tensor, boxes: Tensor, labels: Tensor, rng: np.random.Generator) -> ImageBoxes:
+        if self.config.large_scale_jitter:
+            scales, side = self.config.large_scale_jitter, self.config.jitter_side
+            image, boxes, labels = large_scale_jitter(image, boxes, labels, scales, side, rng)
+        else:
+            short_side = int(rng.choice(self.config.short_side))
+            image, boxes = transforms.resize(image, boxes, short_side, self.config.max_side)
         if rng.random() < self.config.flip:
             image, boxes = transforms.flip(image, boxes)
         boxes, labels = transforms.clip_boxes(boxes, labels, (image.shape[-2], image.shape[-1]))
-        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, pixels.shape[:2], True
+        return image, boxes, labels
 
     def _read(self, i: int) -> tuple[int, NDArray[np.uint8]]:
         """Decode image i, or the next readable training image where it is corrupt: one bad file must not stop a run.
