@@ -1,5 +1,6 @@
 """Train and evaluate a classifier with the training loop of the detector."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -41,7 +42,7 @@ from detection.training.resume import (
 from detection.training.run_files.environment import write_provenance
 from detection.training.run_files.loggers import check_loggers, make_loggers
 from detection.training.run_files.run_dir import TRAINING_FILES, RunLog, move_earlier_run, read_metrics
-from detection.training.schedule import iterations
+from detection.training.schedule import in_steps, iterations
 from detection.training.trainer import describe_solver, fit, run_device, step_callbacks
 from detection.utils import distributed
 from detection.utils.atomic_io import replacing, write_json, write_text
@@ -71,6 +72,7 @@ def train(config: ClassifierConfig, output: Path, *, resume: bool = False) -> di
     with RunLog() as run_log, run_settings():
         check_loggers(config.solver.loggers)
         images, val = open_datasets(config.data)
+        config = dataclasses.replace(config, solver=in_steps(config.solver, len(images)))
         solver = config.solver
         rank, world = distributed.rank(), distributed.world_size()
         dataset = TrainDataset(images, config.data, config.seed)

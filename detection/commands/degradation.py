@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not all(seed.isdigit() for seed in seeds):
         raise ValueError(f"--seeds expects comma-separated integers, such as 0,1,2; got {args.seeds}")
     config = load(ClassifierConfig, args.config, args.keys, "classifiers")
+    if config.solver.max_epochs is not None:
+        raise ValueError("the networks are compared at equal steps: set solver.max_iter in place of solver.max_epochs")
     if config.data.val is None:
         raise ValueError("data.val is null: the test error needs a validation set")
     if config.mixup or config.cutmix or config.solver.early_stop is not None:

@@ -54,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="run with proposals and detections padded to fixed shapes, as on a GPU (same detections)",
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the detector's configuration, such as model.roi.nms=soft_gaussian; may be repeated",
+    )
     add_image_inputs(parser)
     args = parser.parse_args(argv)
     if args.batch_size < 1:
@@ -67,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cuda_graphs=args.cuda_graphs,
         padded=args.padded or None,
         max_pixels=args.max_pixels,
+        overrides=args.set,
     )
     move_earlier_run(args.output, [results.name, *map(glob.escape, _drawn(results))])
     images: list[dict[str, Any]] = []

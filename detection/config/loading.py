@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
-from detection.config.schema import Config
+from detection.config.schema import Config, SolverConfig
 
 Schema = typing.TypeVar("Schema")
 
@@ -80,11 +80,15 @@ def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         ValueError: an entry is not key=value, or a value is not valid YAML.
     """
     tree = copy.deepcopy(tree)
+    layer: dict[str, Any] = {}
     for entry in overrides:
         key, separator, value = entry.partition("=")
         if not separator:
             raise ValueError(f"expected key=value, got {entry!r}")
-        _set(tree, key.strip(), _parse_yaml(value, f"the value of {key}"))
+        parsed = _parse_yaml(value, f"the value of {key}")
+        _set(tree, key.strip(), parsed)
+        _set(layer, key.strip(), parsed)
+    _drop_alternatives(tree.get("solver"), layer.get("solver"))
     return tree
 
 
@@ -209,7 +213,19 @@ def _merge(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
     for key, value in tree.items():
         base_value = merged.get(key)
         merged[key] = _merge(base_value, value) if isinstance(base_value, dict) and isinstance(value, dict) else value
+    _drop_alternatives(merged.get("solver"), tree.get("solver"))
     return merged
+
+
+def _drop_alternatives(merged: Any, layer: Any) -> None:
+    """Where a layer gives one key of a pair of which one is given, such as max_epochs, drop the other, max_iter, which lies
+    below it; both in one layer stay, and are an error of the schema."""
+    if not isinstance(merged, dict) or not isinstance(layer, dict):
+        return
+    for pair in SolverConfig.either:
+        given = [key for key in pair if layer.get(key) is not None]
+        if len(given) == 1:
+            merged.pop(pair[1 - pair.index(given[0])], None)
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

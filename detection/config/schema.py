@@ -4,7 +4,8 @@ The defaults are today's Faster R-CNN R101-C4 (detectron2's); where the papers d
 a constructor of the model takes has its default and its documentation there alone.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
@@ -37,6 +38,10 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _text(value: Any) -> str:
+    return f"[{', '.join(f'{v:g}' for v in value)}]" if isinstance(value, tuple) else f"{value:g}"
 
 
 def _several(value: Any) -> Any:
@@ -72,6 +77,22 @@ def _recipe(name: str) -> str:
     raise ValueError(f"should be one of {', '.join(RECIPES)}")
 
 
+def _class_weights(value: Any) -> Any:
+    if value is None or value == "balanced":
+        return value
+    numbers = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if not numbers or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < math.inf for v in numbers
+    ):
+        raise ValueError(
+            "should be {name: factor}, a list of factors of 0 and more (the background's first), balanced or null"
+        )
+    if isinstance(value, dict):
+        return {str(name): float(v) for name, v in value.items()}
+    return tuple(float(v) for v in numbers)
+
+
+ClassWeights = Annotated[Any, BeforeValidator(_class_weights)]
 BackboneName = Annotated[str, AfterValidator(_backbone)]
 RecipeName = Annotated[str, AfterValidator(_recipe)]
 
@@ -79,8 +100,8 @@ RecipeName = Annotated[str, AfterValidator(_recipe)]
 # what other projects call a setting, by the last part of its key, and the key that does its job here
 SOLVER_NAMES = {
     **dict.fromkeys(
-        ("epochs", "num_epochs", "max_epochs", "epoch"),
-        "solver.max_iter sets the length, in steps of solver.batch_size images: epochs x images / batch_size",
+        ("epochs", "num_epochs", "epoch"),
+        "solver.max_epochs sets the length in epochs, solver.max_iter in steps",
     ),
     **dict.fromkeys(
         ("lr", "learning_rate", "lr0"), "solver.base_lr is the rate for solver.reference_batch images a step"
@@ -145,6 +166,10 @@ class RoIConfig:
     Attributes:
         class_start: where a new class layer's biases start: zero (detectron2, the papers), or frequencies, the logarithms
             of how often a sampled region is background or an object of each class.
+        class_weights: factors on the classification loss: {name: factor}, where "background" is a name and others have 1; a
+            list in the order of the labels, the background's first; balanced, which gives a class with n of the M objects
+            and K classes M / (K n) (King and Zeng, 2001, as scikit-learn) and the background 1; null has none. A run
+            replaces them by the list. The loss stays a mean over the sampled regions.
     """
 
     documented_by: ClassVar = (RoIPooler, TwoLayerHead, RoIHead)
@@ -164,8 +189,13 @@ class RoIConfig:
     box_weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = default(RoIHead, "box_weights")
     beta: NonNegativeFloat = default(RoIHead, "beta")
     box_loss_weight: NonNegativeFloat = default(RoIHead, "box_loss_weight")
+    class_weights: ClassWeights = None
+    focal_gamma: NonNegativeFloat = default(RoIHead, "focal_gamma")
     score_threshold: Fraction = default(RoIHead, "score_threshold")
+    nms: Literal["hard", "soft_linear", "soft_gaussian"] = default(RoIHead, "nms")
+    class_agnostic_nms: StrictBool = default(RoIHead, "class_agnostic_nms")
     nms_iou: Fraction = default(RoIHead, "nms_iou")
+    nms_sigma: PositiveFloat = default(RoIHead, "nms_sigma")
     max_detections: PositiveInt = default(RoIHead, "max_detections")
     min_size: NonNegativeFloat = default(RoIHead, "min_size")
 
@@ -226,9 +256,19 @@ class DataConfig:
         short_side: in pixels; several are drawn from in training, the last one is used in testing.
         max_side: a longer side is scaled down to this (the papers: 1000).
         flip: probability of a horizontal flip in training.
-        augment: albumentations transforms for training, each {name: {argument: value}}.
+        augment: transforms of albumentations and of torchvision v2 for training, in their order, each {name: {argument:
+            value}}. A name that both libraries have is written albumentations.NAME or torchvision.NAME, as any may be.
+        large_scale_jitter: in place of short_side in training: the smallest and the largest multiple of jitter_side that an
+            image is resized to fit, such as [0.1, 2.0], before a window of jitter_side is cut out or padded (Ghiasi et al.,
+            2021; detectron2's ResizeScale and FixedSizeCrop). Of a box a tenth of its area must be left.
+        jitter_side: see there.
+        mosaic: probability of a mosaic of four images in training (YOLOv4; the canvas as YOLOX), at the scales 0.5 to 1.5.
+        mixup: probability that a second image is mixed in, half and half, with its boxes (YOLOX).
         keep_empty: train on images without objects too (detectron2 drops them).
         keep_difficult: train on VOC's difficult objects too (the papers do not).
+        repeat_threshold: images with classes that are on a smaller fraction of the images than this come more often,
+            sqrt(repeat_threshold / fraction) times an epoch (repeat-factor sampling, Gupta et al., LVIS, 2019, section 4.1,
+            which takes 0.001); 0 repeats none.
         group_by_aspect: batches hold only wide or only tall images, which saves padding.
         workers: DataLoader workers; 0 loads in the training process.
         timeout: seconds without a batch from a DataLoader worker after which the run ends.
@@ -245,13 +285,24 @@ class DataConfig:
     max_side: PositiveInt = 1333
     flip: Fraction = 0.5
     augment: tuple[dict[str, dict[str, Any]], ...] = ()
+    large_scale_jitter: tuple[PositiveFloat, PositiveFloat] | None = None
+    jitter_side: PositiveInt = 1024
+    mosaic: Fraction = 0.0
+    mixup: Fraction = 0.0
     keep_empty: StrictBool = False
     keep_difficult: StrictBool = False
+    repeat_threshold: Fraction = 0.0
     group_by_aspect: StrictBool = True
     workers: NonNegativeInt = 4
     timeout: PositiveInt = 600
     max_pixels: PositiveInt = 89_478_485
     seed: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        if self.large_scale_jitter and self.large_scale_jitter[0] > self.large_scale_jitter[1]:
+            raise ValueError(
+                f"data.large_scale_jitter={_text(self.large_scale_jitter)}: the smallest scale comes first"
+            )
 
 
 @dataclass(frozen=True)
@@ -259,6 +310,7 @@ class SolverConfig:
     """Optimisation, evaluation and logging.
 
     Attributes:
+        either: pairs of keys of which one is given.
         optimizer: sgd or adamw.
         base_lr: learning rate for reference_batch images a step.
         reference_batch: see base_lr (detectors: 16; classifiers: 256).
@@ -272,6 +324,11 @@ class SolverConfig:
         batch_size: images a step, over all processes and micro-batches.
         accumulate: micro-batches of a step, computed one after the other (gradient accumulation).
         max_iter: steps. auto, or 0: from the number of training images, 12 epochs but 1000 steps at least.
+        max_epochs: the length in epochs (times each training image is seen, repeats not counted) in place of max_iter; a
+            run replaces it by steps, max_epochs x images / batch_size, before it begins. Of the two the one given later
+            counts: a command line's before a file's, a file's before its base's.
+        steps_epochs: in place of steps, in epochs.
+        warmup_epochs: in place of warmup, in epochs.
         schedule: step (changed at steps), cosine, or plateau (changed when evaluations bring nothing better).
         steps: where the rate is multiplied by gamma; below 1 a fraction of max_iter.
         gamma: see steps.
@@ -297,6 +354,8 @@ class SolverConfig:
         loggers: of Lightning, which get the same lines: tensorboard, wandb, mlflow, each an extra of that name.
     """
 
+    either: ClassVar = (("max_iter", "max_epochs"), ("steps", "steps_epochs"), ("warmup", "warmup_epochs"))
+
     optimizer: Literal["sgd", "adamw"] = "sgd"
     base_lr: PositiveFloat = 0.02
     reference_batch: PositiveInt = 16
@@ -308,6 +367,9 @@ class SolverConfig:
     batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
     max_iter: AutoSteps = 270000
+    max_epochs: PositiveFloat | None = None
+    steps_epochs: Annotated[tuple[PositiveFloat, ...], Several] = ()
+    warmup_epochs: NonNegativeFloat | None = None
     schedule: Literal["step", "cosine", "plateau"] = "step"
     steps: Annotated[tuple[PositiveFloat, ...], Several] = (210000, 250000)
     gamma: Fraction = 0.1
@@ -334,6 +396,17 @@ class SolverConfig:
             )
         if self.schedule == "plateau" and not self.eval_every:
             raise ValueError("solver.schedule=plateau follows evaluations: set solver.eval_every")
+        usual = {f.name: f.default for f in fields(self)}
+        for steps, epochs in self.either:
+            in_steps, in_epochs = getattr(self, steps), getattr(self, epochs)
+            if in_epochs in (None, ()):
+                continue
+            if in_steps not in (usual[steps], 0):
+                raise ValueError(
+                    f"solver.{steps}={_text(in_steps)} and solver.{epochs}={_text(in_epochs)} set the same: give one of them"
+                )
+            if steps == "max_iter":
+                object.__setattr__(self, steps, 0)  # as auto: no number before the data are known
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from detection.config import DataConfig
 from detection.data import transforms
 from detection.data.annotations import Annotations, DataError, train_objects
+from detection.data.augmentation.jitter import large_scale_jitter
+from detection.data.augmentation.mixing import ImageBoxes, mixup, mosaic
+from detection.data.augmentation.pipeline import Augment
 from detection.data.image import UnreadableImage
+from detection.data.repeat_factors import epoch_rows, repeat_factors
 
 _LOG = logging.getLogger(__name__)
 _GRACE_SECONDS = 30  # from SIGTERM to a worker's exit
+_MIXING = 1  # seeds what draws the images of a mosaic, beside the position's own generator
 ImageReader = Callable[[str], NDArray[np.uint8]]  # file -> RGB [H, W, 3]
 
 
@@ -90,11 +95,34 @@ class TrainSet(Dataset[Any]):
     def __init__(self, records: Annotations, read: ImageReader, config: DataConfig, seed: int) -> None:
         self.records, self.read, self.config, self.seed = records, read, config, seed
         self.objects = train_objects(records, config.keep_difficult)
-        self.augment = transforms.Augment(config.augment) if config.augment else None
+        self.augment = Augment(config.augment) if config.augment else None
+        self._partners = self.usable() if config.mosaic or config.mixup else None
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         i, position = key
         rng = np.random.default_rng((self.seed, position))
+        i, size, sample = self._augmented(i, rng)
+        mixing = self._mixing(position)
+        if mixing is not None and mixing.random() < self.config.mosaic:
+            side = self.config.jitter_side if self.config.large_scale_jitter else self.config.short_side[-1]
+            sample = mosaic([sample, *(self._other(mixing) for _ in range(3))], side, mixing)
+        image, boxes, labels = self._resized(*sample, rng)
+        if mixing is not None and mixing.random() < self.config.mixup:
+            image, boxes, labels = mixup((image, boxes, labels), self._other(mixing), mixing)
+        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, size, True
+
+    def _mixing(self, position: int) -> np.random.Generator | None:
+        """Return what draws the images that join this one, apart from what draws all else; None where none do."""
+        mixes = self.config.mosaic or self.config.mixup
+        return np.random.default_rng((self.seed, position, _MIXING)) if mixes else None
+
+    def _other(self, rng: np.random.Generator) -> ImageBoxes:
+        assert self._partners is not None
+        return self._augmented(int(rng.choice(self._partners)), rng)[2]
+
+    def _augmented(self, i: int, rng: np.random.Generator) -> tuple[int, tuple[int, int], ImageBoxes]:
+        """Return the index of the image that was read, its size as a file, and image, boxes and labels after
+        ``data.augment``."""
         i, pixels = self._read(i)
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         objects = self.records.objects(i)
@@ -107,11 +135,19 @@ class TrainSet(Dataset[Any]):
         )
         if self.augment is not None:
             image, boxes, labels = self.augment(image, boxes, labels, int(rng.integers(2**32)))
-        image, boxes = transforms.resize(image, boxes, int(rng.choice(self.config.short_side)), self.config.max_side)
+        return i, pixels.shape[:2], (image, boxes, labels)
+
+    def _resized(self, image: Tensor, boxes: Tensor, labels: Tensor, rng: np.random.Generator) -> ImageBoxes:
+        if self.config.large_scale_jitter:
+            scales, side = self.config.large_scale_jitter, self.config.jitter_side
+            image, boxes, labels = large_scale_jitter(image, boxes, labels, scales, side, rng)
+        else:
+            short_side = int(rng.choice(self.config.short_side))
+            image, boxes = transforms.resize(image, boxes, short_side, self.config.max_side)
         if rng.random() < self.config.flip:
             image, boxes = transforms.flip(image, boxes)
         boxes, labels = transforms.clip_boxes(boxes, labels, (image.shape[-2], image.shape[-1]))
-        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, pixels.shape[:2], True
+        return image, boxes, labels
 
     def _read(self, i: int) -> tuple[int, NDArray[np.uint8]]:
         """Decode image i, or the next readable training image where it is corrupt: one bad file must not stop a run.
@@ -139,8 +175,15 @@ class TrainSet(Dataset[Any]):
         """Return the indices of the training images, int64 [n]: all, or those with at least one object."""
         if self.config.keep_empty:
             return np.arange(len(self.records))
-        image_of = np.repeat(np.arange(len(self.records)), np.diff(self.records.offsets))
-        return np.unique(image_of[self.objects.keep])
+        return np.unique(self.records.image_of()[self.objects.keep])
+
+    def repeat_factors(self) -> NDArray[np.float64] | None:
+        """Return how often each image of :meth:`usable` comes an epoch, float64 [n]; None for once each."""
+        if not self.config.repeat_threshold:
+            return None
+        keep, records = self.objects.keep, self.records
+        images, threshold = self.usable(), self.config.repeat_threshold
+        return repeat_factors(records.image_of()[keep], records.labels[keep], images, threshold)
 
 
 class EvalSet(Dataset[Any]):
@@ -181,8 +224,8 @@ class TrainBatchSampler:
     """Infinite batch sampler for training, grouped by aspect ratio.
 
     Shuffles each epoch and cuts it into groups of one step's images that are all landscape or all portrait. Each rank and
-    each micro-batch takes its slice of a group. The order depends on the seed alone, so that a resumed run continues
-    with the same batches as an uninterrupted one.
+    each micro-batch takes its slice of a group. The order depends on the seed (and the repeat factors) alone, so that a
+    resumed run continues with the same batches as an uninterrupted one.
 
     Args:
         usable: int64 [n], indices of the training images in the records.
@@ -193,6 +236,8 @@ class TrainBatchSampler:
         world: number of processes.
         seed: of the shuffle.
         start: the first step.
+        factors: float64 [n], how often an image comes an epoch on average (:mod:`detection.data.repeat_factors`); None for
+            once each.
 
     Raises:
         ValueError: batch_size is not a multiple of world * micro_batches.
@@ -209,6 +254,7 @@ class TrainBatchSampler:
         world: int = 1,
         seed: int = 0,
         start: int = 0,
+        factors: NDArray[np.float64] | None = None,
     ) -> None:
         if batch_size % (micro_batches * world):
             raise ValueError(
@@ -216,13 +262,14 @@ class TrainBatchSampler:
             )
         self.usable, self.wide, self.batch_size = usable, wide, batch_size
         self.micro_batches, self.rank, self.world, self.seed, self.start = micro_batches, rank, world, seed, start
+        self.factors = factors
 
     def groups(self) -> Iterator[list[tuple[int, int]]]:
         """Yield the (image, position) keys of one step after the other."""
         buckets: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         position, epoch = 0, 0
         while True:
-            for k in np.random.default_rng((self.seed, epoch)).permutation(len(self.usable)):
+            for k in self._order(np.random.default_rng((self.seed, epoch))):
                 group = buckets[bool(self.wide[k])]
                 group.append((int(self.usable[k]), position))
                 position += 1
@@ -230,6 +277,9 @@ class TrainBatchSampler:
                     yield group
                     buckets[bool(self.wide[k])] = []
             epoch += 1
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.permutation(len(self.usable)) if self.factors is None else epoch_rows(self.factors, rng)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         size = self.batch_size // (self.world * self.micro_batches)
@@ -256,7 +306,15 @@ def train_loader(
     height, width = dataset.records.sizes[usable, 0], dataset.records.sizes[usable, 1]
     wide = (width > height) if dataset.config.group_by_aspect else np.zeros(len(usable), dtype=bool)
     sampler = TrainBatchSampler(
-        usable, wide, batch_size, micro_batches=micro_batches, rank=rank, world=world, seed=seed, start=start
+        usable,
+        wide,
+        batch_size,
+        micro_batches=micro_batches,
+        rank=rank,
+        world=world,
+        seed=seed,
+        start=start,
+        factors=dataset.repeat_factors(),
     )
     workers = dataset.config.workers
     return DataLoader(

@@ -1,13 +1,8 @@
-"""Transforms of images and their boxes: resize, horizontal flip, and any albumentations transform.
+"""Transforms of images and their boxes: resize, horizontal flip, clipping.
 
 Images are uint8 [3, H, W] tensors, boxes float32 [n, 4] xyxy in pixels.
 """
 
-import os
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -43,44 +38,6 @@ def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     width = image.shape[-1]
     x1, y1, x2, y2 = boxes.unbind(1)
     return image.flip(-1), torch.stack((width - x2, y1, width - x1, y2), dim=1)
-
-
-class Augment:
-    """An albumentations pipeline for images and boxes.
-
-    Args:
-        transforms: {class name: {argument: value}} each.
-
-    Raises:
-        ValueError: unknown transform or invalid arguments.
-    """
-
-    def __init__(self, transforms: Sequence[dict[str, dict[str, Any]]]) -> None:
-        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no version check over the network at import
-        import albumentations as A  # slow to import, and needed only where a configuration names transforms
-
-        pipeline = []
-        for entry in transforms:
-            for name, arguments in entry.items():
-                transform = getattr(A, name, None)
-                if not (isinstance(transform, type) and issubclass(transform, A.BasicTransform)):
-                    raise ValueError(f"data.augment: albumentations has no transform {name!r}")
-                try:
-                    pipeline.append(transform(**(arguments or {})))
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"data.augment: {name}: {error}") from error
-        boxes = A.BboxParams(format="pascal_voc", label_fields=["index"], clip=True, filter_invalid_bboxes=True)
-        self._compose = A.Compose(pipeline, bbox_params=boxes)
-
-    def __call__(self, image: Tensor, boxes: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the augmented image, and the remaining boxes and labels. Equal seeds give equal results."""
-        # a seed per sample: albumentations' own seeding repeats itself over DataLoader workers
-        self._compose.set_random_seed(seed % 2**32)
-        pixels = image.permute(1, 2, 0).contiguous().numpy()
-        out = self._compose(image=pixels, bboxes=boxes.numpy(), index=np.arange(len(boxes)))
-        index = torch.as_tensor(np.asarray(out["index"], dtype=np.int64))
-        remaining = torch.as_tensor(np.asarray(out["bboxes"], dtype=np.float32)).reshape(-1, 4)
-        return torch.from_numpy(np.ascontiguousarray(out["image"])).permute(2, 0, 1), remaining, labels[index]
 
 
 def clip_boxes(boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ class Predictor:
         max_pixels: height times width of the largest image file that is decoded; None takes what the detector was trained
             with (``data.max_pixels``).
         padded: run the form with a fixed number of slots; None picks by device. Detections are the same.
+        overrides: "key=value" entries that change the detector's configuration, such as model.roi.nms=soft_gaussian.
         model: the model to fill, where its backbone or head was a module of your own.
 
     Attributes:
@@ -62,13 +63,14 @@ class Predictor:
         cuda_graphs: bool = False,
         padded: bool | None = None,
         max_pixels: int | None = None,
+        overrides: Sequence[str] = (),
         model: FasterRCNN | None = None,
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold is a fraction from 0 to 1, got {score_threshold}")
         self.device = torch.device(device) if device else default_device()
         use_gpu(self.device)
-        detector, self.config, metadata = read_detector(local_file(weights), model=model)
+        detector, self.config, metadata = read_detector(local_file(weights), overrides, model)
         if score_threshold is not None:
             detector.roi_head.score_threshold = score_threshold
         if padded is not None:

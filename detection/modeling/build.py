@@ -42,6 +42,11 @@ def assemble(backbone: nn.Module, config: ModelConfig, num_classes: int) -> Fast
     """
     roi = dataclasses.asdict(config.roi)
     del roi["class_start"]  # training's
+    if isinstance(weights := config.roi.class_weights, str | dict):
+        raise ValueError(
+            f"model.roi.class_weights={weights!r} needs the data's classes, which nothing gave here: resolve() of "
+            "detection.training.auto makes a list of it, or give the list, the background's factor first"
+        )
     return FasterRCNN(
         backbone,
         num_classes,

@@ -44,9 +44,30 @@ def objectness_loss(logits: Float[Tensor, " n"], kind: Int[Tensor, " n"], count:
     return F.binary_cross_entropy_with_logits(logits, target, weight=counted, reduction="sum") / count
 
 
-def classification_loss(logits: Float[Tensor, "n k"], labels: Int[Tensor, " n"], count: Tensor) -> Float[Tensor, ""]:
-    """Return the softmax cross-entropy of the sampled RoIs; label 0 is the background, and IGNORED adds nothing."""
-    return F.cross_entropy(at_least_float32(logits), labels, reduction="sum", ignore_index=IGNORED) / count
+def classification_loss(
+    logits: Float[Tensor, "n k"],
+    labels: Int[Tensor, " n"],
+    count: Tensor,
+    weights: Float[Tensor, " k"] | None = None,
+    gamma: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Return the softmax cross-entropy of the sampled RoIs; label 0 is the background, and IGNORED adds nothing.
+
+    Args:
+        logits: of each RoI.
+        labels: of each RoI.
+        count: the sum is divided by it.
+        weights: factor on the loss of each label.
+        gamma: of the focal loss (Lin et al., 2017, equation 5, of the softmax's p): -(1 - p)^gamma log p; 0 is the
+            cross-entropy.
+    """
+    logits = at_least_float32(logits)
+    if gamma == 0:
+        return F.cross_entropy(logits, labels, weights, reduction="sum", ignore_index=IGNORED) / count
+    loss = F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)  # -log p, 0 where ignored
+    # 1 - p without the rounding of 1; above 0, where a power below 1 has no gradient
+    modulated = (-torch.expm1(-loss)).clamp(min=torch.finfo(loss.dtype).tiny) ** gamma * loss
+    return (modulated if weights is None else modulated * weights[labels.clamp(min=0)]).sum() / count
 
 
 def box_loss(

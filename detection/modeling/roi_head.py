@@ -5,10 +5,11 @@ Shapes: R regions of all images, K classes, label 0 the background.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 from backbone.norm import BATCH_NORM
 from detection.modeling.box_coder import BoxCoder
@@ -21,6 +22,10 @@ from detection.ops.boxes import at_least_float32, clip, larger_than
 from detection.ops.chunked_loss import chunked_backward
 from detection.ops.device import rows_at_once, use_padding
 from detection.ops.nms import batched_nms_mask
+from detection.ops.soft_nms import Suppression, soft_nms
+
+# settings of the head -> the loop of ops/soft_nms.py
+SUPPRESSION: dict[str, Suppression] = {"hard": "hard", "soft_linear": "linear", "soft_gaussian": "gaussian"}
 
 
 class TwoLayerHead(nn.Module):
@@ -62,8 +67,16 @@ class RoIHead(nn.Module):
         box_weights: on the offsets x, y, w, h.
         beta: of the smooth L1 loss; 0 is L1 (the paper: 1).
         box_loss_weight: on the box loss.
+        class_weights: factors on the classification loss of a region, K + 1 in the order of the labels, the background's
+            first; None has none. The loss stays a mean over the sampled regions, not over their weights.
+        focal_gamma: the classification loss is the focal loss of this gamma (Lin et al., 2017: 2), in its softmax form:
+            layers, scores and files stay those of the cross-entropy, which gamma 0 is. The paper's alpha is a class weight.
         score_threshold: detections need a higher score.
-        nms_iou: within a class, detections that overlap a better one by more are dropped (py-faster-rcnn: 0.3).
+        nms: of the detections. hard drops those that overlap a better one; soft_linear and soft_gaussian lower their scores
+            (soft-NMS, Bodla et al., 2017), and drop what falls to score_threshold, for which the paper takes 0.001.
+        class_agnostic_nms: detections of all classes suppress each other, not only those of one class.
+        nms_iou: hard and soft_linear: overlaps by more count (py-faster-rcnn: 0.3; the soft-NMS paper: 0.3).
+        nms_sigma: of soft_gaussian, which has no nms_iou.
         max_detections: kept per image.
         min_size: detections with a shorter side, in pixels, are dropped (torchvision 0.01, detectron2 0).
         chunk_size: regions that the head takes at a time on a CPU, so that they stay in its cache, and in training no more
@@ -73,6 +86,8 @@ class RoIHead(nn.Module):
     Attributes:
         sampled: how many regions the last losses were means over, of one process on average.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -90,8 +105,13 @@ class RoIHead(nn.Module):
         box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         beta: float = 0.0,
         box_loss_weight: float = 1.0,
+        class_weights: Sequence[float] | None = None,
+        focal_gamma: float = 0.0,
         score_threshold: float = 0.05,
+        nms: Literal["hard", "soft_linear", "soft_gaussian"] = "hard",
+        class_agnostic_nms: bool = False,
         nms_iou: float = 0.5,
+        nms_sigma: float = 0.5,
         max_detections: int = 100,
         min_size: float = 0.0,
         chunk_size: int | None = None,
@@ -112,6 +132,16 @@ class RoIHead(nn.Module):
         self.append_truth, self.beta, self.box_loss_weight = append_truth, beta, box_loss_weight
         self.score_threshold, self.nms_iou, self.max_detections = score_threshold, nms_iou, max_detections
         self.min_size = min_size
+        self.nms, self.class_agnostic_nms, self.nms_sigma = nms, class_agnostic_nms, nms_sigma
+        self.focal_gamma = focal_gamma
+        if class_weights is not None and len(class_weights) != num_classes + 1:
+            raise ValueError(
+                f"class_weights wants {num_classes + 1} numbers, the background's first, got {len(class_weights)}"
+            )
+        weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        if nms not in SUPPRESSION:
+            raise ValueError(f"nms must be one of {', '.join(SUPPRESSION)}, got {nms!r}")
 
     def forward(self, features: Maps, regions: Tensor, padded: bool | None = None) -> tuple[Tensor, Tensor]:
         """Return class logits [R, K + 1] and offsets [R, K, 4] of regions [R, 5]: image index, then a box in pixels."""
@@ -141,7 +171,7 @@ class RoIHead(nn.Module):
             of_class = deltas[torch.arange(len(target), device=target.device), (target - 1).clamp(min=0)]
             return torch.stack(
                 (
-                    classification_loss(logits, target, count),
+                    classification_loss(logits, target, count, self.class_weights, self.focal_gamma),
                     self.box_loss_weight * box_loss(of_class, offset[rows], target > 0, self.beta, count),
                 )
             )
@@ -210,8 +240,31 @@ class RoIHead(nn.Module):
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
         valid = self._valid(boxes)
         boxes, label, score = boxes[valid], label[valid], scores[region, label][valid]
-        keep = batched_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
+        if self.nms == "hard":
+            kept = (
+                nms(boxes, score, self.nms_iou)
+                if self.class_agnostic_nms
+                else batched_nms(boxes, score, label, self.nms_iou)
+            )
+            keep = kept[: self.max_detections]
+        else:
+            keep, final = self._suppress(boxes, score, label)
+            keep, final = keep[final > 0], final[final > 0]
+            return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": final}
         return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": score[keep]}
+
+    def _suppress(self, boxes: Tensor, score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best boxes' rows and final scores, as :func:`soft_nms`."""
+        return soft_nms(
+            boxes,
+            score,
+            None if self.class_agnostic_nms else label,
+            method=SUPPRESSION[self.nms],
+            iou=self.nms_iou,
+            limit=self.max_detections,
+            sigma=self.nms_sigma,
+            threshold=self.score_threshold,
+        )
 
     def _valid(self, boxes: Tensor) -> Tensor:
         """Return which boxes [..., 4] are none of overflowed offsets, and not too small."""
@@ -227,6 +280,11 @@ class RoIHead(nn.Module):
         label = torch.arange(len(score), device=score.device)[:, None].expand_as(region)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
         valid = (score > self.score_threshold) & self._valid(boxes)
+        if self.nms != "hard" or self.class_agnostic_nms:  # one set of all classes, too large for the mask's kernel
+            boxes, label = boxes.flatten(0, 1), label.flatten()
+            index, best = self._suppress(boxes, torch.where(valid, score, 0.0).flatten(), label)
+            boxes = torch.where(best[:, None] > 0, boxes[index], 0.0)
+            return {"boxes": boxes, "labels": label[index] + 1, "scores": best}
         kept = batched_nms_mask(boxes, valid, self.nms_iou, self.max_detections)
         best, index = torch.where(kept, score, 0.0).flatten().sort(descending=True, stable=True)
         best, index = best[: self.max_detections], index[: self.max_detections]

@@ -1,6 +1,7 @@
 """Settings derived from the training set: anchor sizes, number of steps, initial biases of the class layer."""
 
 import dataclasses
+import difflib
 import logging
 import math
 
@@ -11,6 +12,7 @@ from detection.config import Config
 from detection.data.loader import TrainSet
 from detection.dataset_check.anchor_coverage import best_anchor_sizes, resized_boxes
 from detection.modeling.faster_rcnn import FasterRCNN
+from detection.training.schedule import in_steps
 
 _LOG = logging.getLogger(__name__)
 EPOCHS, MIN_STEPS = 12, 1000  # of solver.max_iter=auto
@@ -42,6 +44,13 @@ def resolve(config: Config, dataset: TrainSet) -> Config:
             100 * default_coverage,
         )
         model = dataclasses.replace(model, anchors=dataclasses.replace(model.anchors, sizes=anchor_sizes))
+    if isinstance(given := model.roi.class_weights, str | dict):
+        weights = _weights_by_name(given, dataset) if isinstance(given, dict) else _balanced_weights(dataset)
+        names = ("background", *dataset.records.classes)
+        listed = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(names, weights, strict=True))
+        _LOG.info("model.roi.class_weights: %s", listed)
+        model = dataclasses.replace(model, roi=dataclasses.replace(model.roi, class_weights=weights))
+    solver = in_steps(solver, len(usable))
     if not solver.max_iter:
         steps = max(math.ceil(EPOCHS * len(usable) / solver.batch_size), MIN_STEPS)
         _LOG.info(
@@ -54,6 +63,30 @@ def resolve(config: Config, dataset: TrainSet) -> Config:
         )
         solver = dataclasses.replace(solver, max_iter=steps)
     return dataclasses.replace(config, model=model, solver=solver)
+
+
+def _balanced_weights(dataset: TrainSet) -> tuple[float, ...]:
+    """Return the background's 1, and of each class M / (K n), whose mean over the objects is 1; a class without an object
+    counts as one with one."""
+    classes = len(dataset.records.classes)
+    labels = dataset.records.labels[dataset.objects.keep]
+    counts = np.maximum(np.bincount(labels, minlength=classes + 1)[1:], 1)
+    return (1.0, *(len(labels) / (classes * counts)).tolist())
+
+
+def _weights_by_name(given: dict[str, float], dataset: TrainSet) -> tuple[float, ...]:
+    """Return the weights in the order of the labels.
+
+    Raises:
+        ValueError: a name that is no class; suggests the closest.
+    """
+    names = ("background", *dataset.records.classes)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"model.roi.class_weights: no class {name!r}: {hint}There are {', '.join(names)}")
+    return tuple(float(given.get(name, 1.0)) for name in names)
 
 
 @torch.no_grad()

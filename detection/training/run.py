@@ -20,6 +20,7 @@ from detection.config import Config, SolverConfig, config_to_dict, dump_config
 from detection.data.annotations import why_nothing_to_train_on
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
+from detection.data.repeat_factors import describe as describe_factors
 from detection.dataset_check.report import quick_check
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
@@ -195,6 +196,8 @@ def _fit(
 ) -> dict[str, Any] | None:
     solver = config.solver
     _LOG.info("training on %d images, %s", len(dataset.usable()), describe_solver(solver))
+    if (factors := dataset.repeat_factors()) is not None:
+        _LOG.info("data.repeat_threshold=%g: %s", config.data.repeat_threshold, describe_factors(factors))
     metrics, loggers = None, make_loggers(solver.loggers, output, components.loggers)
     for logger in loggers:
         logger.log_hyperparams(config_to_dict(config))

@@ -1,10 +1,14 @@
 """Learning rate schedule of a run."""
 
+import dataclasses
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from detection.config import SolverConfig
+
+_LOG = logging.getLogger(__name__)
 
 
 def iterations(value: float, max_iter: int) -> int:
@@ -16,6 +20,32 @@ def scaled_lr(config: SolverConfig) -> float:
     """Return the learning rate for the batch size: ``base_lr``, which is for ``reference_batch`` images, scaled."""
     ratio = config.batch_size / config.reference_batch
     return config.base_lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[config.lr_scaling]
+
+
+def in_steps(config: SolverConfig, images: int) -> SolverConfig:
+    """Return the configuration with what it gives in epochs converted to steps, and log each number with its reason.
+
+    Args:
+        config: of the run.
+        images: of the training set: an epoch has images / batch_size steps.
+    """
+    per_epoch = images / config.batch_size
+    if config.max_epochs is not None:
+        # rounded up: the last epoch is whole
+        n = max(math.ceil(config.max_epochs * per_epoch - 1e-9), 1)
+        _LOG.info(
+            "solver.max_epochs=%g: %d steps, %d images at %d a step", config.max_epochs, n, images, config.batch_size
+        )
+        config = dataclasses.replace(config, max_iter=n, max_epochs=None)
+    if config.steps_epochs:
+        steps = tuple(max(round(e * per_epoch), 1) for e in config.steps_epochs)
+        _LOG.info("solver.steps_epochs: after %s steps", ", ".join(map(str, steps)))
+        config = dataclasses.replace(config, steps=steps, steps_epochs=())
+    if config.warmup_epochs is not None:
+        warmup = round(config.warmup_epochs * per_epoch)
+        _LOG.info("solver.warmup_epochs=%g: %d steps", config.warmup_epochs, warmup)
+        config = dataclasses.replace(config, warmup=warmup, warmup_epochs=None)
+    return config
 
 
 def unreached(config: SolverConfig) -> list[str]:
@@ -81,7 +111,8 @@ def make_schedule(config: SolverConfig) -> Schedule:
     """
     n = config.max_iter
     if not n:
-        raise ValueError("solver.max_iter=auto is only supported for detectors: set a number")
+        length = "max_iter=auto" if config.max_epochs is None else f"max_epochs={config.max_epochs:g}"
+        raise ValueError(f"solver.{length} needs the data, which nothing gave here: set solver.max_iter to a number")
     steps = tuple(iterations(s, n) for s in config.steps)
     milestones = {"step": steps, "cosine": None, "plateau": ()}[config.schedule]
     return Schedule(n, iterations(config.warmup, n), config.warmup_factor, milestones, config.gamma)

@@ -206,7 +206,7 @@ def test_no_key_takes_true_for_a_number_or_a_number_for_true(schema):
         ("data.keep_empty=1", "data.keep_empty should be a valid boolean, got 1"),
         ("solver.base_lr=.inf", "solver.base_lr should be a finite number, got inf"),
         ("data.short_side={a: 1}", "data.short_side should be a list"),
-        ("solver.epochs=12", "unknown key solver.epochs: solver.max_iter sets the length"),
+        ("solver.epochs=12", "unknown key solver.epochs: solver.max_epochs sets the length in epochs"),
         ("model.num_classes=3", "unknown key model.num_classes: the classes are those of the annotations"),
         ("model.depth=50", "unknown key model.depth: model.backbone names the network"),
         ("solver.lr=0.1", "unknown key solver.lr: solver.base_lr"),
@@ -230,3 +230,28 @@ def test_keys_of_other_projects_are_no_keys_of_ours():
     for schema in (Config, ClassifierConfig):
         ours = {key.rpartition(".")[2] for key, _ in leaves(schema)}
         assert ours & set(schema.other_names) <= {"lr"}  # of pretrain, not of the solver
+
+
+def test_of_two_keys_for_one_thing_the_later_counts(tmp_path):
+    base, file = tmp_path / "base.yaml", tmp_path / "file.yaml"
+    base.write_text("solver: {max_iter: 500, steps: [300], warmup: 20}\n")
+    file.write_text("_base_: base.yaml\nsolver: {max_epochs: 12, steps_epochs: [8, 11]}\n")
+    solver = load_config(file).solver
+    assert (solver.max_epochs, solver.max_iter, solver.steps_epochs, solver.warmup) == (12, 0, (8, 11), 20)
+    solver = load_config(file, ["solver.max_iter=70", "solver.warmup_epochs=0.5"]).solver
+    assert (solver.max_epochs, solver.max_iter, solver.steps_epochs, solver.warmup_epochs) == (None, 70, (8, 11), 0.5)
+    assert load_config(base, ["solver.max_epochs=3"]).solver.max_epochs == 3
+    with pytest.raises(ValueError, match=r"solver.max_iter=70 and solver.max_epochs=12 set the same: give one of them"):
+        load_config(file, ["solver.max_iter=70", "solver.max_epochs=12"])
+    both = tmp_path / "both.yaml"
+    both.write_text("solver: {steps: [5, 0.5], steps_epochs: 8}\n")
+    with pytest.raises(ValueError, match=r"solver.steps=\[5, 0.5\] and solver.steps_epochs=\[8\]"):
+        load_config(both)
+
+
+def test_a_configuration_in_epochs_comes_back_from_its_dump(tmp_path):
+    config = load_config(
+        "quickstart.yaml", ["solver.max_epochs=2", "solver.steps_epochs=[1]", "solver.warmup_epochs=0.1"]
+    )
+    (tmp_path / "dumped.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "dumped.yaml") == config

@@ -85,6 +85,16 @@ def test_images_want_a_size():
         Config(data=DataConfig(short_side=()))
 
 
+@pytest.mark.parametrize("wrong", ["even", [1, -1], {"cat": "2"}, [], {}, 3, [True]])
+def test_class_weights_are_named_listed_or_balanced(wrong):
+    for right in (None, "balanced", {"cat": 2.0}, (1.0, 0.5)):
+        config_ = config(model={"roi": {"class_weights": right}})
+        assert config_.model.roi.class_weights == right
+        assert config_from_dict(config_to_dict(config_)) == config_
+    with pytest.raises(ValueError, match=r"model.roi.class_weights should be \{name: factor\}, a list"):
+        config(model={"roi": {"class_weights": wrong}})
+
+
 def test_a_default_is_its_constructors():
     assert default(RPN, "nms_iou") == RPNConfig().nms_iou == 0.7
     with pytest.raises(KeyError):

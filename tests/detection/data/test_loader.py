@@ -85,7 +85,12 @@ def sent_to_workers(loader):
 
 
 def test_what_travels_to_a_spawned_worker_is_picklable():
-    config = DataConfig(**{**CONFIG.__dict__, "augment": ({"ColorJitter": {}},)})
+    config = DataConfig(
+        **{
+            **CONFIG.__dict__,
+            "augment": ({"albumentations.ColorJitter": {}}, {"torchvision.ColorJitter": {"hue": 0.1}}),
+        }
+    )
     train, val = (
         TrainSet(shapes_records(6, 0), draw_image, config, 1),
         EvalSet(shapes_records(2, 0), read_image, config),
@@ -101,7 +106,13 @@ def test_what_travels_to_a_spawned_worker_is_picklable():
 
 @pytest.mark.slow  # a spawned worker imports everything again
 def test_workers_can_be_spawned():
-    config = DataConfig(**{**CONFIG.__dict__, "workers": 1, "augment": ({"ColorJitter": {}},)})
+    config = DataConfig(
+        **{
+            **CONFIG.__dict__,
+            "workers": 1,
+            "augment": ({"albumentations.ColorJitter": {}}, {"torchvision.ColorJitter": {"hue": 0.1}}),
+        }
+    )
     train = TrainSet(shapes_records(6, 0), draw_image, config, seed=1)
     loaders = [
         train_loader(train, 2, micro_batches=1, rank=0, world=1, seed=1, start=0, pin=False),

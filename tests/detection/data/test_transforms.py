@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detection.data.transforms import Augment, clip_boxes, flip, output_size, resize
+from detection.data.transforms import clip_boxes, flip, output_size, resize
 
 
 @pytest.mark.parametrize(
@@ -64,33 +64,3 @@ def test_clip_boxes_clips_and_drops():
     )
     assert boxes.tolist() == [[0, 0, 5, 5]]
     assert labels.tolist() == [1]
-
-
-def test_albumentations_transforms_boxes_and_is_reproducible():
-    augment = Augment([{"HorizontalFlip": {"p": 1.0}}, {"RandomBrightnessContrast": {"p": 1.0}}])
-    image, boxes, labels = (
-        torch.full((3, 10, 20), 100, dtype=torch.uint8),
-        torch.tensor([[1.0, 2, 4, 5]]),
-        torch.tensor([3]),
-    )
-    a, b = augment(image, boxes, labels, 1), augment(image, boxes, labels, 1)
-    torch.testing.assert_close(a[1], torch.tensor([[16.0, 2, 19, 5]]), atol=1e-4, rtol=0)
-    assert torch.equal(a[0], b[0])
-    assert a[2].tolist() == [3]
-    assert not torch.equal(a[0], augment(image, boxes, labels, 2)[0])
-
-
-def test_albumentations_crop_without_boxes():
-    augment = Augment([{"Crop": {"x_min": 10, "y_min": 0, "x_max": 20, "y_max": 10}}])
-    image, boxes, labels = augment(
-        torch.zeros(3, 10, 20, dtype=torch.uint8), torch.tensor([[1.0, 2, 4, 5]]), torch.tensor([3]), 0
-    )
-    assert image.shape == (3, 10, 10)
-    assert boxes.shape == (0, 4)
-    assert labels.shape == (0,)
-
-
-@pytest.mark.parametrize("wrong", [{"NoSuch": {}}, {"Crop": {"x_min": "a"}}, {"Compose": {}}])
-def test_invalid_transforms_are_reported(wrong):
-    with pytest.raises(ValueError, match=r"data.augment: .*" + next(iter(wrong))):
-        Augment([wrong])

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from detection import Detections, Predictor, build_model, load_config
-from detection.checkpoint.detector import save_detector
+from detection.checkpoint.detector import read_detector, save_detector
 from detection.checkpoint.metadata import Classes
 from detection.cli import run
 
@@ -118,3 +118,20 @@ def test_equals_the_model_at_the_test_size(weights):
     assert len(found) > 0
     assert np.array_equal(found.boxes, expected["boxes"].numpy())
     assert np.array_equal(found.scores, expected["scores"].numpy())
+
+
+def test_suppression_is_a_setting_of_prediction(weights, photo, tmp_path):
+    """A detector that was trained without it; a file with the setting says the same."""
+    path, _ = photo
+    keys = ["model.roi.nms=soft_gaussian", "model.roi.class_agnostic_nms=true"]
+    soft = Predictor(weights, device="cpu", overrides=keys)(path)
+    assert not np.array_equal(soft.scores, Predictor(weights, device="cpu")(path).scores)
+    assert (np.diff(soft.scores) <= 0).all()
+    detector, config, classes = read_detector(weights, keys)
+    save_detector(tmp_path / "soft.pth", detector, config, classes)
+    same(Predictor(tmp_path / "soft.pth", device="cpu")(path), soft)
+    same(Predictor(tmp_path / "soft.pth", device="cpu", padded=True)(path), soft)
+    arguments = ["--weights", str(weights), str(path), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert run("predict", [*arguments, "--set", keys[0], "--set", keys[1], "--precision", "float32"]) == 0
+    written = json.loads((tmp_path / "out" / "detections.json").read_text())["annotations"]
+    assert [row["score"] for row in written] == pytest.approx(soft.scores.tolist())

@@ -1,5 +1,8 @@
+import math
+
 import pytest
 import torch
+from torchvision.ops import sigmoid_focal_loss
 
 from detection.modeling.losses import box_loss, classification_loss, normaliser, objectness_loss, smooth_l1
 
@@ -58,3 +61,52 @@ def test_ignored_samples_add_neither_loss_nor_gradient():
 def test_half_precision_losses_are_computed_in_float32():
     count = normaliser(1, CPU, over_ranks=False)
     assert classification_loss(torch.zeros(1, 3, dtype=torch.bfloat16), torch.tensor([1]), count).dtype == torch.float32
+
+
+def drawn(rows=40, classes=4, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(rows, classes, generator=generator, dtype=dtype).mul(3).requires_grad_()
+    return logits, torch.randint(-1, classes, (rows,), generator=generator)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("weights", [None, (0.25, 1.0, 3.0, 0.0)])
+def test_weights_and_focal_loss_equal_the_formula(gamma, weights):
+    """A row at a time: -w (1 - p)^gamma log p of its label's softmax p; label -1 is ignored."""
+    logits, labels = drawn()
+    given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    loss = classification_loss(logits, labels, torch.tensor(7.0), given, gamma)
+    wanted = 0.0
+    for row, label in zip(logits.detach().tolist(), labels.tolist(), strict=True):
+        if label >= 0:
+            p = math.exp(row[label]) / sum(math.exp(x) for x in row)
+            wanted -= (1.0 if weights is None else weights[label]) * (1 - p) ** gamma * math.log(p)
+    assert loss.item() == pytest.approx(wanted / 7, rel=1e-9)
+    assert torch.autograd.gradcheck(lambda x: classification_loss(x, labels, torch.tensor(7.0), given, gamma), logits)
+
+
+def test_of_two_classes_it_is_torchvisions_focal_loss():
+    """A softmax of two is a sigmoid of their difference; alpha is the weight of class 1, and 1 - alpha that of class 0."""
+    logits, labels = drawn(classes=2)
+    labels = labels.clamp(min=0)
+    weights, one = torch.tensor([0.75, 0.25], dtype=torch.float64), torch.tensor(1.0)
+    target = labels.double()
+    wanted = sigmoid_focal_loss(logits[:, 1] - logits[:, 0], target, alpha=0.25, gamma=2, reduction="sum")
+    torch.testing.assert_close(classification_loss(logits, labels, one, weights, 2.0), wanted)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_a_certain_row_has_no_loss_and_a_finite_gradient(gamma):
+    logits = torch.tensor([[1000.0, 0.0], [-1000.0, 0.0]], requires_grad=True)
+    loss = classification_loss(logits, torch.tensor([0, 0]), torch.tensor(1.0), None, gamma)
+    loss.backward()
+    assert loss.item() == pytest.approx(1000)
+    assert logits.grad[0].abs().max() == 0
+    assert logits.grad[1].tolist() == pytest.approx([-1, 1])
+
+
+def test_without_weights_it_is_the_plain_cross_entropy():
+    logits, labels = drawn(dtype=torch.float32)
+    one = torch.tensor(1.0)
+    plain = torch.nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=-1)
+    assert torch.equal(classification_loss(logits, labels, one), plain)

@@ -56,6 +56,9 @@ def detect(model, images, targets):
 SMALL = {"backbone": "resnet18", "norm": "frozen_bn", "roi": RoIConfig(resolution=4, batch_per_image=16)}
 
 
+SOFT = {**SMALL, "roi": RoIConfig(resolution=4, batch_per_image=16, nms="soft_gaussian", class_agnostic_nms=True)}
+
+
 @pytest.mark.parametrize("act", [step, detect])
 @pytest.mark.parametrize(
     "config",
@@ -63,8 +66,9 @@ SMALL = {"backbone": "resnet18", "norm": "frozen_bn", "roi": RoIConfig(resolutio
         ModelConfig(**SMALL),
         ModelConfig(**SMALL, rpn=RPNConfig(ignore_cross_boundary=True)),
         ModelConfig(**SMALL, architecture="fpn", anchors=AnchorConfig((32, 64, 128, 256, 512))),
+        ModelConfig(**SOFT),
     ],
-    ids=["c4", "papers", "fpn"],
+    ids=["c4", "papers", "fpn", "soft"],
 )
 def test_step_has_no_host_device_sync(config, act):
     on_a_gpu(config, act)

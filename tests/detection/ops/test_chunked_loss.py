@@ -15,13 +15,14 @@ TARGETS = [
 ]
 
 
-def detector(**options):
+def detector(roi=(), **options):
     torch.manual_seed(0)
+    roi = dict(roi)
     config = ModelConfig(
         backbone="resnet18",
         **{"norm": "frozen_bn"} | options,
         rpn=RPNConfig(after_nms_train=60),
-        roi=RoIConfig(batch_per_image=32, resolution=4, append_truth=True),
+        roi=RoIConfig(batch_per_image=32, resolution=4, append_truth=True, **roi),
     )
     return build_model(config, 3).train()
 
@@ -52,6 +53,34 @@ def test_chunked_losses_and_gradients_equal_unchunked(chunk_size, weights):
         torch.testing.assert_close(
             result[name], expected[name], rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+WEIGHTED = {"class_weights": (0.5, 3.0, 1.0, 0.2), "focal_gamma": 2.0}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_weighted_focal_losses_equal_unchunked(padded):
+    model = detector(WEIGHTED).double()
+    model.padded = padded
+    whole, expected = step(model, None)
+    parts, result = step(model, 7)
+    plain, _ = step(detector().double(), None)
+    assert whole["loss_classifier"] != plain["loss_classifier"]
+    assert whole["loss_box"] == plain["loss_box"]  # its weights are the box loss's own
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-12, atol=0)
+    for name in expected:
+        torch.testing.assert_close(result[name], expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_weighted_focal_losses_of_both_forms_are_equal():
+    compact, padded = detector(WEIGHTED), detector(WEIGHTED)
+    padded.padded = True
+    (losses, gradients), (same_losses, same_gradients) = step(compact, None), step(padded, None)
+    for name, value in losses.items():
+        torch.testing.assert_close(same_losses[name], value, rtol=1e-6, atol=0)
+    for name, value in gradients.items():
+        torch.testing.assert_close(same_gradients[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_half_precision_accumulates_chunks_in_float32():

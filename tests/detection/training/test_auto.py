@@ -32,6 +32,11 @@ def test_max_iter_from_the_number_of_images(monkeypatch, caplog):
     assert resolve(config, dataset).solver.max_iter == -(-auto.EPOCHS * n // 2)
 
 
+def test_epochs_are_of_the_images_that_are_trained_on():
+    config, dataset = opened("solver.max_epochs=3", "solver.batch_size=2")
+    assert resolve(config, dataset).solver.max_iter == -(-3 * len(dataset.usable()) // 2)
+
+
 def test_explicit_values_are_unchanged():
     config, dataset = opened("solver.max_iter=7", "model.anchors.sizes=[20,40]")
     assert resolve(config, dataset) == config
@@ -75,6 +80,36 @@ def test_class_biases_start_at_the_frequencies():
     total = kept + 6  # plus the pseudo-count of each class
     expected = torch.tensor([0.75, 0.25 * (kept + 1) / total, *[0.25 / total] * 5])
     torch.testing.assert_close(prior, expected)
+
+
+def test_class_weights_become_a_list(caplog):
+    config, dataset = opened("model.roi.class_weights={disc: 2, background: 0.5}")
+    assert dataset.records.classes == ("crescent", "cross", "disc", "square", "star", "triangle")
+    with caplog.at_level("INFO"):
+        resolved = resolve(config, dataset)
+    assert resolved.model.roi.class_weights == (0.5, 1, 1, 2, 1, 1, 1)
+    assert "background 0.5, crescent 1, cross 1, disc 2" in caplog.text
+    assert resolve(resolved, dataset) == resolved
+    assert build_model(resolved.model, 6).roi_head.class_weights.tolist() == [0.5, 1, 1, 2, 1, 1, 1]
+    with pytest.raises(ValueError, match="no class 'discs': did you mean 'disc'"):
+        resolve(opened("model.roi.class_weights={discs: 2}")[0], dataset)
+    with pytest.raises(ValueError, match="needs the data's classes"):
+        build_model(config.model, 6)
+    with pytest.raises(ValueError, match="wants 7 numbers, the background's first, got 6"):
+        build_model(opened("model.roi.class_weights=[1,1,1,1,1,1]")[0].model, 6)
+
+
+def test_balanced_weights_are_scikit_learns_formula():
+    """Four objects of class 1, two of class 2, none of the others: M / (K n), and 1 of the background."""
+    _, dataset = opened("model.roi.class_weights=balanced")
+    labels = torch.tensor([1, 1, 2, 1, 2, 1]).numpy()
+    dataset.records = dataclasses.replace(dataset.records, labels=labels)
+    dataset.objects = dataclasses.replace(dataset.objects, keep=torch.ones(6, dtype=torch.bool).numpy())
+    weights = auto._balanced_weights(dataset)
+    assert weights == pytest.approx((1, 6 / (6 * 4), 6 / (6 * 2), 1, 1, 1, 1))
+    assert sum(weights[label] for label in labels[:6].tolist()) == pytest.approx(
+        2
+    )  # M times the two of K classes that are seen
 
 
 def test_own_data_configurations_are_resolved_before_the_model_is_built(tmp_path):

@@ -8,6 +8,7 @@ from backbone import resnet18
 from detection import FasterRCNN, load_detector
 from detection.checkpoint.metadata import KEY, Classes
 from detection.config import Config, SolverConfig
+from detection.data.loader import Batch
 from detection.training.detection_module import DetectionModule
 from detection.training.trainer import make_trainer
 
@@ -49,6 +50,29 @@ def test_micro_batches_are_kept_until_the_step_is_whole():
     module.losses = {name: torch.zeros(()) for name in NAMES}
     module.compute_losses(batch(1), seeded(2))
     assert module.micro_batches == []
+
+
+def test_weighted_focal_losses_of_micro_batches_take_the_step_of_the_whole_batch():
+    """All regions are sampled, so that nothing depends on who draws; the micro-batches have different numbers of them."""
+
+    def gradients(batches):
+        model = detector(batch_per_image=1000, class_weights=(0.5, 1.0, 4.0), focal_gamma=2.0)
+        module = training(model, accumulate=len(batches), batch_size=4, max_iter=1, warmup=0)
+        make_trainer(module.solver, []).fit(module, DataLoader(batches, batch_size=None))
+        return [parameter.detach() for parameter in module.model.parameters()], module.losses
+
+    images = batch(4)
+    images.targets[0] = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+
+    def part(rows):
+        lists = (images.images, images.targets, images.index, images.sizes, images.readable)
+        return Batch(*(values[rows] for values in lists))
+
+    whole, losses = gradients([images])
+    parts, same = gradients([part(slice(0, 2)), part(slice(2, 4))])
+    assert losses["loss_classifier"].item() == pytest.approx(same["loss_classifier"].item(), rel=1e-6)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

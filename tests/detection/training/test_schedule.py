@@ -1,7 +1,7 @@
 import pytest
 
 from detection.config import SolverConfig
-from detection.training.schedule import iterations, make_schedule, scaled_lr, unreached
+from detection.training.schedule import in_steps, iterations, make_schedule, scaled_lr, unreached
 
 
 def test_fractions_and_steps():
@@ -55,3 +55,24 @@ def test_steps_and_warmup_beyond_the_run_are_named():
     assert text.startswith("solver.warmup=301 is longer than the run, solver.max_iter=300")
     assert unreached(SolverConfig(max_iter=300, schedule="cosine", warmup=300)) == []
     assert unreached(SolverConfig()) == []
+
+
+def test_epochs_become_steps_of_the_data_and_the_batch(caplog):
+    """100 images at 8 a step: 12.5 steps an epoch."""
+    config = SolverConfig(max_epochs=12, steps_epochs=(8, 11), warmup_epochs=0.4, batch_size=8)
+    assert config.max_iter == 0
+    with caplog.at_level("INFO"):
+        solver = in_steps(config, 100)
+    assert (solver.max_iter, solver.steps, solver.warmup) == (150, (100, 138), 5)
+    assert (solver.max_epochs, solver.steps_epochs, solver.warmup_epochs) == (None, (), None)
+    assert "solver.max_epochs=12: 150 steps, 100 images at 8 a step" in caplog.text
+    assert in_steps(solver, 100) == solver
+    assert in_steps(SolverConfig(max_epochs=1, batch_size=8), 100).max_iter == 13  # the last epoch is whole
+    assert in_steps(SolverConfig(max_iter=40, warmup_epochs=0, batch_size=8), 100).warmup == 0
+    schedule = make_schedule(solver)
+    assert [schedule(s) for s in (99, 100, 137, 138)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_a_length_in_epochs_needs_the_data():
+    with pytest.raises(ValueError, match=r"solver\.max_epochs=3 needs the data"):
+        make_schedule(SolverConfig(max_epochs=3))
