@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detection.config import DataConfig
@@ -11,6 +11,8 @@ from detection.data.coco import annotation_file
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
 from detection.data.image import read_image
 from detection.data.loader import ImageReader
+from detection.data.splitting.parts import limit_images, read_parts
+from detection.data.splitting.split import Split, parse_split
 from detection.data.synthetic import VAL_SEED, draw_image, shapes_records
 from detection.data.voc import has_splits
 
@@ -19,11 +21,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """The datasets of a run, either of which may be None, and the function that reads their images."""
+    """The datasets of a run, either of which may be None, the function that reads their images, and the split that they are
+    parts of, where they are."""
 
     train: Annotations | None
     val: Annotations | None
     read: ImageReader
+    split: Split | None = None
 
     @property
     def records(self) -> Annotations:
@@ -38,34 +42,40 @@ class Source:
         return records
 
 
-def open_source(config: DataConfig, *, train: bool = True, config_name: str = "") -> Source:
+def open_source(
+    config: DataConfig, *, train: bool = True, config_name: str = "", split_file: Path | None = None
+) -> Source:
     """Read the annotations of the datasets that the configuration names; images are not decoded.
 
     Args:
         config: the data section.
         train: also read the training set; an evaluation needs none.
         config_name: for the error message.
+        split_file: of a run, whose split is used where ``data.val`` asks for one.
 
     Raises:
         DataError: a folder or a split is missing (says what was expected, how to download it, and what runs without
             it), or training and validation have different classes (lists both).
     """
     if config.format == SYNTHETIC:
-        return Source(
-            shapes_records(_count(config.train, "train"), config.seed) if train else None,
-            # another seed, so that the two share no image
-            shapes_records(_count(config.val, "val"), config.seed + VAL_SEED) if config.val else None,
-            draw_image,
-        )
+        training = shapes_records(_count(config.train, "train"), config.seed) if train else None
+        # another seed, so that the two share no image
+        validation = shapes_records(_count(config.val, "val"), config.seed + VAL_SEED) if config.val else None
+        return _limited(config, Source(training, validation, draw_image))
     data_format, root = get_format(config.format), Path(config.root).expanduser()
     if config.format in BUILT_IN:
         _require_files(config, root, train, config_name)
-    training = data_format.read(root, config.train) if train else None
-    validation = data_format.read(root, config.val) if config.val else None
+    parts = read_parts(config, functools.partial(data_format.read, root), train=train, split_file=split_file)
     read = data_format.read_image
     if read is read_image:
         read = functools.partial(read_image, max_pixels=config.max_pixels)
-    return Source(*_same_classes(config, training, validation), read)
+    return _limited(config, Source(*_same_classes(config, parts.train, parts.val), read, parts.split))
+
+
+def _limited(config: DataConfig, source: Source) -> Source:
+    """Return the source with at most ``data.limit`` images of each set."""
+    train, val = (limit_images(records, config.limit, config.seed) for records in (source.train, source.val))
+    return replace(source, train=train, val=val)
 
 
 def _same_classes(
@@ -97,7 +107,8 @@ def _require_files(config: DataConfig, root: Path, train: bool, config_name: str
     if not root.is_dir() or (config.format == "voc" and not has_splits(root)):
         raise DataError(_missing_message(config, config_name))
     if config.format == "coco":
-        for split in ([config.train] if train else []) + ([config.val] if config.val else []):
+        own_val = [config.val] if config.val and parse_split(config.val) is None else []
+        for split in ([config.train] if train or not own_val else []) + own_val:
             try:
                 annotation_file(root, split)
             except DataError as error:
