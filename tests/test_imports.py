@@ -17,10 +17,11 @@ ALLOWED = {
     "modeling": {"backbone", "ops"},
     "config": {"backbone", "modeling"},  # defaults and names are defined by the constructors
     "utils": set(),
+    "pages": set(),
     "data": {"backbone", "config", "ops", "utils"},
     "evaluation": {"data", "utils"},
     "checkpoint": {"backbone", "config", "modeling", "utils"},
-    "dataset_check": {"config", "data", "modeling", "ops", "utils"},
+    "dataset_check": {"config", "data", "modeling", "ops", "pages", "utils"},
     "inference": {"checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
     "training": {
         *(
