@@ -12,7 +12,9 @@ from detection.ops.device import default_device
 from detection.utils.precision import Precision
 
 
-def run_parser(description: str, argv: Sequence[str] | None, schema: type, folder: str = "") -> argparse.ArgumentParser:
+def run_parser(
+    description: str, argv: Sequence[str] | None, schema: type, folder: str = "", folder_of_data: bool = False
+) -> argparse.ArgumentParser:
     """Return the parser of a training command.
 
     Args:
@@ -20,6 +22,7 @@ def run_parser(description: str, argv: Sequence[str] | None, schema: type, folde
         argv: its arguments; with --help the epilog lists the configuration keys, which takes time.
         schema: dataclass of its configurations.
         folder: subfolder of configs/ with its shipped configurations.
+        folder_of_data: a folder may stand in place of the configuration, which is then chosen for it.
     """
     parser = argparse.ArgumentParser(
         description=description,
@@ -27,14 +30,20 @@ def run_parser(description: str, argv: Sequence[str] | None, schema: type, folde
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, help=f"a YAML file, or the bare name of one in configs/{folder}")
+    parser.add_argument(
+        "--config", required=not folder_of_data, help=f"a YAML file, or the bare name of one in configs/{folder}"
+    )
     parser.add_argument("--output", type=Path, help="the run's folder (default: output/CONFIG_NAME)")
     parser.add_argument("--resume", action="store_true", help="resume from the output folder's last.pth")
     parser.add_argument("--eval-only", action="store_true", help="evaluate --weights on data.val without training")
     parser.add_argument("--precision", choices=get_args(Precision), help="short for solver.precision=…")
     parser.add_argument("--print-config", action="store_true", help="print the full configuration and exit")
     parser.add_argument(
-        "keys", nargs="*", metavar="key=value", help="configuration overrides, e.g. solver.max_iter=1000"
+        "keys",
+        nargs="*",
+        metavar="FOLDER key=value" if folder_of_data else "key=value",
+        help=("a folder of data, and " if folder_of_data else "")
+        + "configuration overrides, e.g. solver.max_iter=1000",
     )
     return parser
 
