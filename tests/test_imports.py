@@ -22,6 +22,7 @@ ALLOWED = {
     "evaluation": {"data", "utils"},
     "checkpoint": {"backbone", "config", "modeling", "utils"},
     "dataset_check": {"config", "data", "modeling", "ops", "pages", "utils"},
+    "data_tools": {"config", "data", "utils"},
     "inference": {"checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
     "training": {
         *(
@@ -39,8 +40,8 @@ ALLOWED = {
     },
     "classification": {"backbone", "checkpoint", "config", "data", "ops", "training", "utils"},
     "commands": {
-        *("backbone", "checkpoint", "classification", "config", "data", "dataset_check", "evaluation", "inference"),
-        *("ops", "training", "utils"),
+        *("backbone", "checkpoint", "classification", "config", "data", "data_tools", "dataset_check", "evaluation"),
+        *("inference", "ops", "training", "utils"),
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},

@@ -1,12 +1,13 @@
 """Argument parsers shared by several commands."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from detection.config import config_help
+from detection.config import Config, DataConfig, config_from_dict, config_help, override
 from detection.data.image import MAX_PIXELS
 from detection.ops.device import default_device
 from detection.utils.precision import Precision
@@ -71,6 +72,33 @@ def overrides(args: argparse.Namespace) -> list[str]:
 def quoted(text: str) -> str:
     """Return a string as a double-quoted YAML scalar."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def add_data_keys(parser: argparse.ArgumentParser) -> None:
+    """Add the configuration keys that name a dataset, for :func:`data_config`."""
+    parser.add_argument(
+        "keys",
+        nargs="*",
+        metavar="key=value",
+        help="data.format=… data.root=… data.train=… data.val=…, as for training",
+    )
+
+
+def add_data_output(parser: argparse.ArgumentParser, to: Sequence[str], images: Sequence[str]) -> None:
+    """Add what commands that write a dataset share: --to, --output and --images."""
+    parser.add_argument("--to", choices=to, default=to[0], help="the format that is written (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    parser.add_argument(
+        "--images",
+        choices=images,
+        default=images[0],
+        help="link: hard links, or symbolic ones on another disk; copy; or none: annotations alone (default: %(default)s)",
+    )
+
+
+def data_config(keys: Sequence[str]) -> DataConfig:
+    """Return the data section of the default configuration with these overrides."""
+    return config_from_dict(override(dataclasses.asdict(Config()), keys)).data
 
 
 def _wants_help(argv: Sequence[str] | None) -> bool:

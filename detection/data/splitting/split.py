@@ -206,10 +206,12 @@ def same_image_units(
         _LOG.warning("images that look the same may come to lie on both sides of the split: %s", note)
         return np.arange(count), {"images": 0, "groups": 0, "note": note}
     with progress_bar() as bar:
-        task = bar.add_task("comparing images", total=None)
-        hashes, readable = hash_images(
-            list(records.files), str(root), lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        task = bar.add_task("comparing images", total=None, visible=False)  # most often all are in the cache
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        hashes, readable = hash_images(list(records.files), str(root), show)
     rows = np.flatnonzero(readable)
     pairs = near_pairs(hashes[rows])
     pairs[:, :2] = rows[pairs[:, :2]]
