@@ -30,6 +30,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "repeated box": (DROPS, "duplicates are dropped"),
     "image in train and val": (DROPS, "used; inflates the metrics on val"),
     "image listed twice": (DROPS, "used twice, each with its own objects: join the entries"),
+    "image like another in train and val": (NOTE, "used; where they are the same scene, inflates the metrics on val"),
     "same image twice": (NOTE, "used twice"),
     "classes in another order": (NOTE, "classes are matched by name"),
     "class names alike": (NOTE, "two classes; rename one if they are the same"),
@@ -47,6 +48,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "not RGB": (NOTE, "converted to RGB"),
     "unused file": (NOTE, "not read: in none of the splits used"),
     "class without objects": (NOTE, "its output of the detector is never trained"),
+    "class with few objects": (NOTE, "fewer than 10 to train on: hardly learned"),
+    "object that no anchor reaches": (NOTE, "learned by the RPN from its best anchor alone"),
     "class in one set alone": (NOTE, "no training objects, or no ground truth to evaluate on"),
 }
 _EXAMPLES = 3  # in a message

@@ -58,7 +58,9 @@ def split_dataset(
     root = Path(config.root).expanduser()
     whole = get_format(config.format).read(root, config.train)
     split = make_split(whole, (1 - val - test, val, test), seed, root)
-    parts = {name: dataclasses.replace(part, issues=()) for name, part in split.select(whole, root).items() if len(part)}
+    parts = {
+        name: dataclasses.replace(part, issues=()) for name, part in split.select(whole, root).items() if len(part)
+    }
     to = to or (config.format if config.format in WRITERS else "coco")
     lost = write_dataset(parts, output, to, images)
     split.write(Path(output) / FILE)

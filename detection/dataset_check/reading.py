@@ -12,6 +12,7 @@ from detection.data.files import is_file, walk
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
 from detection.data.image import SUFFIXES
 from detection.data.issues import Issue
+from detection.data.splitting.parts import limit_images, read_parts
 from detection.data.voc import image_sets
 
 
@@ -33,6 +34,26 @@ def read_split(config: DataConfig, split: str) -> Annotations:
     if config.format == "coco":
         annotations = replace(annotations, issues=(*annotations.issues, *_unused_files(annotations, root)))
     return annotations
+
+
+def read_sets(config: DataConfig, split_file: Path | None = None) -> dict[str, Annotations]:
+    """Read the sets of a run, train and val, with the issues of their annotations, as :func:`open_source` divides and limits
+    them.
+
+    Args:
+        config: the data section.
+        split_file: of a run, whose split is used where ``data.val`` asks for one.
+
+    Raises:
+        DataError: as :func:`read_split`, and for a split that cannot be made.
+    """
+    parts = read_parts(config, lambda split: read_split(config, split), split_file=split_file)
+    limited = {
+        name: limit_images(records, config.limit, config.seed)
+        for name, records in vars(parts).items()
+        if name != "split"
+    }
+    return {name: records for name, records in limited.items() if records is not None}
 
 
 def _unused_files(annotations: Annotations, root: Path) -> list[Issue]:

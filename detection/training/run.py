@@ -113,9 +113,8 @@ def train_config(
             if source.split is not None and not (output / SPLIT_FILE).exists():
                 source.split.write(output / SPLIT_FILE)
             if checkpoint is None and components.source is None:
-                quick_check(
-                    config, [records for records in (source.train, source.val) if records], output / "dataset.json"
-                )
+                datasets = [records for records in (source.train, source.val) if records]
+                quick_check(config, datasets, output / "dataset.json", output / SPLIT_FILE)
         _LOG.info(describe(source.train, dataset.objects))
         if checkpoint is None and config.pretrain.iterations:
             _pretrain(model, config, len(classes.names))
