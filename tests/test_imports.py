@@ -206,6 +206,7 @@ INSIDE_FUNCTIONS = {
     "detectron2.data.datasets",
     "detection.ops",
     "detection.training",
+    "detection.training.planning.plan",
     "detection.training.replay",
     "detection.training.run",
     "detection.classification",

@@ -32,13 +32,19 @@ def near_across(splits: Mapping[str, Annotations], root: str, known: Collection[
 
         hashes, readable = hash_images([file for _, file in rows], root, show)
     kept = np.flatnonzero(readable)
+    first, same_as = np.unique(hashes[kept], return_index=True, return_inverse=True)[1:]
+    pairs = [(int(a), int(b), d) for a, b, d in near_pairs(hashes[kept]).tolist()]
     nearest: dict[int, tuple[int, int]] = {}  # a later split's image -> (distance, the earlier one's)
-    for a, b, distance in near_pairs(hashes[kept]).tolist():
-        first, second = sorted((int(kept[a]), int(kept[b])))
-        if rows[first][0] != rows[second][0] and (distance, first) < nearest.get(second, (65, 0)):
-            nearest[second] = (distance, first)
+    for a, b, distance in pairs:
+        one, other = sorted((int(kept[a]), int(kept[b])))
+        if rows[one][0] != rows[other][0]:
+            nearest[other] = min(nearest.get(other, (distance, one)), (distance, one))
+    for k, row in enumerate(kept.tolist()):  # near_pairs has the first of several equal hashes alone
+        equal = int(kept[first[same_as[k]]])
+        if row not in nearest and equal in nearest and rows[equal][0] == rows[row][0]:
+            nearest[row] = nearest[equal]
     names = list(splits)
-    for second, (distance, first) in sorted(nearest.items()):
-        if rows[second][1] not in known:
-            found = f"looks like {rows[first][1]} ({names[rows[first][0]]}), {distance} of 64 bits differ"
-            yield Issue("image like another in train and val", rows[second][1], None, found)
+    for row, (distance, one) in sorted(nearest.items()):
+        if rows[row][1] not in known:
+            found = f"looks like {rows[one][1]} ({names[rows[one][0]]}), {distance} of 64 bits differ"
+            yield Issue("image like another in train and val", rows[row][1], None, found)

@@ -73,10 +73,12 @@ def limit_images(records: Annotations | None, limit: int | None, seed: int) -> A
     allows it; the set itself where it has no more."""
     if records is None or limit is None or len(records) <= limit:
         return records
-    fractions = (limit / len(records), 1 - limit / len(records))
     presence = class_presence(records)
-    chosen = stratify(presence, np.arange(len(records)), fractions, seed) == 0
-    chosen = _exactly(chosen, presence, limit, seed)
+    chosen = _cover(presence[:, :-1], limit, seed)
+    rest = np.flatnonzero(~chosen)
+    fraction = max(0, limit - int(chosen.sum())) / len(rest)
+    parts = stratify(presence[rest], np.arange(len(rest)), (fraction, 1 - fraction), seed)
+    chosen = _exactly(chosen, rest[parts == 0], limit, seed)
     kept = presence[chosen, :-1].any(axis=0).sum()
     _LOG.info(
         "data.limit=%d: %s of %d images is cut to %d, which have %d of its %d classes",
@@ -85,18 +87,26 @@ def limit_images(records: Annotations | None, limit: int | None, seed: int) -> A
     return dataclasses.replace(records.select(chosen), name=f"{records.name} ({limit} of {len(records)} images)")
 
 
-def _exactly(chosen: NDArray[np.bool_], presence: NDArray[np.bool_], limit: int, seed: int) -> NDArray[np.bool_]:
-    """Return bool [N] with ``limit`` True: add random images, or take away those whose classes others have."""
+def _cover(presence: NDArray[np.bool_], limit: int, seed: int) -> NDArray[np.bool_]:
+    """Return at most ``limit`` images with as many of the classes as a greedy choice finds, the rarest first: bool [N]."""
+    chosen = np.zeros(len(presence), dtype=bool)
+    order = np.random.default_rng(seed).permutation(len(presence))
+    missing = presence.any(axis=0)
+    while missing.any() and chosen.sum() < limit:
+        rarest = int(np.argmin(np.where(missing, presence.sum(axis=0), len(presence) + 1)))
+        candidates = order[presence[order, rarest]]
+        best = int(candidates[np.argmax(presence[candidates][:, missing].sum(axis=1))])
+        chosen[best] = True
+        missing &= ~presence[best]
+    return chosen
+
+
+def _exactly(chosen: NDArray[np.bool_], more: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.bool_]:
+    """Return bool [N] with ``limit`` True: those chosen, of ``more``, and random ones where these are too few."""
     chosen, rng = chosen.copy(), np.random.default_rng((seed, 1))
-    missing = limit - int(chosen.sum())
-    if missing > 0:
-        chosen[rng.permutation(np.flatnonzero(~chosen))[:missing]] = True
-    counts = presence[chosen].sum(axis=0)
-    for alone in (False, True):  # those with a class of their own last
-        for i in rng.permutation(np.flatnonzero(chosen)).tolist():
-            if chosen.sum() > limit and (alone or (counts[presence[i]] > 1).all()):
-                chosen[i] = False
-                counts -= presence[i]
+    chosen[rng.permutation(more)[: limit - int(chosen.sum())]] = True
+    others = rng.permutation(np.flatnonzero(~chosen))
+    chosen[others[: limit - int(chosen.sum())]] = True
     return chosen
 
 

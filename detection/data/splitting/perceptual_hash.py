@@ -87,9 +87,11 @@ def near_pairs(hashes: NDArray[np.uint64], max_distance: int = MAX_DISTANCE) -> 
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if max_distance:
             band = (unique >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
-            pairs += [_close(unique, *chunk, max_distance) for chunk in _same_band(band)]
+            for chunk in _same_band(band):
+                close = _close(unique, *chunk, max_distance)
+                close[:, :2] = first[close[:, :2]]
+                pairs.append(close)
     found = np.concatenate(pairs)
-    found[:, :2] = np.where((found[:, 2] > 0)[:, None], first[found[:, :2]], found[:, :2])
     found[:, :2].sort(axis=1)
     return np.unique(found, axis=0)
 
