@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--dry-run", action="store_true", help="with a folder: print what would be done, and why, and train nothing"
     )
     parser.add_argument(
+        "--no-timing", action="store_true", help="with a folder: take no two steps first to say how long a run takes"
+    )
+    parser.add_argument(
         "--save", type=Path, metavar="FILE", help="with a folder: write what is chosen as a configuration (a YAML file)"
     )
     args = parser.parse_intermixed_args(argv)
@@ -75,7 +78,7 @@ def _config(args: argparse.Namespace, folder: str | None, keys: list[str], outpu
 
     if args.save is not None:
         require_new([args.save], "--save FILE")
-    plan = make_plan(folder, keys, config=args.config)
+    plan = make_plan(folder, keys, config=args.config, measure=not args.no_timing)
     print(plan.text(), flush=True)
     if args.save is not None:
         write_text(args.save, plan.yaml())

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
 
+_MAX_MOVES, _CANDIDATES = 200, 2000  # of units between parts at the end, and units looked at for each
+
 
 def class_presence(records: Annotations) -> NDArray[np.bool_]:
     """Return which classes each image has: bool [N, K + 1], the last column for images without objects. Crowd regions do not
@@ -59,6 +61,7 @@ def stratify(
             room[part] -= sizes[unit]
             left -= counts[unit]
     _give_missing(part_of, counts, len(fractions))
+    _balance_sizes(part_of, counts, sizes, fractions, rng)
     return part_of[unit_of]
 
 
@@ -94,3 +97,30 @@ def _give_missing(part_of: NDArray[np.int64], counts: NDArray[np.int64], parts: 
                 if (others[counts[unit] > 0] > 0).all():
                     part_of[unit] = part
                     break
+
+
+def _balance_sizes(
+    part_of: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    fractions: Sequence[float],
+    rng: np.random.Generator,
+) -> None:
+    """Move units from parts that have more images than their fraction to those that have fewer, the ones first whose classes
+    are then nearest to their own fractions; none that would take a class from a part."""
+    total, parts = int(sizes.sum()), len(fractions)
+    targets = np.outer(fractions, counts.sum(axis=0))  # [P, C]
+    for _ in range(_MAX_MOVES):
+        room = np.array(fractions) * total - np.bincount(part_of, weights=sizes, minlength=parts)
+        source, target = int(np.argmin(room)), int(np.argmax(room))
+        inside = rng.permutation(np.flatnonzero(part_of == source))[:_CANDIDATES]
+        # a move must bring both nearer: more than half of it has to be missing there and superfluous here
+        inside = inside[(sizes[inside] < 2 * room[target]) & (sizes[inside] < -2 * room[source])]
+        held = counts[part_of == source].sum(axis=0)
+        inside = inside[((counts[inside] == 0) | (counts[inside] < held)).all(axis=1)]
+        if not len(inside):
+            return
+        lack = [targets[p] - counts[part_of == p].sum(axis=0) for p in (source, target)]
+        moved = counts[inside]
+        cost = np.abs(lack[0] + moved).sum(axis=1) + np.abs(lack[1] - moved).sum(axis=1)
+        part_of[inside[np.argmin(cost)]] = target
