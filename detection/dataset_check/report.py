@@ -20,6 +20,7 @@ from detection.data.annotations import Annotations, box_issues, flag_objects, tr
 from detection.data.cache import cached, decode_json, encode_json, file_stamp
 from detection.data.formats import SYNTHETIC
 from detection.data.issues import KINDS, Issue
+from detection.data.recognise import find_data
 from detection.dataset_check.anchor_coverage import anchor_coverage, resized_boxes
 from detection.dataset_check.decoding import decode_images
 from detection.dataset_check.issues import (
@@ -51,6 +52,7 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
     Raises:
         DataError: a split does not exist.
     """
+    config = replace(config, data=find_data(config.data))
     split_names = {"train": config.data.train} | ({"val": config.data.val} if config.data.val else {})
     splits = {name: read_split(config.data, str(split)) for name, split in split_names.items()}
     files = sorted({file for records in splits.values() for file in records.files})
