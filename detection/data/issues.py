@@ -17,11 +17,13 @@ KINDS: dict[str, tuple[str, str]] = {
     "repeated name": (DROPS, REFUSES),
     "repeated class": (DROPS, REFUSES),
     "boxes look relative": (DROPS, REFUSES),
+    "boxes look like pixels": (DROPS, REFUSES),
     "several images of one name": (DROPS, REFUSES),
     "nothing to train on": (DROPS, REFUSES),
     "boxes look like x1, y1, x2, y2": (DROPS, "read as x, y, width, height, clipped at the image's edge; convert them"),
     "missing image": (DROPS, "skipped"),
     "missing annotations": (DROPS, "the image is skipped"),
+    "shape without a box": (DROPS, "skipped: neither a rectangle nor a polygon"),
     "stray annotation": (DROPS, "skipped: its image is not listed"),
     "unreadable image": (DROPS, "skipped, or replaced by another image; evaluated with no detections"),
     "non-finite box": (DROPS, "dropped, in evaluation too"),
@@ -40,6 +42,8 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "difficult unclear": (NOTE, "read as not difficult"),
     "number in quotes": (NOTE, "read as the number"),
+    "image without label file": (NOTE, "an image without objects"),
+    "relative boxes": (NOTE, "multiplied by the image's size"),
     "several boxes in an object": (NOTE, "each is an object"),
     "box across the edge": (NOTE, "clipped to the image"),
     "another size stated": (NOTE, "the size of the image file is used"),
@@ -91,7 +95,7 @@ class Issue:
 
 
 def _object(name: str) -> str:
-    return name if "[" in name else f"object {name}"
+    return name if "[" in name or name.startswith("line ") else f"object {name}"
 
 
 def refusal(issues: Iterable[Issue]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError
 from detection.data.formats import get_format
+from detection.data.recognise import find_data
 from detection.data.splitting.split import FILE, Split, make_split
 from detection.data_tools.folders import Images
 from detection.data_tools.writers import WRITERS, write_dataset
@@ -55,6 +56,7 @@ def split_dataset(
     """
     if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
         raise DataError(f"fractions between 0 and 1 that leave images to train on, got --val {val:g} --test {test:g}")
+    config = find_data(config)
     root = Path(config.root).expanduser()
     whole = get_format(config.format).read(root, config.train)
     split = make_split(whole, (1 - val - test, val, test), seed, root)

@@ -73,8 +73,8 @@ def write_coco(splits: Mapping[str, Annotations], folder: Path, images: Images) 
 def coco_content(records: Annotations, names: Sequence[str]) -> dict[str, Any]:
     """Return annotations in COCO's format, of images with these file names; ``difficult`` is a key of its own.
 
-    Image ids that are texts become numbers: the same where all are numbers and distinct, else from 1. Annotation ids start at
-    1: pycocotools treats an id of 0 as unmatched.
+    Image ids that are texts become numbers: the same where all are numbers and distinct, else from 1. Annotation ids start
+    at 1: pycocotools treats an id of 0 as unmatched.
     """
     ids = _coco_ids(records)
     xyxy = records.boxes.tolist()
@@ -116,18 +116,16 @@ def write_voc(splits: Mapping[str, Annotations], folder: Path, images: Images) -
     """Write VOC's XML files and image sets; see :func:`write_dataset`."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
-    classes, lost, taken = next(iter(splits.values())).classes, [], dict[str, str]()
+    classes, lost, taken = next(iter(splits.values())).classes, [], set[str]()
     if odd := [name for name in classes if name != name.strip() or not name.isprintable()]:
         raise DataError(f"VOC's XML cannot hold the class names {first_few([*map(repr, odd)])}: rename them")
     for split, records in splits.items():
         names = image_names(records)
-        stems = [name.rpartition(".")[0] or name for name in names]
-        if both := [stem for stem in stems if stem in taken]:
-            raise DataError(
-                f"the splits {taken[both[0]]} and {split} both have an image {both[0]}, and VOC has one folder of images: "
-                "write them to two folders, or as COCO"
-            )
-        taken |= dict.fromkeys(stems, split)
+        if taken & {_stem(name) for name in names}:  # VOC has one folder for the images of all splits
+            names = [f"{split}/{name}" for name in names]
+            lost.append(f"{split}: names of images became {split}/NAME: another split has some of them")
+        stems = [_stem(name) for name in names]
+        taken |= {*stems}
         for i, (name, stem) in enumerate(zip(names, stems, strict=True)):
             path = folder / "Annotations" / f"{stem}.xml"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +136,10 @@ def write_voc(splits: Mapping[str, Annotations], folder: Path, images: Images) -
     labels = "".join(f"{name}:::\n" for name in classes)
     write_text(folder / "labelmap.txt", f"# label:color_rgb:parts:actions\n{labels}")
     return lost
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _lost_by_voc(records: Annotations) -> list[str]:
@@ -234,14 +236,14 @@ def _write_labels(records: Annotations, names: Sequence[str], folder: Path) -> N
     for i, name in enumerate(names):
         objects = records.objects(i)
         lines = [f"{labels[j]} {' '.join(map(repr, rows[j]))}\n" for j in range(objects.start, objects.stop) if kept[j]]
-        (folder / f"{name.rpartition('.')[0] or name}.txt").write_text("".join(lines), encoding="utf-8")
+        (folder / f"{_stem(name)}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def _lost_by_yolo(records: Annotations) -> list[str]:
     crowd, difficult = int(records.crowd.sum()), int((records.difficult & ~records.crowd).sum())
     named = any(isinstance(image, int) for image in records.image_ids)
     names = [str(image) for image in records.image_ids]
-    stems = [name.rpartition(".")[0] for name in image_names(records)]
+    stems = [_stem(name) for name in image_names(records)]
     other = named and any(not s.isdecimal() or int(s) != int(n) for s, n in zip(stems, names, strict=True))
     return [
         *([f"{crowd} crowd regions were left out: YOLO has none"] if crowd else []),

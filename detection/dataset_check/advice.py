@@ -51,14 +51,15 @@ def advice(
         suggestion = anchors.get("suggestion")
         sizes = "auto" if not suggestion else f"[{','.join(f'{size:g}' for size in suggestion['sizes'])}]"
         folder, setting = shlex.quote(config.data.root), shlex.quote(f"model.anchors.sizes={sizes}")
-        commands["object that no anchor reaches"] = f"resdet train {folder} {_sets(config.data)} {setting}"
+        commands["object that no anchor reaches"] = (
+            f"resdet train {folder} {shlex.quote(f'data.format={config.data.format}')} {_sets(config.data)} {setting}"
+        )
     return commands
 
 
 def data_keys(data: DataConfig) -> str:
     """Return the keys that name a dataset, quoted for a shell."""
-    entries = {"format": data.format, "root": data.root, "train": data.train, "val": data.val or "null"}
-    return " ".join(shlex.quote(f"data.{key}={value}") for key, value in entries.items())
+    return f"{shlex.quote(f'data.format={data.format}')} {shlex.quote(f'data.root={data.root}')} {_sets(data)}"
 
 
 def alike(sets: Iterable[Annotations]) -> list[tuple[str, str]]:
@@ -75,6 +76,5 @@ def alike(sets: Iterable[Annotations]) -> list[tuple[str, str]]:
 
 def _sets(data: DataConfig) -> str:
     return " ".join(
-        shlex.quote(f"data.{key}={value}")
-        for key, value in (("format", data.format), ("train", data.train), ("val", data.val))
+        shlex.quote(f"data.{key}={name or 'null'}") for key, name in (("train", data.train), ("val", data.val))
     )

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError
@@ -28,7 +29,7 @@ def read_split(config: DataConfig, split: str) -> Annotations:
             "nothing to check: data.format=shapes is a synthetic dataset; give data.format=voc or data.format=coco"
         )
     data_format = get_format(config.format)
-    if config.format in BUILT_IN and not root.is_dir():
+    if config.format in BUILT_IN and not root.exists():
         raise DataError(f"no folder {root}: give data.root=FOLDER")
     annotations = data_format.check(root, split)
     if config.format == "coco":
@@ -67,12 +68,13 @@ def _unused_files(annotations: Annotations, root: Path) -> list[Issue]:
     return [Issue("unused file", file) for file in files if file not in used]
 
 
-def source_stamps(config: DataConfig, split: str) -> list[tuple[int, int] | None] | None:
+def source_stamps(config: DataConfig, split: str) -> list[Any] | None:
     """Return the stamps of all annotation files and folders that :func:`read_split` reads, as a cache key; None for a
     registered format, of which they are not known."""
     root = Path(config.root).expanduser()
-    if config.format not in BUILT_IN:
-        return None
+    if config.format not in ("coco", "voc"):
+        stamps = get_format(config.format).stamps
+        return None if stamps is None else [stamps(root, split)]
     if config.format == "coco":
         path = annotation_file(root, split)
         return [file_stamp(p) for p in (path, *image_folders(root, split, path)) if p.exists()]

@@ -19,6 +19,7 @@ from detection.data.annotations import Annotations, box_issues, flag_objects, tr
 from detection.data.cache import cached, decode_json, encode_json, file_stamp
 from detection.data.formats import SYNTHETIC
 from detection.data.issues import Issue
+from detection.data.recognise import find_data
 from detection.data.splitting.split import parse_split
 from detection.dataset_check.advice import advice
 from detection.dataset_check.anchor_coverage import anchor_coverage, resized_boxes, unreached
@@ -57,6 +58,7 @@ def check(
     Raises:
         DataError: a split does not exist.
     """
+    config = replace(config, data=find_data(config.data))
     splits = dict(read_sets(config.data) if sets is None else sets)
     files = sorted({file for records in splits.values() for file in records.files})
     root = str(Path(config.data.root).expanduser().resolve())
@@ -141,7 +143,7 @@ def quick_check(config: Config, datasets: Sequence[Annotations], path: Path, spl
         stamps.append(split_file.read_text(encoding="utf-8") if split_file is not None and split_file.exists() else "")
         key = repr((stamps, config.data, config.model.anchors, config.model.architecture))
         arrays = cached(
-            f"check of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
+            f"check 2 of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
             hashlib.sha256(key.encode()).hexdigest(),
             lambda: {"report": encode_json(run_check())},
         )
@@ -167,6 +169,7 @@ def _anchor_coverage(config: Config, splits: Sequence[Annotations], quick: bool)
     """Return the anchor coverage on an evenly spaced sample of the images, and its objects that no anchor reaches."""
     images = [(records, i) for records in splits for i in range(len(records))]
     sample = images[:: max(1, -(-len(images) // (_MAX_IMAGES_QUICK if quick else _MAX_IMAGES)))]
+    used = {id(records): train_objects(records, keep_difficult=False).keep for records in splits}
     known, owners = [], list[tuple[Annotations, int, int]]()
     for records, i in sample:
         objects = records.objects(i)
@@ -181,6 +184,8 @@ def _anchor_coverage(config: Config, splits: Sequence[Annotations], quick: bool)
     missed = []
     for k, overlap, side in unreached(config.model, resized):
         records, i, j = owners[k]
+        if not used[id(records)][j]:  # training leaves it out
+            continue
         label = records.classes[records.labels[j] - 1]
         found = f"{label}, {side:.0f} px after resizing: the best anchor's IoU is {overlap:.2f}"
         missed.append(Issue("object that no anchor reaches", records.source(i), records.object_name(j, i), found))

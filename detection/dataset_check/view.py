@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from detection.config import Config
 from detection.data.annotations import Annotations, flag_objects
 from detection.data.formats import get_format
 from detection.data.issues import KINDS
+from detection.data.recognise import find_data
 from detection.data.splitting.split import image_names
 from detection.dataset_check.reading import read_sets
 from detection.dataset_check.report import check
@@ -38,6 +40,7 @@ def view_page(config: Config, *, images: int = THUMBNAILS, full: bool = False, w
     Raises:
         DataError: a set does not exist.
     """
+    config = replace(config, data=find_data(config.data))
     sets = read_sets(config.data)
     report = check(config, workers=workers, quick=not full, sets=sets)
     root = Path(config.data.root).expanduser()

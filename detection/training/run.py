@@ -18,8 +18,10 @@ from detection.checkpoint.metadata import Classes
 from detection.checkpoint.start import start_weights
 from detection.config import Config, SolverConfig, config_to_dict, dump_config
 from detection.data.annotations import why_nothing_to_train_on
+from detection.data.formats import numbers_classes
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
+from detection.data.recognise import find_data
 from detection.data.splitting.split import FILE as SPLIT_FILE
 from detection.dataset_check.report import quick_check
 from detection.modeling.build import build_model
@@ -84,6 +86,8 @@ def train_config(
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
         check_loggers(config.solver.loggers)
+        if components.source is None:
+            config = dataclasses.replace(config, data=find_data(config.data))
         source = components.source or open_source(
             config.data, config_name=config_name, split_file=output / SPLIT_FILE if resume else None
         )
@@ -276,6 +280,7 @@ def evaluate_only(
     """
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
+        config = dataclasses.replace(config, data=find_data(config.data))
         where = weights.source if isinstance(weights, Weights) else str(weights)
         split_file = Path(where).parent / SPLIT_FILE
         source = open_source(config.data, train=False, config_name=config_name, split_file=split_file)
@@ -284,7 +289,7 @@ def evaluate_only(
         file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
         model, classes = _load_detector(config, file, model_keys, source, given)
         # the validation set may have some of the detector's classes, in another order
-        val = source.val.with_classes(classes.names, renumber=config.data.format == "voc")
+        val = source.val.with_classes(classes.names, renumber=numbers_classes(config.data.format))
         source = Source(None, val, source.read)
         classes.check(Classes(source.records.classes, ()), where, source.records.name)
         device = run_device()

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbone.hub import cached_file, is_name
-from detection.config import Config, dump_config, load_config
+from detection.config import Config, DataConfig, dump_config, load_config
 from detection.data.annotations import DataError, first_few, why_nothing_to_train_on
 from detection.data.loader import TrainSet
 from detection.data.opening import Source, open_source
+from detection.data.recognise import AUTO, find_data, recognise
 from detection.training.auto import resolve
 from detection.training.planning.choices import SMALL_CONFIG, Choice, choose
 from detection.training.planning.facts import DataFacts, Machine, data_facts, this_machine
-from detection.training.planning.sets import find_sets, name_sets
 from detection.training.planning.timing import in_words, seconds_per_step
 
 _SPLIT = "0.2"  # of the images, to validate on
@@ -130,19 +130,30 @@ def make_plan(
 
 
 def _data_choices(root: Path, given: dict[str, str]) -> list[Choice]:
-    """Return the data keys of a folder: format, root, sets; what is given is not looked for."""
-    choices, names = [], list[str]()
-    if "data.format" not in given or "data.train" not in given:
-        name, names, reason = find_sets(root)
-        choices.append(Choice("data.format", name, f"recognised by {reason}"))
-    choices.append(Choice("data.root", str(root), "the folder"))
-    if "data.train" in given:
-        return [*choices, _split_choice("validation images are not named")] if "data.val" not in given else choices
-    train, val = name_sets(names)
-    choices.append(Choice("data.train", train, f"of the sets {', '.join(names)}" if len(names) > 1 else "the one set"))
-    if val is not None:
-        return [*choices, Choice("data.val", val, "the set to validate on")]
-    return [*choices, _split_choice("there is no set to validate on")]
+    """Return the data keys of a folder: format, root, sets; what is given is not looked for.
+
+    Raises:
+        DataError: the format is not recognised, or which set to train on is not clear.
+    """
+    where = Choice("data.root", str(root), "the folder")
+    if "data.format" in given:
+        if "data.train" not in given:
+            raise DataError(
+                f"data.format={given['data.format']} is given: name the sets too, data.train=NAME data.val=NAME"
+            )
+        return [where, *([] if "data.val" in given else [_split_choice("no set to validate on is named")])]
+    found = recognise(root)
+    named = DataConfig(
+        format=AUTO, root=str(root), train=given.get("data.train", AUTO), val=given.get("data.val", AUTO)
+    )
+    data = find_data(named)
+    several = f"of the sets {', '.join(found.splits)}" if len(found.splits) > 1 else "the one set there is"
+    return [
+        Choice("data.format", found.format, found.reason),
+        where,
+        Choice("data.train", data.train, several),
+        _split_choice("there is no set to validate on") if data.val is None else Choice("data.val", data.val, several),
+    ]
 
 
 def _split_choice(reason: str) -> Choice:

@@ -43,7 +43,7 @@ def test_the_printed_command_and_the_file_give_the_same_configuration(folder, tm
     assert load_config(words[3], words[4:]) == plan.config
     (tmp_path / "mine.yaml").write_text(plan.yaml())
     assert load_config(tmp_path / "mine.yaml") == plan.config
-    assert "# data.format=coco: recognised by" in plan.yaml()
+    assert "# data.format=coco: annotations/instances_train.json has COCO's lists" in plan.yaml()
 
 
 def test_given_keys_come_first(folder):
@@ -58,7 +58,7 @@ def test_given_keys_come_first(folder):
 def test_a_named_validation_set_is_used(folder):
     coco_set(folder, [["cat"], ["dog"]], split="val")
     plan = make_plan(folder, measure=False)
-    assert plan.config.data.val == "annotations/instances_val.json"
+    assert plan.config.data.val == "val"
     assert len(plan.source.val) == 2
     assert plan.source.split is None
 
@@ -79,7 +79,7 @@ def test_another_configuration_to_start_from(folder):
 def test_errors(tmp_path, folder):
     with pytest.raises(DataError, match="no folder"):
         make_plan(tmp_path / "none")
-    with pytest.raises(ValueError, match="no data set recognised"):
+    with pytest.raises(ValueError, match="no annotations recognised"):
         make_plan(folder / "train")
     with pytest.raises(ValueError, match="expected key=value"):
         make_plan(folder, ["fast"])
