@@ -17,7 +17,7 @@ from detection.data.files import is_file
 from detection.data.image import read_image
 from detection.data.issues import Issue
 from detection.data.loader import ImageReader
-from detection.data.readers import yolo
+from detection.data.readers import labelme, openimages, tables, yolo
 from detection.data.readers.yolo import read_yolo
 from detection.data.recognise import AUTO, recognise
 from detection.data.voc import read_voc
@@ -56,6 +56,11 @@ def _built_in(read: Callable[..., Annotations], layout: str, **options: Any) -> 
     return DataFormat(read, functools.partial(read, strict=False), layout=layout, **options)
 
 
+def _occurring(read: Callable[..., Annotations], layout: str, module: Any) -> DataFormat:
+    """Return a format whose splits list the classes that occur in them."""
+    return _built_in(read, layout, own_ids=False, lists_classes=False, stamps=module.source_stamps)
+
+
 BUILT_IN = {
     "coco": _built_in(read_coco, "annotations/instances_SPLIT.json and SPLIT/ with the images"),
     "voc": _built_in(
@@ -67,6 +72,11 @@ BUILT_IN = {
     "yolo": _built_in(
         read_yolo, "data.yaml, images/SPLIT/ and labels/SPLIT/", own_ids=False, stamps=yolo.source_stamps
     ),
+    "csv": _occurring(tables.read_csv, "SPLIT.csv with file, x1, y1, x2, y2, class, and the images", tables),
+    "openimages": _occurring(
+        openimages.read_openimages, "SPLIT-annotations-bbox.csv, class-descriptions-boxable.csv, SPLIT/", openimages
+    ),
+    "labelme": _occurring(labelme.read_labelme, "SPLIT/ with images and JSON files of labelme's", labelme),
 }
 _REGISTERED: dict[str, DataFormat] = {}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from detection.config import DataConfig
 from detection.data.annotations import DataError
 from detection.data.files import is_file
-from detection.data.readers import yolo
+from detection.data.readers import labelme, openimages, tables, yolo
 from detection.data.voc import folder_splits, image_sets, year_folders
 
 _LOG = logging.getLogger(__name__)
@@ -132,4 +132,11 @@ def _voc(root: Path) -> tuple[list[str], str] | None:
     return splits, f"XML files lie in {image_sets(root, splits[0])[0].annotations}"
 
 
-RECOGNISERS: dict[str, Recogniser] = {"coco": _coco, "voc": _voc, "yolo": yolo.recognise}
+RECOGNISERS: dict[str, Recogniser] = {
+    "coco": _coco,
+    "voc": _voc,
+    "yolo": yolo.recognise,
+    "csv": tables.recognise,
+    "openimages": openimages.recognise,
+    "labelme": labelme.recognise,
+}

@@ -73,7 +73,7 @@ def source_stamps(config: DataConfig, split: str) -> list[Any] | None:
     registered format, of which they are not known."""
     root = Path(config.root).expanduser()
     if config.format not in ("coco", "voc"):
-        stamps = get_format(config.format).stamps
+        stamps = BUILT_IN[config.format].stamps if config.format in BUILT_IN else None
         return None if stamps is None else [stamps(root, split)]
     if config.format == "coco":
         path = annotation_file(root, split)
