@@ -83,6 +83,15 @@ def cache_dir() -> Path:
     return Path(os.environ.get("RESDET_CACHE", Path.home() / ".cache" / "resdet"))
 
 
+def cached_file(name: str) -> Path:
+    """Return where the file of a name is, or will be once it is downloaded.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return cache_dir() / name.partition("://")[0] / urllib.parse.urlparse(url_of(name)).path.lstrip("/")
+
+
 def fetch(name: str) -> Path:
     """Return the local file of a name, downloaded on first use, after checking its SHA-256.
 
@@ -95,8 +104,7 @@ def fetch(name: str) -> Path:
         ValueError: unknown name, incomplete download, or a different digest.
         ConnectionError: the URL cannot be reached; says how to proceed.
     """
-    url = url_of(name)
-    path = cache_dir() / name.partition("://")[0] / urllib.parse.urlparse(url).path.lstrip("/")
+    url, path = url_of(name), cached_file(name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path) as lock:

@@ -34,6 +34,7 @@ COMMANDS = {
     "inspect": "Print a network's feature map sizes, parameters and multiply-adds; plot its layer responses.",
     "replay": "Repeat a training step whose losses were non-finite, and name the first non-finite layers.",
     "check-dataset": "Report every issue of a dataset, and how training handles it.",
+    "data": "Convert, merge and cut datasets: resdet data COMMAND.",
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browser import Browser, start_browser
 from runs import THIN
 
 from backbone.resnet import FACTORIES
@@ -33,3 +34,16 @@ def shared() -> Path:
     if not folder:
         pytest.fail("tests marked `data` require the folder of real data in RESDET_SHARED (make test-data)")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _chromium() -> Iterator[Browser]:
+    browser = Browser(start_browser())
+    yield browser
+    browser.driver.quit()
+
+
+@pytest.fixture
+def browser(_chromium: Browser) -> Browser:
+    """Return a headless Chromium without network, to open pages from files."""
+    return _chromium

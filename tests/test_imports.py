@@ -17,10 +17,12 @@ ALLOWED = {
     "modeling": {"backbone", "ops"},
     "config": {"backbone", "modeling"},  # defaults and names are defined by the constructors
     "utils": set(),
+    "pages": set(),
     "data": {"backbone", "config", "ops", "utils"},
     "evaluation": {"data", "utils"},
     "checkpoint": {"backbone", "config", "modeling", "utils"},
-    "dataset_check": {"config", "data", "modeling", "ops", "utils"},
+    "dataset_check": {"config", "data", "modeling", "ops", "pages", "utils"},
+    "data_tools": {"config", "data", "utils"},
     "inference": {"checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
     "training": {
         *(
@@ -38,8 +40,8 @@ ALLOWED = {
     },
     "classification": {"backbone", "checkpoint", "config", "data", "ops", "training", "utils"},
     "commands": {
-        *("backbone", "checkpoint", "classification", "config", "data", "dataset_check", "evaluation", "inference"),
-        *("ops", "training", "utils"),
+        *("backbone", "checkpoint", "classification", "config", "data", "data_tools", "dataset_check", "evaluation"),
+        *("inference", "ops", "training", "utils"),
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},
@@ -204,6 +206,7 @@ INSIDE_FUNCTIONS = {
     "detectron2.data.datasets",
     "detection.ops",
     "detection.training",
+    "detection.training.planning.plan",
     "detection.training.replay",
     "detection.training.run",
     "detection.classification",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detection.config import load_config
-from detection.dataset_check.report import check, format_report
+from detection.dataset_check.report import check
+from detection.dataset_check.text import format_report
 from detection.utils.atomic_io import require_new, write_json
 
 

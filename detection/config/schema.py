@@ -57,7 +57,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False), _Number]
 Fraction = Annotated[float, Field(ge=0, le=1), _Number]
 Several = BeforeValidator(_several)
 # from YAML a name is the text as typed (loading.py); a Python dictionary may have 2007
-Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
 # "auto" is kept as nothing, until a run knows its data (training/auto.py)
 AutoSteps = Annotated[NonNegativeInt, BeforeValidator(lambda value: 0 if value == "auto" else value)]
 AutoSizes = Annotated[
@@ -252,7 +252,11 @@ class DataConfig:
         root: folder of the data set.
         train: what to train on. coco: a split such as train2017, or a JSON's path under root. voc: an image set such as
             trainval, or VOC2007/trainval+VOC2012/trainval. shapes: a number of images.
-        val: what to evaluate on, likewise; null evaluates nothing.
+        val: what to evaluate on, likewise; null evaluates nothing. 0.2 takes a fifth of data.train's images (by class,
+            images that look the same on one side, the same ones for the same data.seed), split:0.1:0.1 a tenth and leaves
+            another for a test; split:FILE.json repeats the split of a run's split.json, split:test evaluates the test
+            images.
+        limit: train and evaluate on at most so many images each, for a quick try; null on all.
         short_side: in pixels; several are drawn from in training, the last one is used in testing.
         max_side: a longer side is scaled down to this (the papers: 1000).
         flip: probability of a horizontal flip in training.
@@ -274,13 +278,14 @@ class DataConfig:
         timeout: seconds without a batch from a DataLoader worker after which the run ends.
         max_pixels: height times width of the largest image that is decoded; more may be a decompression bomb. Satellite
             images may need more (Pillow's bound is the default).
-        seed: of the synthetic dataset.
+        seed: of the synthetic dataset, of a split and of data.limit.
     """
 
     format: str = "coco"
     root: str = "datasets/coco"
     train: Name = "train2017"
     val: Name | None = "val2017"
+    limit: PositiveInt | None = None
     short_side: Annotated[tuple[PositiveInt, ...], Several] = (640, 672, 704, 736, 768, 800)
     max_side: PositiveInt = 1333
     flip: Fraction = 0.5

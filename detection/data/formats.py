@@ -1,4 +1,4 @@
-"""The data formats by name: coco, voc, and those that others register."""
+"""The data formats by name: those of this project, and those that others register."""
 
 import difflib
 import functools
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from detection.data.files import is_file
 from detection.data.image import read_image
 from detection.data.issues import Issue
 from detection.data.loader import ImageReader
+from detection.data.readers import labelme, openimages, tables, yolo
+from detection.data.readers.yolo import read_yolo
+from detection.data.recognise import AUTO, recognise
 from detection.data.voc import read_voc
 
 # (data.root, data.train or data.val) -> the split
@@ -33,16 +37,46 @@ class DataFormat:
         read: a split's annotations; refuses what training cannot use, and logs what it leaves out.
         check: the same without refusing or logging: all is in the annotations' issues.
         read_image: a file's image, uint8 RGB [H, W, 3].
+        own_ids: its classes have ids of their own, which detections keep; else they are numbered from 1.
+        lists_classes: a split lists all classes; else those that occur in it, and two splits have the union of theirs.
+        stamps: a split's files as a cache key, None where they are not known.
+        layout: what lies in its folder, for messages.
     """
 
     read: Reader
     check: Reader
     read_image: ImageReader = read_image
+    own_ids: bool = True
+    lists_classes: bool = True
+    stamps: Callable[[Path, str], Any] | None = None
+    layout: str = ""
+
+
+def _built_in(read: Callable[..., Annotations], layout: str, **options: Any) -> DataFormat:
+    return DataFormat(read, functools.partial(read, strict=False), layout=layout, **options)
+
+
+def _occurring(read: Callable[..., Annotations], layout: str, module: Any) -> DataFormat:
+    """Return a format whose splits list the classes that occur in them."""
+    return _built_in(read, layout, own_ids=False, lists_classes=False, stamps=module.source_stamps)
 
 
 BUILT_IN = {
-    "coco": DataFormat(read_coco, functools.partial(read_coco, strict=False)),
-    "voc": DataFormat(read_voc, functools.partial(read_voc, strict=False)),
+    "coco": _built_in(read_coco, "annotations/instances_SPLIT.json and SPLIT/ with the images"),
+    "voc": _built_in(
+        read_voc,
+        "ImageSets/Main/SET.txt, Annotations/ and JPEGImages/, year folders with them, or folders of images and XML",
+        own_ids=False,
+        lists_classes=False,
+    ),
+    "yolo": _built_in(
+        read_yolo, "data.yaml, images/SPLIT/ and labels/SPLIT/", own_ids=False, stamps=yolo.source_stamps
+    ),
+    "csv": _occurring(tables.read_csv, "SPLIT.csv with file, x1, y1, x2, y2, class, and the images", tables),
+    "openimages": _occurring(
+        openimages.read_openimages, "SPLIT-annotations-bbox.csv, class-descriptions-boxable.csv, SPLIT/", openimages
+    ),
+    "labelme": _occurring(labelme.read_labelme, "SPLIT/ with images and JSON files of labelme's", labelme),
 }
 _REGISTERED: dict[str, DataFormat] = {}
 
@@ -61,7 +95,7 @@ def register_format(name: str, reader: Reader, *, read_image: ImageReader = read
     Raises:
         ValueError: the name is that of a format of this project; another one is replaced.
     """
-    if name in BUILT_IN or name == SYNTHETIC:
+    if name in BUILT_IN or name in (AUTO, SYNTHETIC):
         raise ValueError(f"the data format {name!r} is this project's: take another name")
     _REGISTERED[name] = _registered(reader, read_image)
 
@@ -101,7 +135,7 @@ def get_format(name: str) -> DataFormat:
         return BUILT_IN.get(name) or _REGISTERED[name]
     for entry in entry_points(group=_ENTRY_POINTS, name=name):
         return _registered(entry.load(), read_image)
-    known = [*BUILT_IN, SYNTHETIC, *_REGISTERED, *(entry.name for entry in entry_points(group=_ENTRY_POINTS))]
+    known = [AUTO, *BUILT_IN, SYNTHETIC, *_REGISTERED, *(entry.name for entry in entry_points(group=_ENTRY_POINTS))]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise DataError(
@@ -109,15 +143,25 @@ def get_format(name: str) -> DataFormat:
     )
 
 
+def numbers_classes(name: str) -> bool:
+    """Return whether a format's classes have no ids of their own, and are numbered from 1."""
+    return name != SYNTHETIC and not get_format(name).own_ids
+
+
 def open_split(format: str, root: str | Path, split: str) -> Annotations:
     """Read a split of a data set.
 
     Args:
-        format: coco, voc, or a registered format.
+        format: auto (found by what lies in the folder), one of this project's (docs/data.md), or a registered one.
         root: its folder.
         split: as ``data.train`` and ``data.val`` of a configuration.
 
+    Returns:
+        Its records: their number is ``len``; ``files`` (N paths), ``classes`` (K names), and of all objects ``boxes``,
+        float64 [M, 4] xyxy in pixels, and ``labels``, int64 [M], 1..K; those of image i are at ``objects(i)``.
+
     Raises:
-        DataError: no such format, folder or split.
+        DataError: no such format, folder or split; with auto, no format or several.
     """
-    return get_format(format).read(Path(root).expanduser(), split)
+    folder = Path(root).expanduser()
+    return get_format(recognise(folder).format if format == AUTO else format).read(folder, split)

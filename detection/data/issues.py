@@ -17,11 +17,13 @@ KINDS: dict[str, tuple[str, str]] = {
     "repeated name": (DROPS, REFUSES),
     "repeated class": (DROPS, REFUSES),
     "boxes look relative": (DROPS, REFUSES),
+    "boxes look like pixels": (DROPS, REFUSES),
     "several images of one name": (DROPS, REFUSES),
     "nothing to train on": (DROPS, REFUSES),
     "boxes look like x1, y1, x2, y2": (DROPS, "read as x, y, width, height, clipped at the image's edge; convert them"),
     "missing image": (DROPS, "skipped"),
     "missing annotations": (DROPS, "the image is skipped"),
+    "shape without a box": (DROPS, "skipped: neither a rectangle nor a polygon"),
     "stray annotation": (DROPS, "skipped: its image is not listed"),
     "unreadable image": (DROPS, "skipped, or replaced by another image; evaluated with no detections"),
     "non-finite box": (DROPS, "dropped, in evaluation too"),
@@ -30,6 +32,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "repeated box": (DROPS, "duplicates are dropped"),
     "image in train and val": (DROPS, "used; inflates the metrics on val"),
     "image listed twice": (DROPS, "used twice, each with its own objects: join the entries"),
+    "image like another in train and val": (NOTE, "used; where they are the same scene, inflates the metrics on val"),
     "same image twice": (NOTE, "used twice"),
     "classes in another order": (NOTE, "classes are matched by name"),
     "class names alike": (NOTE, "two classes; rename one if they are the same"),
@@ -39,6 +42,8 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "difficult unclear": (NOTE, "read as not difficult"),
     "number in quotes": (NOTE, "read as the number"),
+    "image without label file": (NOTE, "an image without objects"),
+    "relative boxes": (NOTE, "multiplied by the image's size"),
     "several boxes in an object": (NOTE, "each is an object"),
     "box across the edge": (NOTE, "clipped to the image"),
     "another size stated": (NOTE, "the size of the image file is used"),
@@ -47,6 +52,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "not RGB": (NOTE, "converted to RGB"),
     "unused file": (NOTE, "not read: in none of the splits used"),
     "class without objects": (NOTE, "its output of the detector is never trained"),
+    "class with few objects": (NOTE, "fewer than 10 to train on: hardly learned"),
+    "object that no anchor reaches": (NOTE, "learned by the RPN from its best anchor alone"),
     "class in one set alone": (NOTE, "no training objects, or no ground truth to evaluate on"),
 }
 _EXAMPLES = 3  # in a message
@@ -88,7 +95,7 @@ class Issue:
 
 
 def _object(name: str) -> str:
-    return name if "[" in name else f"object {name}"
+    return name if "[" in name or name.startswith("line ") else f"object {name}"
 
 
 def refusal(issues: Iterable[Issue]) -> str:

@@ -26,6 +26,7 @@ from detection.data.issues import Issue
 
 _LOG = logging.getLogger(__name__)
 _BOXES = "xmin, ymin, xmax, ymax"  # of an object
+_XML_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")  # without image sets
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -85,7 +86,8 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None,
             sub-folders have images with their XML files beside them.
         split: "trainval", or "VOC2007/trainval+VOC2012/trainval"; a name without year joins the sets of all years that
             have it. Without ImageSets, a sub-folder.
-        classes: class names in order; None takes the names in the annotations, sorted.
+        classes: class names in order; None takes those of ``labelmap.txt``, which CVAT writes, else the names in the
+            annotations, sorted.
         strict: refuse broken files and log the issues; else all are in ``issues``, and what is broken is left out.
 
     Raises:
@@ -94,10 +96,25 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] | None = None,
     root = Path(root)
     sets = [_read_image_set(image_set) for image_set in image_sets(root, split)]
     annotations = _join(f"{root}:{split}", sets, classes)
+    if classes is None and (listed := _listed_classes(root, annotations.classes)):
+        annotations = annotations.with_classes(listed, renumber=True)
     if not len(annotations) and not any(issue.refuses for issue in annotations.issues):
         issues = " ".join(str(issue) for issue in annotations.issues[:3])
         raise DataError(f"{root}: no image of image set {split!r} exists together with its XML. {issues}".rstrip(". "))
     return finish_reading(annotations, _BOXES, _LOG, strict=strict)
+
+
+def _listed_classes(root: Path, used: Sequence[str]) -> list[str]:
+    """Return the classes in the order of labelmap.txt, those that it lacks last; empty where there is none.
+
+    A row is ``name:colour:parts:actions``; CVAT's class "background" counts where an object has it.
+    """
+    path = next((f / "labelmap.txt" for f in (root, *year_folders(root)) if is_file(f / "labelmap.txt")), None)
+    if path is None:
+        return []
+    rows = [line.rsplit(":", 3) for line in read_lines(path) if line.strip() and not line.startswith("#")]
+    names = [row[0].strip() for row in rows if len(row) == 4 and row[0].strip()]
+    return list(dict.fromkeys([*(n for n in names if n != "background" or n in used), *used])) if names else []
 
 
 def read_voc_ground_truth(root: Path, split: str | None = None) -> Annotations:
@@ -210,8 +227,43 @@ def year_folders(root: Path) -> list[Path]:
 
 
 def has_splits(root: Path) -> bool:
-    """Return whether a folder has VOC's year folders, or sub-folders with XML files beside images."""
-    return bool(year_folders(root)) or any(root.glob("*/*.xml")) or any(root.glob("*.xml"))
+    """Return whether a folder has VOC's year folders, or folders with XML files."""
+    return bool(year_folders(root)) or bool(folder_splits(root))
+
+
+def folder_splits(root: Path) -> list[str]:
+    """Return the splits of a folder without image sets: sub-folders with XML files, beside images or apart; else "." for the
+    folder itself."""
+    names = []
+    for folder in sorted(f for f in root.glob("*") if f.is_dir()):
+        inner = [sub for sub in sorted(folder.glob("*")) if sub.is_dir()]
+        if folder.name.lower() in _XML_FOLDERS:  # Annotations/train/0001.xml
+            names += [sub.name for sub in inner if any(sub.glob("*.xml"))]
+        elif any(folder.glob("*.xml")) or any(
+            sub.name.lower() in _XML_FOLDERS and any(sub.glob("*.xml")) for sub in inner
+        ):
+            names.append(folder.name)
+    alone = any(root.glob("*.xml")) or any(
+        f.name.lower() in _XML_FOLDERS and any(f.glob("*.xml")) for f in root.glob("*") if f.is_dir()
+    )
+    return names or (["."] if alone else [])
+
+
+def _folders_set(root: Path, name: str) -> ImageSet | None:
+    """Return the images of a folder whose XML files lie in one folder and whose images in another: ``Annotations`` and any
+    folder beside it, or the folder itself."""
+    if ".." in Path(name).parts or Path(name).is_absolute() or "\0" in name:
+        return None
+    for base, sub in ((root / name, "."), (root, name)):
+        inner = sorted(f for f in base.glob("*") if f.is_dir()) if base.is_dir() else []
+        for folder in (f / sub for f in inner if f.name.lower() in _XML_FOLDERS):
+            if not folder.is_dir() or not (names := [_stem(f) for f in walk(folder) if f.lower().endswith(".xml")]):
+                continue
+            beside = [f / sub for f in inner if f.name.lower() not in _XML_FOLDERS]
+            found = [(images, image_files(images)) for images in (*beside, base, folder) if images.is_dir()]
+            images, files = max(found, key=lambda pair: sum(name in pair[1] for name in names))
+            return ImageSet(folder, sorted({*names, *files}), images, folder)
+    return None
 
 
 def image_sets(root: Path, split: str) -> list[ImageSet]:
@@ -227,8 +279,8 @@ def image_sets(root: Path, split: str) -> list[ImageSet]:
         folders = [f for f in years if not year or f.name in (year, f"VOC{year}")]
         lists = [(f, f / "ImageSets" / "Main" / f"{name}.txt") for f in folders]
         sets = [_listed_set(f, s) for f, s in lists if is_file(s)]
-        if not sets and not years and (flat := _flat_set(root, part.strip())):
-            sets = [flat]
+        if not sets and not years:
+            sets = [s for s in (_folders_set(root, part.strip()) or _flat_set(root, part.strip()),) if s]
         if not sets:
             existing = [
                 f"{f.name}/{s.stem}"
@@ -236,7 +288,7 @@ def image_sets(root: Path, split: str) -> list[ImageSet]:
                 for s in sorted((f / "ImageSets" / "Main").glob("*.txt"))
                 if not s.name.startswith("._")
             ]
-            existing += [] if years else sorted({f.parent.name for f in root.glob("*/*.xml")})
+            existing += [] if years else folder_splits(root)
             raise DataError(
                 f"{root}: no VOC image set {part.strip()!r} (ImageSets/Main/{name}.txt, or a folder with images and their "
                 f"XML files); image sets found: {', '.join(existing[:8]) or 'none'}"

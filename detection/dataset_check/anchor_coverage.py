@@ -66,6 +66,24 @@ def anchor_coverage(model: ModelConfig, image_boxes: ImageBoxes) -> dict[str, An
     }
 
 
+def unreached(model: ModelConfig, image_boxes: ImageBoxes) -> list[tuple[int, float, float]]:
+    """Return the boxes whose best anchor is background by its IoU: the RPN learns them from that one anchor alone.
+
+    Returns:
+        Position among all boxes, IoU of the best anchor, and square root of the area in pixels, of each.
+    """
+    if not image_boxes:
+        return []
+    if not model.anchors.sizes:
+        sizes, *_ = best_anchor_sizes(model, image_boxes)
+        model = dataclasses.replace(model, anchors=dataclasses.replace(model.anchors, sizes=sizes))
+    anchors_for = _anchor_function(model, model.anchors.sizes)
+    best = torch.cat([_best_iou(boxes, anchors_for(size)) for size, boxes in image_boxes])
+    sides = _sides(image_boxes)
+    rows = (best < model.rpn.background_iou).nonzero().flatten().tolist()
+    return [(k, float(best[k]), float(sides[k])) for k in rows]
+
+
 def best_anchor_sizes(model: ModelConfig, image_boxes: ImageBoxes) -> tuple[tuple[float, ...], float, float]:
     """Choose between the default anchor sizes and as many sizes spread over the boxes of the dataset.
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from detection.data.annotations import Annotations
+from detection.data.annotations import Annotations, TrainObjects
 from detection.data.image import MAX_PIXELS, UnreadableImage, is_rotated, read_image
 from detection.data.issues import Issue
+
+FEW = 10  # objects of a class; with fewer it is hardly learned
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,23 @@ def duplicate_images(splits: Mapping[str, Sequence[tuple[str, str]]]) -> Iterabl
             first.setdefault(digest, (name, file))
 
 
+def few_objects(records: Annotations, objects: TrainObjects) -> Iterable[Issue]:
+    """Yield an issue for each class with objects to train on, but fewer than ten."""
+    counts = np.bincount(records.labels[objects.keep], minlength=len(records.classes) + 1)[1:]
+    for name, count in zip(records.classes, counts.tolist(), strict=True):
+        if 0 < count < FEW:
+            yield Issue("class with few objects", records.name, None, f"{name}: {count}")
+
+
 def class_counts(records: Annotations) -> dict[str, int]:
     """Return the number of objects by class, all classes included."""
     counts = np.bincount(records.labels, minlength=len(records.classes) + 1)[1:]
     return dict(zip(records.classes, counts.tolist(), strict=True))
+
+
+def name_form(name: str) -> str:
+    """Return a class name without case, blanks, - and _."""
+    return "".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def class_issues(splits: Mapping[str, Annotations]) -> Iterable[Issue]:
@@ -95,7 +110,7 @@ def class_issues(splits: Mapping[str, Annotations]) -> Iterable[Issue]:
             yield Issue("class in one set alone", sources[empty], None, f"{label}: none in {empty}")
     first: dict[str, str] = {}
     for label in names:
-        form = "".join(label.casefold().replace("_", " ").replace("-", " ").split())
+        form = name_form(label)
         if form in first:
             yield Issue("class names alike", next(iter(sources.values())), None, f"{first[form]!r} and {label!r}")
         first.setdefault(form, label)

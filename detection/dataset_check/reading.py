@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError
@@ -12,6 +13,7 @@ from detection.data.files import is_file, walk
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
 from detection.data.image import SUFFIXES
 from detection.data.issues import Issue
+from detection.data.splitting.parts import limit_images, read_parts
 from detection.data.voc import image_sets
 
 
@@ -27,12 +29,32 @@ def read_split(config: DataConfig, split: str) -> Annotations:
             "nothing to check: data.format=shapes is a synthetic dataset; give data.format=voc or data.format=coco"
         )
     data_format = get_format(config.format)
-    if config.format in BUILT_IN and not root.is_dir():
+    if config.format in BUILT_IN and not root.exists():
         raise DataError(f"no folder {root}: give data.root=FOLDER")
     annotations = data_format.check(root, split)
     if config.format == "coco":
         annotations = replace(annotations, issues=(*annotations.issues, *_unused_files(annotations, root)))
     return annotations
+
+
+def read_sets(config: DataConfig, split_file: Path | None = None) -> dict[str, Annotations]:
+    """Read the sets of a run, train and val, with the issues of their annotations, as :func:`open_source` divides and limits
+    them.
+
+    Args:
+        config: the data section.
+        split_file: of a run, whose split is used where ``data.val`` asks for one.
+
+    Raises:
+        DataError: as :func:`read_split`, and for a split that cannot be made.
+    """
+    parts = read_parts(config, lambda split: read_split(config, split), split_file=split_file)
+    limited = {
+        name: limit_images(records, config.limit, config.seed)
+        for name, records in vars(parts).items()
+        if name != "split"
+    }
+    return {name: records for name, records in limited.items() if records is not None}
 
 
 def _unused_files(annotations: Annotations, root: Path) -> list[Issue]:
@@ -46,12 +68,13 @@ def _unused_files(annotations: Annotations, root: Path) -> list[Issue]:
     return [Issue("unused file", file) for file in files if file not in used]
 
 
-def source_stamps(config: DataConfig, split: str) -> list[tuple[int, int] | None] | None:
+def source_stamps(config: DataConfig, split: str) -> list[Any] | None:
     """Return the stamps of all annotation files and folders that :func:`read_split` reads, as a cache key; None for a
     registered format, of which they are not known."""
     root = Path(config.root).expanduser()
-    if config.format not in BUILT_IN:
-        return None
+    if config.format not in ("coco", "voc"):
+        stamps = BUILT_IN[config.format].stamps if config.format in BUILT_IN else None
+        return None if stamps is None else [stamps(root, split)]
     if config.format == "coco":
         path = annotation_file(root, split)
         return [file_stamp(p) for p in (path, *image_folders(root, split, path)) if p.exists()]

@@ -5,9 +5,8 @@ import functools
 import hashlib
 import logging
 import os
-import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,11 @@ from detection.config import Config
 from detection.data.annotations import Annotations, box_issues, flag_objects, train_objects, why_nothing_to_train_on
 from detection.data.cache import cached, decode_json, encode_json, file_stamp
 from detection.data.formats import SYNTHETIC
-from detection.data.issues import KINDS, Issue
-from detection.dataset_check.anchor_coverage import anchor_coverage, resized_boxes
+from detection.data.issues import Issue
+from detection.data.recognise import find_data
+from detection.data.splitting.split import parse_split
+from detection.dataset_check.advice import advice
+from detection.dataset_check.anchor_coverage import anchor_coverage, resized_boxes, unreached
 from detection.dataset_check.decoding import decode_images
 from detection.dataset_check.issues import (
     ImageInfo,
@@ -28,44 +30,44 @@ from detection.dataset_check.issues import (
     class_issues,
     decode_image,
     duplicate_images,
+    few_objects,
     image_issues,
 )
-from detection.dataset_check.reading import read_split, source_stamps
+from detection.dataset_check.near_duplicates import near_across
+from detection.dataset_check.reading import read_sets, source_stamps
+from detection.dataset_check.text import anchor_lines, issue_lines
 from detection.utils.atomic_io import write_json
 from detection.utils.progress import progress_bar
 
 _LOG = logging.getLogger(__name__)
-_EXAMPLES = 3  # shown per kind
 _MAX_IMAGES, _MAX_IMAGES_QUICK = 2000, 500  # for the anchor coverage
 _SMALL, _LARGE = 32.0**2, 96.0**2  # COCO's area limits in square pixels
 
 
-def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str, Any]:
+def check(
+    config: Config, *, workers: int = 1, quick: bool = False, sets: dict[str, Annotations] | None = None
+) -> dict[str, Any]:
     """Return all issues and statistics of the training and validation sets as JSON types.
 
     Args:
         config: names the dataset; its sizes and anchors are used for the anchor coverage.
         workers: processes that decode the images.
         quick: check the annotations only, decode no image.
+        sets: of :func:`read_sets`, where they are at hand.
 
     Raises:
         DataError: a split does not exist.
     """
-    split_names = {"train": config.data.train} | ({"val": config.data.val} if config.data.val else {})
-    splits = {name: read_split(config.data, str(split)) for name, split in split_names.items()}
+    config = replace(config, data=find_data(config.data))
+    splits = dict(read_sets(config.data) if sets is None else sets)
     files = sorted({file for records in splits.values() for file in records.files})
+    root = str(Path(config.data.root).expanduser().resolve())
     infos: dict[str, ImageInfo] = {}
     if not quick:
-        root = str(Path(config.data.root).expanduser().resolve())
         infos = _decode(files, root, workers, config.data.max_pixels)
     issues: list[Issue] = []
     for name, records in splits.items():
-        issues += records.issues
-        known = {issue.file for issue in records.issues if issue.kind == "another size stated"}
-        for i, file in enumerate(records.files):
-            if file in infos:
-                found = image_issues(records, i, infos[file])
-                issues += [x for x in found if x.kind != "another size stated" or x.file not in known]
+        issues += _of_images(records, infos)
         splits[name] = records = _with_decoded_sizes(records, infos)
         flags = flag_objects(records)
         issues += box_issues(records, flags)
@@ -73,18 +75,34 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
             objects = train_objects(records, config.data.keep_difficult, flags)
             if reason := why_nothing_to_train_on(records, objects):
                 issues.append(Issue("nothing to train on", records.name, None, reason))
+            issues += few_objects(records, objects)
     used = set(files)
     issues = [issue for issue in issues if issue.kind != "unused file" or issue.file not in used]
     issues += class_issues(splits)
     if not quick:
         digests = {n: [(file, infos[file].digest) for file in records.files] for n, records in splits.items()}
-        issues += duplicate_images(digests)
+        same = list(duplicate_images(digests))
+        issues += [*same, *near_across(splits, root, {issue.file for issue in same})]
+    anchors, missed = _anchor_coverage(config, list(splits.values()), quick)
+    issues += missed
     return {
         "sets": {name: _statistics(records, infos) for name, records in splits.items()},
-        "anchors": _anchor_coverage(config, list(splits.values()), quick),
+        "anchors": anchors,
         "faults": [issue.to_json() for issue in issues],
+        "advice": advice(config, issues, splits, anchors),
         "quick": quick,
     }
+
+
+def _of_images(records: Annotations, infos: dict[str, ImageInfo]) -> list[Issue]:
+    """Return the issues of reading a set, and those of its images that were decoded."""
+    issues = list(records.issues)
+    known = {issue.file for issue in issues if issue.kind == "another size stated"}
+    for i, file in enumerate(records.files):
+        if file in infos:
+            found = image_issues(records, i, infos[file])
+            issues += [x for x in found if x.kind != "another size stated" or x.file not in known]
+    return issues
 
 
 def _with_decoded_sizes(records: Annotations, infos: dict[str, ImageInfo]) -> Annotations:
@@ -96,7 +114,7 @@ def _with_decoded_sizes(records: Annotations, infos: dict[str, ImageInfo]) -> An
     return replace(records, sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2))
 
 
-def quick_check(config: Config, datasets: Sequence[Annotations], path: Path) -> None:
+def quick_check(config: Config, datasets: Sequence[Annotations], path: Path, split_file: Path | None = None) -> None:
     """Check a run's annotations before its first step: log a summary, and write the report to ``path``.
 
     For an unchanged dataset the report comes from the cache. The synthetic dataset is not checked.
@@ -105,93 +123,34 @@ def quick_check(config: Config, datasets: Sequence[Annotations], path: Path) -> 
         config: of the run.
         datasets: its training and validation sets.
         path: of the JSON report.
+        split_file: of the run, where its sets are parts of a split.
     """
     if config.data.format == SYNTHETIC:
         return
     _LOG.info("checking the annotations under %s", config.data.root)
-    splits = [split for split in (config.data.train, config.data.val) if split]
+    own_val = config.data.val if parse_split(config.data.val) is None else None
+    splits = [split for split in (config.data.train, own_val) if split]
     folders = sorted({os.path.dirname(file) for records in datasets for file in records.files})
     sources = [source_stamps(config.data, split) for split in splits]
+
+    def run_check() -> dict[str, Any]:
+        return check(config, quick=True, sets=read_sets(config.data, split_file))
+
     if None in sources:  # nobody knows when to read again
-        report = check(config, quick=True)
+        report = run_check()
     else:
         stamps = [sources, [file_stamp(Path(folder)) for folder in folders]]
+        stamps.append(split_file.read_text(encoding="utf-8") if split_file is not None and split_file.exists() else "")
         key = repr((stamps, config.data, config.model.anchors, config.model.architecture))
         arrays = cached(
-            f"check of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
+            f"check 2 of {Path(config.data.root).expanduser().resolve()} {config.data.format} {splits}",
             hashlib.sha256(key.encode()).hexdigest(),
-            lambda: {"report": encode_json(check(config, quick=True))},
+            lambda: {"report": encode_json(run_check())},
         )
         report = decode_json(arrays["report"])
     write_json(path, report)
-    lines = [*_issue_lines(report, examples=1), *_anchor_lines(report["anchors"])]
+    lines = [*issue_lines(report, examples=1), *anchor_lines(report["anchors"])]
     _LOG.info("%s\n(full report in %s; tools/check_dataset.py also decodes the images)", "\n".join(lines), path)
-
-
-def format_report(report: dict[str, Any]) -> str:
-    """Return the report as text: issues by kind, most severe first, then statistics of the splits and anchor coverage."""
-    lines = _issue_lines(report, _EXAMPLES, " (all with --json FILE)")
-    for name, split in report["sets"].items():
-        lines.append(
-            f"\n{name} ({split['where']})\n  {split['pictures']} images, {split['without_objects']} without objects; "
-            f"{split['objects']} objects of {sum(map(bool, split['classes'].values()))} classes; "
-            f"{split['crowd']} crowd regions, {split['difficult']} difficult"
-        )
-        lines.append(
-            "  object area: {small} small (< 32²), {medium} medium (to 96²), {large} large; {right} boxes touch the right "
-            "edge, {bottom} the bottom edge".format(**split["sizes"], **split["edges"])
-        )
-        if split["aspect_ratios"]:
-            low, median, high = split["aspect_ratios"]
-            lines.append(
-                f"  aspect ratio (height / width): 10% below {low:.2f}, median {median:.2f}, 10% above {high:.2f}"
-            )
-        classes = ", ".join(f"{label} {count}" for label, count in split["classes"].items())
-        lines += textwrap.wrap(classes, 118, initial_indent="  ", subsequent_indent="  ")
-    return "\n".join([*lines, "", *_anchor_lines(report["anchors"])])
-
-
-def _issue_lines(report: dict[str, Any], examples: int, hint: str = "") -> list[str]:
-    counts = Counter(issue["kind"] for issue in report["faults"])
-    dropping = sum(issue["drops"] for issue in report["faults"])
-    lines = [f"issues that lose training data: {dropping}; notes: {len(report['faults']) - dropping}"]
-    for kind in KINDS:  # most severe first
-        if not counts[kind]:
-            continue
-        lines.append(f"{counts[kind]:7}  {kind}: {KINDS[kind][1]}")
-        issues = [issue for issue in report["faults"] if issue["kind"] == kind]
-        for issue in issues[:examples]:
-            location = issue["file"] + (f" object {issue['object']}" if issue["object"] else "")
-            lines.append(f"           {location}{': ' + issue['found'] if issue['found'] else ''}")
-        if len(issues) > examples:
-            lines.append(f"           … and {len(issues) - examples} more{hint}")
-    return lines
-
-
-def _anchor_lines(anchors: dict[str, Any]) -> list[str]:
-    if not anchors["boxes"]:
-        return []
-    low, median, high = anchors["sides"]
-    lines = [
-        f"object size after resizing (square root of the area): 10% below {low:.0f} px, median {median:.0f} px, "
-        f"10% above {high:.0f} px",
-        f"anchor sizes {_numbers(anchors['sizes'])} px match {_fractions(anchors['matched'])} of {anchors['boxes']} boxes "
-        "(best anchor of each box)",
-    ]
-    if anchors["suggestion"]:
-        suggestion = anchors["suggestion"]
-        lines.append(
-            f"  model.anchors.sizes=[{_numbers(suggestion['sizes'])}] would match {_fractions(suggestion['matched'])}"
-        )
-    return lines
-
-
-def _fractions(matched: dict[str, float]) -> str:
-    return ", ".join(f"{fraction:.1%} at IoU {threshold}" for threshold, fraction in matched.items())
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return ",".join(f"{v:g}" for v in values)
 
 
 def _decode(files: list[str], root: str, workers: int, max_pixels: int) -> dict[str, ImageInfo]:
@@ -206,18 +165,31 @@ def _decode(files: list[str], root: str, workers: int, max_pixels: int) -> dict[
         )
 
 
-def _anchor_coverage(config: Config, splits: Sequence[Annotations], quick: bool) -> dict[str, Any]:
-    """Return the anchor coverage on an evenly spaced sample of the images."""
+def _anchor_coverage(config: Config, splits: Sequence[Annotations], quick: bool) -> tuple[dict[str, Any], list[Issue]]:
+    """Return the anchor coverage on an evenly spaced sample of the images, and its objects that no anchor reaches."""
     images = [(records, i) for records in splits for i in range(len(records))]
     sample = images[:: max(1, -(-len(images) // (_MAX_IMAGES_QUICK if quick else _MAX_IMAGES)))]
-    known = []
+    used = {id(records): train_objects(records, keep_difficult=False).keep for records in splits}
+    known, owners = [], list[tuple[Annotations, int, int]]()
     for records, i in sample:
         objects = records.objects(i)
-        counted = ~(records.crowd[objects] | records.difficult[objects])
+        boxes = records.boxes[objects]
+        with np.errstate(invalid="ignore", over="ignore"):
+            sound = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1) & np.isfinite(boxes).all(axis=1)
+        counted = ~(records.crowd[objects] | records.difficult[objects]) & sound
         height, width = records.sizes[i].tolist()
-        boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in records.boxes[objects][counted].tolist()]
-        known.append(((height, width), boxes))
-    return anchor_coverage(config.model, resized_boxes(config, known))
+        known.append(((height, width), boxes[counted].tolist()))
+        owners += [(records, i, objects.start + j) for j in np.flatnonzero(counted).tolist()]
+    resized = resized_boxes(config, known)
+    missed = []
+    for k, overlap, side in unreached(config.model, resized):
+        records, i, j = owners[k]
+        if not used[id(records)][j]:  # training leaves it out
+            continue
+        label = records.classes[records.labels[j] - 1]
+        found = f"{label}, {side:.0f} px after resizing: the best anchor's IoU is {overlap:.2f}"
+        missed.append(Issue("object that no anchor reaches", records.source(i), records.object_name(j, i), found))
+    return anchor_coverage(config.model, resized), missed
 
 
 def _statistics(records: Annotations, infos: dict[str, ImageInfo]) -> dict[str, Any]:

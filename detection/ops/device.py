@@ -77,6 +77,17 @@ def is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def memory_gb(device: torch.device) -> float:
+    """Return a GPU's memory in GiB; 0 for other devices."""
+    return float(torch.cuda.get_device_properties(device).total_memory) / 2**30 if is_gpu(device) else 0.0
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given: for measuring time."""
+    if is_gpu(device):
+        torch.cuda.synchronize(device)
+
+
 def use_gpu(device: torch.device) -> None:
     """Make a GPU the current one, where the device names one by number ("cuda" alone means the current one).
 

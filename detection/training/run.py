@@ -18,9 +18,12 @@ from detection.checkpoint.metadata import Classes
 from detection.checkpoint.start import start_weights
 from detection.config import Config, SolverConfig, config_to_dict, dump_config
 from detection.data.annotations import why_nothing_to_train_on
+from detection.data.formats import numbers_classes
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
+from detection.data.recognise import find_data
 from detection.data.repeat_factors import describe as describe_factors
+from detection.data.splitting.split import FILE as SPLIT_FILE
 from detection.dataset_check.report import quick_check
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
@@ -84,7 +87,11 @@ def train_config(
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
         check_loggers(config.solver.loggers)
-        source = components.source or open_source(config.data, config_name=config_name)
+        if components.source is None:
+            config = dataclasses.replace(config, data=find_data(config.data))
+        source = components.source or open_source(
+            config.data, config_name=config_name, split_file=output / SPLIT_FILE if resume else None
+        )
         assert source.train is not None
         classes = Classes(source.train.classes, source.train.category_ids)
         dataset = TrainSet(source.train, source.read, config.data, config.seed)
@@ -108,10 +115,11 @@ def train_config(
             write_text(output / "config.yaml", dump_config(config))
             run_log.write_to(output / "log.txt")
             write_provenance(output / "run.json", config.seed, resumed.step)
+            if source.split is not None and not (output / SPLIT_FILE).exists():
+                source.split.write(output / SPLIT_FILE)
             if checkpoint is None and components.source is None:
-                quick_check(
-                    config, [records for records in (source.train, source.val) if records], output / "dataset.json"
-                )
+                datasets = [records for records in (source.train, source.val) if records]
+                quick_check(config, datasets, output / "dataset.json", output / SPLIT_FILE)
         _LOG.info(describe(source.train, dataset.objects))
         if checkpoint is None and config.pretrain.iterations:
             _pretrain(model, config, len(classes.names))
@@ -275,15 +283,17 @@ def evaluate_only(
     """
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
-        source = open_source(config.data, train=False, config_name=config_name)
+        config = dataclasses.replace(config, data=find_data(config.data))
+        where = weights.source if isinstance(weights, Weights) else str(weights)
+        split_file = Path(where).parent / SPLIT_FILE
+        source = open_source(config.data, train=False, config_name=config_name, split_file=split_file)
         if source.val is None:
             raise ValueError("data.val is null: evaluation needs a validation set")
         file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
         model, classes = _load_detector(config, file, model_keys, source, given)
         # the validation set may have some of the detector's classes, in another order
-        val = source.val.with_classes(classes.names, renumber=config.data.format == "voc")
+        val = source.val.with_classes(classes.names, renumber=numbers_classes(config.data.format))
         source = Source(None, val, source.read)
-        where = file.source if isinstance(weights, Weights) else str(weights)
         classes.check(Classes(source.records.classes, ()), where, source.records.name)
         device = run_device()
         connect(device)

@@ -21,7 +21,16 @@ from detection.utils.errors import optional
 _LOG = logging.getLogger(__name__)
 EVALUATION_FILES = ("metrics.json", "per_class.csv", "detections.json", "ground_truth.json", "pictures")
 TRAINING_FILES = (
-    *("config.yaml", "run.json", "dataset.json", "metrics.jsonl", "metrics.csv", "log.txt", "tensorboard"),
+    *(
+        "config.yaml",
+        "run.json",
+        "dataset.json",
+        "split.json",
+        "metrics.jsonl",
+        "metrics.csv",
+        "log.txt",
+        "tensorboard",
+    ),
     *("last.pth", "previous.pth", "best.pth", "last.pth.damaged", "previous.pth.damaged"),
     *("not_finite.pth", "not_finite-*.pth"),  # of rank 0, and of the others
 )

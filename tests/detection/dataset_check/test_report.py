@@ -92,6 +92,7 @@ VOC = {
     "another size stated": 1,
     "another file name stated": 1,
     "class in one set alone": 1,
+    "class with few objects": 2,
 }
 
 
@@ -165,6 +166,8 @@ def test_coco_issues(tmp_path):
         "another size stated": 1,
         "unused file": 1,
         "class without objects": 1,
+        "class with few objects": 1,
+        "object that no anchor reaches": 1,
     }
     assert {f["object"] for f in report["faults"] if f["kind"] == "unknown class"} == {"5"}
     train = report["sets"]["train"]
@@ -184,7 +187,10 @@ def test_valid_folder_and_anchor_suggestion(tmp_path, capsys):
         write_image(root / f"train/{i}.png", i)
     keys = ["data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", "data.short_side=[800]"]
     report = check_report(tmp_path, *keys, "model.anchors.sizes=[256,512]", code=0)
-    assert report["faults"] == []
+    assert kinds(report) == {"object that no anchor reaches": 10}
+    assert not any(issue["drops"] for issue in report["faults"])
+    command = report["advice"]["object that no anchor reaches"]
+    assert command == f"resdet train {root} data.format=coco data.train=train data.val=null 'model.anchors.sizes=[60,120]'"
     anchors = report["anchors"]
     assert anchors["boxes"] == 10
     assert anchors["matched"] == {"0.5": 0.0, "0.7": 0.0}
@@ -205,14 +211,15 @@ def test_training_checks_the_annotations_first(tmp_path, monkeypatch):
     keys = ["data.format=coco", f"data.root={root}", "data.train=train", "data.val=null", "solver.max_iter=1"]
     assert train(tmp_path / "first", keys=keys) == 0
     log = (tmp_path / "first/log.txt").read_text()
-    assert "issues that lose training data: 4; notes: 1" in log
+    assert "issues that lose training data: 4; notes: 3" in log
     assert "2  degenerate box: dropped: no width or no height" in log
     assert "object 4: mite 9, 5, 9, 14" in log
     assert "… and 1 more" in log
     assert "1  box outside" in log
     assert log.index("issues that lose") < log.index("training on 2 images")
     report = json.loads((tmp_path / "first/dataset.json").read_text())
-    assert kinds(report) == {"degenerate box": 2, "missing image": 1, "box outside": 1, "box across the edge": 1}
+    notes = {"box across the edge": 1, "class with few objects": 1, "object that no anchor reaches": 1}
+    assert kinds(report) == {"degenerate box": 2, "missing image": 1, "box outside": 1, **notes}
     assert report["quick"]
     monkeypatch.setattr("detection.dataset_check.report.check", None)  # raises if it is called
     assert train(tmp_path / "second", keys=keys) == 0

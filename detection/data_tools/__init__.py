@@ -1,0 +1,1 @@
+"""Work on whole datasets: convert, merge, subset."""
