@@ -186,6 +186,7 @@ def test_check_detects_a_forbidden_import(tmp_path):
 INSIDE_FUNCTIONS = {
     "albumentations",
     "benchmarks",
+    "faster_coco_eval",
     "supervision",
     "timm",
     "timm.models.resnet",
