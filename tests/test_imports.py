@@ -20,6 +20,8 @@ ALLOWED = {
     "pages": set(),
     "data": {"backbone", "config", "ops", "utils"},
     "evaluation": {"data", "utils"},
+    "analysis": set(),
+    "report": {"analysis", "config", "data", "evaluation", "pages", "utils"},
     "checkpoint": {"backbone", "config", "modeling", "utils"},
     "dataset_check": {"config", "data", "modeling", "ops", "pages", "utils"},
     "inference": {"checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
@@ -34,13 +36,14 @@ ALLOWED = {
             "inference",
             "modeling",
             "ops",
+            "report",
             "utils",
         )
     },
     "classification": {"backbone", "checkpoint", "config", "data", "ops", "training", "utils"},
     "commands": {
         *("backbone", "checkpoint", "classification", "config", "data", "dataset_check", "evaluation", "inference"),
-        *("ops", "training", "utils"),
+        *("ops", "report", "training", "utils"),
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},

@@ -1,10 +1,10 @@
 """COCO's matching of detections and objects, at several IoUs at once, and average precision from it."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detection.analysis.scene import Bools, Floats, Ints, Pairs, Scene, position_in_group
 
@@ -67,37 +67,67 @@ def match(
     same &= pairs.iou >= min(ious)
     detection, other, iou = pairs.detection[same], pairs.object[same], pairs.iou[same]
     thresholds = np.minimum(np.array(ious), 1 - 1e-10)[:, None]
-    of_detection = np.full((len(ious), len(scene.label)), MISSED, dtype=np.int64)
-    of_object = np.full((len(ious), len(scene.object_label)), MISSED, dtype=np.int64)
-    # the k-th detection of a class in an image can be matched once the k - 1 before it are, in all images at once
     order = np.lexsort((np.arange(len(scene.label)), scene.label, scene.image))
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = position_in_group(scene.image[order] * max(len(scene.classes), 1) + scene.label[order])
-    by_rank = np.argsort(rank[detection], kind="stable")
-    bounds = np.searchsorted(rank[detection][by_rank], np.arange(rank.max(initial=-1) + 2))
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
-        rows = by_rank[begin:end]
-        if not len(rows):
-            continue
-        objects = other[rows]
-        free = (of_object[:, objects] == MISSED) | scene.object_ignored[objects]
-        # above 2 are those that count, so that any of them comes before an ignored one
-        value = np.where(free & (iou[rows] >= thresholds), iou[rows] + np.where(ignored[objects], 0.0, 2.0), -1.0)
-        starts = np.flatnonzero(np.diff(detection[rows], prepend=-1))
-        best = np.maximum.reduceat(value, starts, axis=1)
-        length = np.diff(starts, append=len(rows))
-        is_best = value == np.repeat(best, length, axis=1)
-        position = np.where(is_best, np.arange(len(rows)), -1)
-        chosen = np.maximum.reduceat(position, starts, axis=1)
-        t, segment = np.nonzero(best >= 0)
-        matched = rows[chosen[t, segment]]
-        of_detection[t, detection[matched]] = other[matched]
-        of_object[t, other[matched]] = detection[matched]
+    # above 2 are those that count, so that any of them comes before an ignored one
+    value = np.where(iou >= thresholds, iou + np.where(ignored[other], 0.0, 2.0), -1.0)
+    of_detection, of_object = greedy(
+        detection, other, value, rank, len(scene.object_label), reusable=scene.object_ignored
+    )
     unmatched = of_detection == MISSED
     result = np.where(unmatched, False, ignored[of_detection] if len(ignored) else False)
     in_range = scene.extent >= 0 if in_range is None else in_range
     result |= unmatched & ~in_range
     return Matches(tuple(ious), of_detection, of_object, result)
+
+
+def greedy(
+    detection: Ints,
+    other: Ints,
+    value: Floats,
+    rank: Ints,
+    objects: int,
+    *,
+    reusable: Bools | None = None,
+    last: bool = True,
+) -> tuple[Ints, Ints]:
+    """Give detections, in the order of their ranks, the object with the highest value that is still free.
+
+    Args:
+        detection, other: int64 [P], pairs of a detection and an object, ordered by detection.
+        value: float64 [T, P], for T matchings; negative where they do not match.
+        rank: int64 [D], 0 for the first detection of a group (an image, or a class in it) that shares objects, then 1, 2 …
+        objects: M.
+        reusable: bool [M], objects that any number of detections may take.
+        last: of equal values the last object is taken, else the first.
+
+    Returns:
+        The object of each detection int64 [T, D], and the detection of each object int64 [T, M], else MISSED.
+    """
+    of_detection = np.full((len(value), len(rank)), MISSED, dtype=np.int64)
+    of_object = np.full((len(value), objects), MISSED, dtype=np.int64)
+    # the k-th detections of all groups can be matched at once, after the k - 1 before them
+    by_rank = np.argsort(rank[detection], kind="stable")
+    bounds = np.searchsorted(rank[detection][by_rank], np.arange(rank.max(initial=-1) + 2))
+    for begin, end in itertools.pairwise(bounds):
+        rows = by_rank[begin:end]
+        if not len(rows):
+            continue
+        free = of_object[:, other[rows]] == MISSED
+        if reusable is not None:
+            free |= reusable[other[rows]]
+        values = np.where(free, value[:, rows], -1.0)
+        starts = np.flatnonzero(np.diff(detection[rows], prepend=-1))
+        best = np.maximum.reduceat(values, starts, axis=1)
+        is_best = values == np.repeat(best, np.diff(starts, append=len(rows)), axis=1)
+        position = np.arange(len(rows)) if last else -np.arange(len(rows))
+        chosen = np.abs(np.maximum.reduceat(np.where(is_best, position, -len(rows)), starts, axis=1))
+        t, segment = np.nonzero(best >= 0)
+        matched = rows[chosen[t, segment]]
+        of_detection[t, detection[matched]] = other[matched]
+        of_object[t, other[matched]] = detection[matched]
+    return of_detection, of_object
 
 
 def by_score(scene: Scene) -> Ints:
@@ -118,18 +148,17 @@ def interpolated(true: Bools, false: Bools, objects: float) -> Floats:
         true, false: bool [n], of detections by decreasing score; those that are neither are ignored.
         objects: how many there are to find.
     """
-    tp, fp = np.cumsum(true), np.cumsum(false)
-    return interpolate(tp, fp, objects)
+    return interpolate(np.cumsum(true, dtype=np.int64), np.cumsum(false, dtype=np.int64), objects)
 
 
-def interpolate(tp: NDArray[np.number], fp: NDArray[np.number], objects: float) -> Floats:
-    """Return the same from cumulative counts [n], which may be weighted."""
-    values = np.zeros(len(RECALLS))
+def interpolate(tp: Ints | Floats, fp: Ints | Floats, objects: float, recalls: Floats = RECALLS) -> Floats:
+    """Return the same from cumulative counts [n], which may be weighted, at any recalls."""
+    values = np.zeros(len(recalls))
     if not len(tp) or objects <= 0:
         return values
     precision = tp / (tp + fp + np.spacing(1))
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    index = np.searchsorted(tp / objects, RECALLS, side="left")
+    index = np.searchsorted(tp / objects, recalls, side="left")
     reached = index < len(envelope)
     values[reached] = envelope[index[reached]]
     return values

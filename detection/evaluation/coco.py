@@ -105,8 +105,9 @@ def _numbers(ids: Any) -> dict[Any, int]:
 
 def _run_hotcoco(columns: _Columns, counts: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return precision [10, 101, K, 4, counts] and recall [10, K, 4, counts], -1 where there is no ground truth."""
+    tables: dict[str, Any] = columns.tables()
     coco_gt = hotcoco.COCO.from_arrays(
-        **columns.tables(),
+        **tables,
         image_ids=columns.object_image,
         category_ids=columns.object_class,
         boxes=columns.object_box,
@@ -119,7 +120,8 @@ def _run_hotcoco(columns: _Columns, counts: list[int]) -> tuple[NDArray[np.float
     coco_eval.params.max_dets = counts
     coco_eval.evaluate()
     coco_eval.accumulate()
-    return coco_eval.eval["precision"], coco_eval.eval["recall"]
+    result: dict[str, Any] = coco_eval.eval or {}
+    return result["precision"], result["recall"]
 
 
 def _run_pycocotools(columns: _Columns, counts: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
