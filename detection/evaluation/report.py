@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from detection.evaluation.coco import MAX_DETECTIONS, coco_metrics, undefined_reasons
+from detection.evaluation.coco import MAX_DETECTIONS, EvaluatorName, coco_metrics, undefined_reasons
 from detection.evaluation.voc import voc_ap
 from detection.utils.atomic_io import write_json, write_text
 
@@ -44,6 +44,7 @@ def evaluate(
     detections: list[dict[str, Any]],
     voc_ious: Sequence[float] = (),
     max_detections: int = MAX_DETECTIONS,
+    evaluator: EvaluatorName = "hotcoco",
 ) -> Report:
     """Evaluate detections by the COCO and VOC protocols.
 
@@ -56,11 +57,12 @@ def evaluate(
         detections: COCO results.
         voc_ious: further IoU thresholds for VOC's AP, besides 0.5.
         max_detections: of a class in an image, at least 10; VOC's metrics count all.
+        evaluator: of COCO's metrics, as for ``coco_metrics``.
     """
     # COCO counts the detections of an image by class
     most = max(Counter((d["image_id"], d["category_id"]) for d in detections).values(), default=0)
     beside = [n for n in (MAX_DETECTIONS, most) if n != max_detections and most > min(n, max_detections)]
-    metrics, per_class_ap = coco_metrics(ground_truth, detections, max_detections, beside)
+    metrics, per_class_ap = coco_metrics(ground_truth, detections, max_detections, beside, evaluator)
     reasons = undefined_reasons(metrics)
     per_class: dict[str, dict[str, float | None]] = {name: {"AP": ap} for name, ap in per_class_ap.items()}
     for iou in (VOC_IOU, *(i for i in voc_ious if i != VOC_IOU)):

@@ -13,11 +13,14 @@ from detection.data.opening import Source
 from detection.evaluation.coco import MAX_DETECTIONS
 from detection.evaluation.report import Report, evaluate, table, write_report
 from detection.inference.over_dataset import detect, validation_losses
+from detection.report.build import PAGE, write
+from detection.report.sources import Inputs, fingerprint, reader_of, run_facts
 from detection.training.callbacks.metrics_log import Row
 from detection.training.detection_module import DetectionModule
 from detection.training.run_files.run_dir import write_comparisons
 from detection.utils.atomic_io import write_json
 from detection.utils.distributed import is_leader, rank, world_size
+from detection.utils.errors import optional
 from detection.utils.precision import autocast_dtype
 from detection.utils.progress import progress_bar
 
@@ -33,7 +36,9 @@ class Evaluator:
         self.dataset = EvalSet(source.val, source.read, config.data)
         self.ground_truth = source.val.to_coco()
         self.report: Report | None = None
-        self.results: list[dict[str, Any]] | None = None  # of the last evaluation, on rank 0
+        self.results: list[dict[str, Any]] | None = None  # of the last evaluation, on rank 0, until they are drawn
+        self.train = source.train
+        self.last: list[dict[str, Any]] = []  # of the last evaluation
 
     def __call__(self, module: DetectionModule) -> Row:
         """Return metrics, and with ``solver.val_loss`` losses, for the run's log; empty on other ranks than 0."""
@@ -70,7 +75,7 @@ class Evaluator:
             )
         if not is_leader():
             return
-        self.results = results
+        self.results = self.last = results
         write_json(self.output / "detections.json", results, indent=None)
         if self.config.data.format != "coco":
             # the annotations that detections.json can be evaluated against
@@ -85,3 +90,20 @@ class Evaluator:
         results, self.results = self.results, None
         if results is not None:
             write_comparisons(self.records, self.dataset.read, results, self.output / "pictures")
+
+    def write_page(self) -> None:
+        """Write report.html of the last evaluation on rank 0. A failure is a warning."""
+        if self.report is None:
+            return
+        with optional(self.output / PAGE):
+            inputs = Inputs(
+                title=self.output.name,
+                ground_truth=self.ground_truth,
+                detections=self.last,
+                read=reader_of(self.records, self.dataset.read),
+                facts=run_facts(self.output) | {"data fingerprint": fingerprint(self.ground_truth)},
+                run=self.output,
+                train=self.train,
+            )
+            write(inputs, self.output / PAGE, report=self.report)
+            _LOG.info("what the detector gets wrong: %s", self.output / PAGE)

@@ -249,6 +249,8 @@ def _fit(
     if evaluation is not None and evaluation.done_at < trainer.global_step:
         # a run that was stopped between its last step and its last evaluation
         evaluation.evaluate(trainer, module)
+    if evaluator is not None:
+        evaluator.write_page()
     if evaluator is None and is_leader():
         module.save_weights(output / "best.pth")
     _LOG.info("run finished in %.0f s; its files are in %s", time.perf_counter() - started, output)
@@ -304,6 +306,7 @@ def evaluate_only(
         evaluator.evaluate(model.to(device).to(memory_format=torch.channels_last), device)  # type: ignore[call-overload]
         disconnect()
         evaluator.draw()
+        evaluator.write_page()
         return None if evaluator.report is None else evaluator.report.to_json()
 
 

@@ -26,7 +26,7 @@ _PACKAGES = (
     "lightning",
     "numpy",
     "albumentations",
-    "faster-coco-eval",
+    "hotcoco",
     "pycocotools",
 )
 

@@ -19,7 +19,7 @@ from detection.utils.atomic_io import replacing
 from detection.utils.errors import optional
 
 _LOG = logging.getLogger(__name__)
-EVALUATION_FILES = ("metrics.json", "per_class.csv", "detections.json", "ground_truth.json", "pictures")
+EVALUATION_FILES = ("metrics.json", "per_class.csv", "detections.json", "ground_truth.json", "pictures", "report.html")
 TRAINING_FILES = (
     *(
         "config.yaml",

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -63,12 +65,87 @@ def pycocotools(ground_truth, detections):
     return run.stats
 
 
+def assert_equal(ground_truth, detections):
+    """Hold hotcoco beside pycocotools called without any code of this project."""
+    metrics, _ = coco_metrics(ground_truth, detections)
+    ours = [-1 if metrics[n] is None else metrics[n] for n in NAMES]
+    np.testing.assert_allclose(ours, pycocotools(ground_truth, detections), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_evaluators_give_the_same(seed):
+    ground_truth, detections = random_case(seed)
+    ours, reference = (
+        coco_metrics(ground_truth, detections, 20, beside=[100], evaluator=name) for name in ("hotcoco", "pycocotools")
+    )
+    for values, others in zip(ours, reference, strict=True):
+        assert values == pytest.approx(others, abs=1e-12, rel=0)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("string_ids", [False, True])
 def test_equals_pycocotools(seed, string_ids):
-    ground_truth, detections = random_case(seed, string_ids=string_ids)
-    metrics, _ = coco_metrics(ground_truth, detections)
-    np.testing.assert_allclose([metrics[n] for n in NAMES], pycocotools(ground_truth, detections), atol=1e-6)
+    assert_equal(*random_case(seed, string_ids=string_ids))
+
+
+side = st.integers(0, 12)
+box = st.tuples(side, side, side, side).map(lambda b: [10.0 * v for v in b])
+
+
+@st.composite
+def cases(draw):
+    """A few boxes on a coarse grid, so that overlaps, equal boxes, boxes without area and ties of scores are common."""
+    huge = draw(st.sampled_from([1, 2**40 + 1, 0.5]))  # ids: small, huge, or not whole numbers
+    images = [huge * i for i in range(1, draw(st.integers(1, 3)) + 1)]
+    classes = [7 * k for k in range(1, draw(st.integers(1, 3)) + 1)]
+    annotations = [
+        {"id": i, "image_id": image, "category_id": label, "bbox": b, "area": b[2] * b[3] * shrink, "iscrowd": crowd}
+        for i, (image, label, b, shrink, crowd) in enumerate(
+            draw(
+                st.lists(
+                    st.tuples(
+                        st.sampled_from(images),
+                        st.sampled_from(classes),
+                        box,
+                        st.sampled_from([1.0, 0.4]),
+                        st.integers(0, 1),
+                    ),
+                    max_size=12,
+                )
+            ),
+            1,
+        )
+    ]
+    detections = [
+        {"image_id": image, "category_id": label, "bbox": b, "score": score}
+        for image, label, b, score in draw(
+            st.lists(
+                st.tuples(
+                    st.sampled_from(images), st.sampled_from(classes), box, st.sampled_from([0.1, 0.5, 0.50000001, 0.9])
+                ),
+                min_size=1,
+                max_size=20,
+            )
+        )
+    ]
+    if draw(st.booleans()):  # more than 100 of a class in an image
+        first = detections[0]
+        detections += [{**first, "bbox": [k % 12, *first["bbox"][1:]], "score": k % 7 / 7} for k in range(120)]
+    tables = {"images": [{"id": i} for i in images], "categories": [{"id": c, "name": f"c{c}"} for c in classes]}
+    return {**tables, "annotations": annotations}, detections
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases())
+def test_equals_pycocotools_in_hard_cases(case):
+    assert_equal(*case)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(cases())
+def test_equals_pycocotools_in_many_hard_cases(case):
+    assert_equal(*case)
 
 
 def test_no_detections_gives_zero():
@@ -87,9 +164,9 @@ def test_no_ground_truth_of_a_size_is_none_with_a_reason():
     metrics, per_class = coco_metrics(
         ground_truth, [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50], "score": 0.5}]
     )
-    assert metrics["AP"] == 1
+    assert metrics["AP"] == pytest.approx(1, abs=1e-12)
     assert metrics["APs"] is metrics["ARl"] is None
-    assert per_class == {"a": 1.0, "b": None}
+    assert per_class == {"a": pytest.approx(1, abs=1e-12), "b": None}
     reasons = undefined_reasons(metrics)
     assert set(reasons) == {"APs", "APl", "ARs", "ARl"}
     assert "small" in reasons["APs"]
