@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train and evaluate a detector.",
     "evaluate": "Evaluate external detections.",
     "predict": "Detect objects on your images.",
+    "export": "Write a detector as ONNX, for OpenVINO, or as torch.export's archive.",
     "train-classifier": "Train and evaluate a classifier, which can pretrain a detector's trunk.",
     "classify": "Classify images.",
     "degradation": "Train plain and residual networks of several depths and plot their errors.",

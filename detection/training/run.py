@@ -21,6 +21,7 @@ from detection.data.annotations import why_nothing_to_train_on
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
 from detection.dataset_check.report import quick_check
+from detection.inference.runtimes import ExportedDetector
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.training.auto import resolve, start_classes_at_frequencies
@@ -247,7 +248,7 @@ def _fit(
 
 def evaluate_only(
     config: Config,
-    weights: str | Path | Weights,
+    weights: str | Path | Weights | ExportedDetector,
     output: Path,
     model_keys: Sequence[str] = (),
     config_name: str = "",
@@ -258,7 +259,7 @@ def evaluate_only(
     Args:
         config: its data section and precision are used; the model configuration is the checkpoint's, except for a
             detectron2 checkpoint, which does not contain one.
-        weights: checkpoint file, or a name in detectron2's model zoo, or the content of one.
+        weights: checkpoint file, or a name in detectron2's model zoo, or the content of one; or an exported detector.
         output: folder for the files; earlier ones are moved to a subfolder.
         model_keys: "model.…=…" overrides of the checkpoint's configuration, such as a threshold.
         config_name: for messages.
@@ -275,12 +276,16 @@ def evaluate_only(
         source = open_source(config.data, train=False, config_name=config_name)
         if source.val is None:
             raise ValueError("data.val is null: evaluation needs a validation set")
-        file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
-        model, classes = _load_detector(config, file, model_keys, source, given)
+        model: FasterRCNN | ExportedDetector
+        if isinstance(weights, ExportedDetector):
+            model, classes, where = weights, weights.info.labels, str(weights.path)
+        else:
+            file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
+            where = file.source if isinstance(weights, Weights) else str(weights)
+            model, classes = _load_detector(config, file, model_keys, source, given)
         # the validation set may have some of the detector's classes, in another order
         val = source.val.with_classes(classes.names, renumber=config.data.format == "voc")
         source = Source(None, val, source.read)
-        where = file.source if isinstance(weights, Weights) else str(weights)
         classes.check(Classes(source.records.classes, ()), where, source.records.name)
         device = run_device()
         connect(device)
