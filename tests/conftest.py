@@ -47,3 +47,18 @@ def _chromium() -> Iterator[Browser]:
 def browser(_chromium: Browser) -> Browser:
     """Return a headless Chromium without network, to open pages from files."""
     return _chromium
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return a thin C4 detector ("weights") and its files by format, of a fixed size and free batch; made once."""
+    from exports import export_all, save_random
+
+    whole = dict(FACTORIES)
+    runpy.run_path(str(THIN))
+    try:
+        folder = tmp_path_factory.mktemp("exported")
+        weights = save_random(folder / "best.pth")
+        return {"weights": weights, **export_all(weights, folder)}
+    finally:
+        FACTORIES.update(whole)

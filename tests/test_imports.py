@@ -26,6 +26,7 @@ ALLOWED = {
     "dataset_check": {"config", "data", "modeling", "ops", "pages", "utils"},
     "data_tools": {"config", "data", "utils"},
     "inference": {"checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
+    "export": {*("backbone", "checkpoint", "config", "data", "evaluation", "inference", "modeling", "ops", "utils")},
     "training": {
         *(
             "backbone",
@@ -44,7 +45,7 @@ ALLOWED = {
     "classification": {"backbone", "checkpoint", "config", "data", "ops", "training", "utils"},
     "commands": {
         *("backbone", "checkpoint", "classification", "config", "data", "data_tools", "dataset_check", "evaluation"),
-        *("inference", "ops", "report", "training", "utils"),
+        *("export", "inference", "ops", "report", "training", "utils"),
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},
@@ -191,6 +192,10 @@ INSIDE_FUNCTIONS = {
     "albumentations",
     "benchmarks",
     "faster_coco_eval",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
     "supervision",
     "timm",
     "timm.models.resnet",

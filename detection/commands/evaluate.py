@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from detection.commands import evaluate_weights
 from detection.data.coco import read_coco_file
 from detection.data.voc import read_voc_ground_truth
 from detection.evaluation.coco import EvaluatorName
@@ -21,9 +22,12 @@ _LOG = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
+    if argv is not None and any(argument.partition("=")[0] == "--weights" for argument in argv):
+        return evaluate_weights.main(argv)
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
-        description="Compute COCO's twelve metrics and VOC's mAP of a detections file.",
+        description="Compute COCO's twelve metrics and VOC's mAP of a detections file, or, by resdet evaluate --weights "
+        "FILE [key=value …] --output FOLDER, of a detector or an exported one on a validation set (--weights FILE --help).",
         allow_abbrev=False,
     )
     parser.add_argument(

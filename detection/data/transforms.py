@@ -10,23 +10,35 @@ from torchvision.transforms.v2 import functional as F
 from detection.ops.boxes import clip, larger_than
 
 
-def output_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
+def output_size(
+    height: int, width: int, short_side: int, max_side: int, within: tuple[int, int] | None = None
+) -> tuple[int, int]:
     """Return the (height, width) of a resized image, as detectron2's ResizeShortestEdge.
 
-    The shorter side becomes ``short_side``, or less where the longer would exceed ``max_side``.
+    The shorter side becomes ``short_side``, or less where the longer would exceed ``max_side``, or where the result would
+    not lie within the (height, width) ``within``.
     """
     scale = short_side / min(height, width)
     new_h, new_w = (short_side, scale * width) if height < width else (scale * height, short_side)
     if max(new_h, new_w) > max_side:
         scale = max_side / max(new_h, new_w)
         new_h, new_w = new_h * scale, new_w * scale
-    return max(int(new_h + 0.5), 1), max(int(new_w + 0.5), 1)
+    new_h, new_w = max(int(new_h + 0.5), 1), max(int(new_w + 0.5), 1)
+    if within is not None and (new_h > within[0] or new_w > within[1]):
+        scale = min(within[0] / new_h, within[1] / new_w)
+        new_h, new_w = (
+            max(min(int(new_h * scale + 0.5), within[0]), 1),
+            max(min(int(new_w * scale + 0.5), within[1]), 1),
+        )
+    return new_h, new_w
 
 
-def resize(image: Tensor, boxes: Tensor, short_side: int, max_side: int) -> tuple[Tensor, Tensor]:
+def resize(
+    image: Tensor, boxes: Tensor, short_side: int, max_side: int, within: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Resize an image and its boxes to :func:`output_size`, bilinear with antialiasing as Pillow's."""
     height, width = image.shape[-2:]
-    size = output_size(height, width, short_side, max_side)
+    size = output_size(height, width, short_side, max_side, within)
     if size != (height, width):
         image = F.resize(image, list(size), antialias=True)
         boxes = boxes * boxes.new_tensor([size[1] / width, size[0] / height] * 2)

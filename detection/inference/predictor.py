@@ -1,7 +1,8 @@
 """A trained detector on images: files, PIL images or arrays, in the original image's pixels."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,26 +13,39 @@ from PIL import Image
 from torch import Tensor
 
 from detection.checkpoint.detector import local_file, read_detector
+from detection.checkpoint.exported import target_of
+from detection.config import Config
 from detection.data import transforms
 from detection.data.image import MAX_PIXELS, as_rgb, read_image
 from detection.evaluation.visualize import RGBImage
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
 from detection.inference.over_dataset import scale_back
+from detection.inference.runtimes import ExportedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.ops.device import autocast, default_device, use_gpu
 from detection.utils.atomic_io import replacing
-from detection.utils.precision import Precision, autocast_dtype
+from detection.utils.precision import Precision, autocast_dtype, precision_name
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What images are resized to: the shorter side, the longer one at most, and the (height, width) that they must fit."""
+
+    short: int
+    long: int
+    within: tuple[int, int] | None = None
 
 
 class Predictor:
     """A trained detector, ready for images.
 
     Args:
-        weights: best.pth or last.pth of a run.
-        device: "cpu", "cuda", "cuda:1", "mps"; None takes a GPU where there is one.
+        weights: best.pth or last.pth of a run, or what ``resdet export`` wrote: FILE.onnx, FILE.xml (OpenVINO), FILE.pt2.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes a GPU where there is one. Exported files run on the CPU, but
+            FILE.pt2.
         precision: float32, bf16, fp16, or auto: bf16 where the device multiplies it natively, else fp16 on a GPU, else
             float32.
         score_threshold: detections need a higher score; None keeps the detector's own (0.05).
@@ -68,19 +82,46 @@ class Predictor:
     ) -> None:
         if score_threshold is not None and not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold is a fraction from 0 to 1, got {score_threshold}")
-        self.device = torch.device(device) if device else default_device()
+        exported = target_of(weights)
+        self.device = torch.device(device or ("cpu" if exported else default_device()))
         use_gpu(self.device)
-        detector, self.config, metadata = read_detector(local_file(weights), overrides, model)
-        if score_threshold is not None:
-            detector.roi_head.score_threshold = score_threshold
-        if padded is not None:
-            detector.padded = padded
-        self.classes, self.category_ids = metadata.names, metadata.category_ids
-        self.max_pixels = max_pixels or self.config.data.max_pixels
-        self._labels = label_filter(classes, self.classes)
-        self.model: FasterRCNN = detector.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        self._detector = RecordedDetector(self.model) if cuda_graphs else self.model
         self._dtype = autocast_dtype(precision, self.device)
+        self._least_score = -1.0  # all that the detector gives
+        self._detector: FasterRCNN | RecordedDetector | ExportedDetector
+        if exported:
+            if model is not None or cuda_graphs or padded is not None or overrides:
+                raise ValueError(
+                    f"{weights} is an exported file: model=, cuda_graphs=, padded= and overrides= are for best.pth"
+                )
+            self._detector = self._open_exported(weights, score_threshold)
+        else:
+            detector, config, metadata = read_detector(local_file(weights), overrides, model)
+            if score_threshold is not None:
+                detector.roi_head.score_threshold = score_threshold
+            if padded is not None:
+                detector.padded = padded
+            self.classes, self.category_ids = metadata.names, metadata.category_ids
+            self.config: Config = config
+            self._sides = Sides(config.data.short_side[-1], config.data.max_side)
+            self.max_pixels = config.data.max_pixels
+            self.model: FasterRCNN = detector.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+            self._detector = RecordedDetector(self.model) if cuda_graphs else self.model
+        self.max_pixels = max_pixels or self.max_pixels
+        self._labels = label_filter(classes, self.classes)
+
+    def _open_exported(self, path: str | Path, score_threshold: float | None) -> ExportedDetector:
+        detector = ExportedDetector(path, precision_name(self._dtype), self.device)
+        info = detector.info
+        if score_threshold is not None and score_threshold < info.score_threshold:
+            raise ValueError(
+                f"score_threshold={score_threshold} is lower than the {info.score_threshold} that {path} was exported with: "
+                f"export it again with model.roi.score_threshold={score_threshold}"
+            )
+        self._least_score = -1.0 if score_threshold is None else score_threshold
+        self.classes, self.category_ids = info.classes, info.category_ids
+        self.max_pixels = info.max_pixels
+        self._sides = Sides(info.short_side, info.max_side, info.size)
+        return detector
 
     @overload
     def __call__(self, images: ImageLike, *, batch_size: int = 1) -> Detections: ...
@@ -112,9 +153,8 @@ class Predictor:
         ]
 
     def _detect(self, images: Sequence[RGBImage]) -> list[Detections]:
-        data = self.config.data
         with autocast(self.device, self._dtype):
-            outputs = detect_images(self._detector, images, data.short_side[-1], data.max_side)
+            outputs = detect_images(self._detector, images, self._sides, self.device)
         return [self._as_detections(output) for output in outputs]
 
     def _as_detections(self, output: dict[str, Tensor]) -> Detections:
@@ -123,7 +163,10 @@ class Predictor:
             for key, kind in (("boxes", torch.float32), ("scores", torch.float32), ("labels", torch.int64))
         )
         detections = Detections(boxes, scores, labels, self.classes, self.category_ids)
-        return detections if self._labels is None else detections[np.isin(labels, list(self._labels))]
+        keep = scores > self._least_score
+        if self._labels is not None:
+            keep &= np.isin(labels, list(self._labels))
+        return detections if keep.all() else detections[keep]
 
 
 def as_array(image: Any, max_pixels: int = MAX_PIXELS) -> RGBImage:
@@ -144,17 +187,18 @@ def as_array(image: Any, max_pixels: int = MAX_PIXELS) -> RGBImage:
 
 
 def detect_images(
-    model: FasterRCNN | RecordedDetector, images: Sequence[RGBImage], short_side: int, max_side: int
+    model: Callable[[list[Tensor]], Any], images: Sequence[RGBImage], sides: Sides, device: torch.device
 ) -> list[Any]:
     """Detect on RGB images [H, W, 3] resized to the given sides, and return detections in the original pixels."""
     if not images:
         return []
-    device = next(model.parameters()).device
     no_boxes = torch.zeros(0, 4)
     resized: list[Tensor] = []
     for image in images:
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
-        resized.append(transforms.resize(tensor, no_boxes, short_side, max_side)[0].to(device).float().div_(255))
+        resized.append(
+            transforms.resize(tensor, no_boxes, sides.short, sides.long, sides.within)[0].to(device).float().div_(255)
+        )
     outputs = model(resized)
     for tensor, image, output in zip(resized, images, outputs, strict=True):
         output["boxes"] = scale_back(output["boxes"], (tensor.shape[-2], tensor.shape[-1]), image.shape[:2])

@@ -9,12 +9,14 @@ from typing import Any
 
 import lightning as L
 
-from backbone.weights import read_weights
+from backbone.weights import Weights, read_weights
 from detection.checkpoint.detector import local_file, require_metadata
+from detection.checkpoint.exported import target_of
 from detection.config import Config, config_from_dict, load_config, override
 from detection.data.annotations import Annotations, DataError
 from detection.data.image import read_image
 from detection.data.opening import Source
+from detection.inference.runtimes import ExportedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.training.run import Components, evaluate_only, train_config
 
@@ -98,7 +100,7 @@ def evaluate(
     """Evaluate a trained detector on its validation set, or on another; return the content of metrics.json.
 
     Args:
-        weights: best.pth or last.pth of a run.
+        weights: best.pth or last.pth of a run, or an exported FILE.onnx, FILE.xml or FILE.pt2.
         overrides: "key=value" entries that change the run's configuration, such as data.root.
         output: folder for metrics.json, detections.json and images; None writes no files.
         model: the model to fill, where its backbone or head was a module of your own.
@@ -106,9 +108,22 @@ def evaluate(
     Raises:
         FileNotFoundError, ValueError: invalid or missing weights or data, or no validation set.
     """
-    file = read_weights(local_file(weights))
-    config = require_metadata(file).config(str(weights), overrides)
+    file: Weights | ExportedDetector
+    if target_of(weights):
+        file = ExportedDetector(weights)
+        config = config_from_dict(override(file.info.config, overrides), str(weights))
+        check_exported_keys(overrides, str(weights))
+    else:
+        file = read_weights(local_file(weights))
+        config = require_metadata(file).config(str(weights), overrides)
     keys = [key for key in overrides if key.startswith("model.")]
     with tempfile.TemporaryDirectory() as scratch:
         metrics = evaluate_only(config, file, Path(output or scratch), keys, str(weights), model)
     return metrics or {}  # other ranks have none
+
+
+def check_exported_keys(overrides: Sequence[str], weights: str) -> None:
+    """Raise ValueError where an override would change what an exported file holds for good."""
+    held = [key for key in overrides if key.startswith(("model.", "data.short_side", "data.max_side"))]
+    if held:
+        raise ValueError(f"{weights} holds its model and sizes: {held[0]} goes to resdet export")

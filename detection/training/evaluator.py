@@ -13,6 +13,7 @@ from detection.data.opening import Source
 from detection.evaluation.coco import MAX_DETECTIONS
 from detection.evaluation.report import Report, evaluate, table, write_report
 from detection.inference.over_dataset import detect, validation_losses
+from detection.inference.runtimes import ExportedDetector
 from detection.report.build import PAGE, write
 from detection.report.sources import Inputs, fingerprint, reader_of, run_facts
 from detection.training.callbacks.metrics_log import Row
@@ -54,7 +55,8 @@ class Evaluator:
 
     def _max_detections(self, detector: Any) -> int:
         """Return how many detections of an image count: COCO's 100, or more where the detector gives more."""
-        return max(MAX_DETECTIONS, detector.roi_head.max_detections)
+        most = detector.info.top if isinstance(detector, ExportedDetector) else detector.roi_head.max_detections
+        return max(MAX_DETECTIONS, most)
 
     def evaluate(self, detector: Any, device: torch.device) -> None:
         """Evaluate a detector on ``device``; rank 0 sets ``report`` and ``results``, and writes their files."""

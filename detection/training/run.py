@@ -25,6 +25,7 @@ from detection.data.recognise import find_data
 from detection.data.repeat_factors import describe as describe_factors
 from detection.data.splitting.split import FILE as SPLIT_FILE
 from detection.dataset_check.report import quick_check
+from detection.inference.runtimes import ExportedDetector
 from detection.modeling.build import build_model
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.training.auto import resolve, start_classes_at_frequencies
@@ -260,7 +261,7 @@ def _fit(
 
 def evaluate_only(
     config: Config,
-    weights: str | Path | Weights,
+    weights: str | Path | Weights | ExportedDetector,
     output: Path,
     model_keys: Sequence[str] = (),
     config_name: str = "",
@@ -271,7 +272,7 @@ def evaluate_only(
     Args:
         config: its data section and precision are used; the model configuration is the checkpoint's, except for a
             detectron2 checkpoint, which does not contain one.
-        weights: checkpoint file, or a name in detectron2's model zoo, or the content of one.
+        weights: checkpoint file, or a name in detectron2's model zoo, or the content of one; or an exported detector.
         output: folder for the files; earlier ones are moved to a subfolder.
         model_keys: "model.…=…" overrides of the checkpoint's configuration, such as a threshold.
         config_name: for messages.
@@ -291,8 +292,13 @@ def evaluate_only(
         source = open_source(config.data, train=False, config_name=config_name, split_file=split_file)
         if source.val is None:
             raise ValueError("data.val is null: evaluation needs a validation set")
-        file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
-        model, classes = _load_detector(config, file, model_keys, source, given)
+        model: FasterRCNN | ExportedDetector
+        if isinstance(weights, ExportedDetector):
+            model, classes, where = weights, weights.info.labels, str(weights.path)
+        else:
+            file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
+            where = file.source if isinstance(weights, Weights) else str(weights)
+            model, classes = _load_detector(config, file, model_keys, source, given)
         # the validation set may have some of the detector's classes, in another order
         val = source.val.with_classes(classes.names, renumber=numbers_classes(config.data.format))
         source = Source(None, val, source.read)

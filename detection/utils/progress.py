@@ -1,7 +1,18 @@
 """Progress bars on stderr."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 def progress_bar(shown: bool = True) -> Progress:
@@ -15,6 +26,15 @@ def progress_bar(shown: bool = True) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console(stderr=True), disable=not shown)
+
+
+@contextlib.contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is under way, with its seconds, where nobody knows how long it takes; yield a function that changes it."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda text: bar.reset(task, description=text)
 
 
 def clock(seconds: float) -> str:

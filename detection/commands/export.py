@@ -1,0 +1,106 @@
+"""``resdet export``: write a trained detector as ONNX, for OpenVINO, or as torch.export's archive."""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detection.checkpoint.detector import local_file, read_detector
+from detection.checkpoint.exported import SUFFIXES
+from detection.data.image import find_images, read_image
+from detection.export.api import ExportOptions, export_detector
+from detection.export.parity import as_seen
+from detection.utils.progress import status
+
+_IMAGES = 64  # of --images that are compared on
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = _parser().parse_args(argv)
+    options = ExportOptions(
+        args.to, args.size, args.batch, args.input, args.top, shlex.join(["resdet", "export", *(argv or sys.argv[1:])])
+    )
+    images = None
+    if args.images:
+        _, config, _ = read_detector(local_file(args.weights), args.keys)
+        data = config.data
+        files = find_images(args.images)[:_IMAGES]
+        images = [as_seen(read_image(f, data.max_pixels), data.short_side[-1], data.max_side, args.size) for f in files]
+    with status("reading") as step:
+        info = export_detector(args.weights, args.output, options, overrides=args.keys, images=images, step=step)
+    parity = info.parity
+    print(
+        f"{args.output}: {info.architecture} on {info.backbone}, {len(info.classes)} classes, input {info.dtype} "
+        f"{_shape(info.batch, info.size)}, at most {info.top} detections\n"
+        f"equal to {args.weights} on {parity['images']} images of {parity['sizes']} sizes: {parity['detections']} "
+        f"detections, boxes within {parity['box']:.2g} px, scores within {parity['score']:.2g}"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="resdet export",
+        description="Export a trained detector. The file is written only if its detections on eight images or more are the "
+        "detector's: boxes within 0.01 px, scores within 0.0001.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help="best.pth or last.pth of a run")
+    parser.add_argument("--to", required=True, choices=sorted(set(SUFFIXES.values())))
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="FILE.onnx, FILE.xml (OpenVINO) or FILE.pt2; not replaced",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=None,
+        metavar="HxW",
+        help="height and width of the input, such as 800x1333, which smaller images are padded to; default: dynamic",
+    )
+    parser.add_argument(
+        "--batch", type=_batch, default=1, metavar="N", help="images of the input, or dynamic; default: 1"
+    )
+    parser.add_argument(
+        "--input", choices=("uint8", "float32"), default="uint8", help="RGB bytes (default), or float32 in 0..1"
+    )
+    parser.add_argument("--top", type=_batch, metavar="N", help="detections in the output (default: the detector's)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help=f"images, wildcards and folders to compare on, the first {_IMAGES}; default: eight drawn ones",
+    )
+    parser.add_argument(
+        "keys", nargs="*", metavar="key=value", help="configuration overrides, e.g. model.rpn.after_nms_test=300"
+    )
+    return parser
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    if text == "dynamic":
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"wanted HEIGHTxWIDTH such as 800x1333, or dynamic, got {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,4}", text):
+        raise argparse.ArgumentTypeError(f"wanted a number from 1 on, or dynamic, got {text!r}")
+    return int(text)
+
+
+def _shape(batch: int | None, size: tuple[int, int] | None) -> str:
+    height, width = size or ("H", "W")
+    return f"[{batch or 'N'}, 3, {height}, {width}]"

@@ -1,0 +1,209 @@
+"""Export a trained detector to a file that other programs run, and check it before it is kept."""
+
+import contextlib
+import copy
+import dataclasses
+import importlib.metadata
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detection.checkpoint.detector import local_file, read_detector
+from detection.checkpoint.exported import SUFFIXES, ExportInfo, Target
+from detection.checkpoint.metadata import Classes
+from detection.config import Config, config_to_dict
+from detection.export.fold import fold_norms
+from detection.export.formats import CONVERTERS, SAVERS, trace
+from detection.export.graph import DetectorGraph
+from detection.export.parity import Parity, check_images, compare
+from detection.inference.runtimes import ExportedDetector
+from detection.modeling.faster_rcnn import FasterRCNN
+from detection.modeling.structures import Detections
+from detection.utils.atomic_io import require_new, sync
+
+_LOG = logging.getLogger(__name__)
+_EXAMPLE = (128, 128)
+_PACKAGES = ("resdet", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
+Step = Callable[[str], None]
+
+
+class ParityError(ValueError):
+    """An exported file's detections differ from the detector's, and nothing was written; ``parity`` has the differences."""
+
+    def __init__(self, parity: Parity, path: Path) -> None:
+        super().__init__(f"the exported detector differs from its source, and {path} is not written:\n{parity}")
+        self.parity = parity
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a detector is exported.
+
+    Attributes:
+        target: onnx, openvino or torch-export.
+        size: (height, width) of the input, or None: free.
+        batch: images of the input, or None: free.
+        dtype: of the input: uint8, or float32 in 0..1.
+        top: detections of an image at most; None takes the detector's.
+        command: for the metadata.
+    """
+
+    target: Target
+    size: tuple[int, int] | None = None
+    batch: int | None = 1
+    dtype: str = "uint8"
+    top: int | None = None
+    command: str = ""
+
+
+def export_detector(
+    weights: str | Path,
+    output: str | Path,
+    options: ExportOptions,
+    *,
+    overrides: Sequence[str] = (),
+    images: Sequence[Tensor] | None = None,
+    model: FasterRCNN | None = None,
+    step: Step = lambda text: None,
+) -> ExportInfo:
+    """Export a detector; the file is written only if its detections are the detector's.
+
+    Args:
+        weights: best.pth or last.pth of a run.
+        output: FILE.onnx, FILE.xml (FILE.bin is written beside it) or FILE.pt2.
+        options: the format, sizes and so on.
+        overrides: "key=value" entries that change the detector's configuration, such as model.rpn.after_nms_test=300.
+        images: uint8 [3, H, W], at the size that the network sees, to compare on; None draws eight.
+        model: the model to fill, where its backbone or head was a module of your own.
+        step: told what happens next.
+
+    Returns:
+        The metadata of the file.
+
+    Raises:
+        ParityError: the differences; nothing is written.
+        FileExistsError: the output exists.
+        ValueError, ImportError: an option that does not go, or a package that is not installed.
+    """
+    path = Path(output)
+    files = check_output(path, options.target)
+    detector, config, classes = read_detector(local_file(weights), overrides, model)
+    graph = prepare(detector, options)
+    info = describe_export(detector, config, classes, options, graph.top)
+    images = list(images) if images is not None else check_images(info.short_side, info.max_side, info.size)
+    step("tracing")
+    program = trace(graph, info)
+    step(f"converting to {options.target}")
+    artefact = CONVERTERS[options.target](program, info)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as scratch:
+        part = Path(scratch) / path.name
+        SAVERS[options.target](artefact, info, part)
+        step("comparing with the detector")
+        parity = check_file(ExportedDetector(part), detector, images)
+        if parity.faults:
+            raise ParityError(parity, path)
+        info = dataclasses.replace(info, parity=parity.to_dict())
+        SAVERS[options.target](artefact, info, part)
+        ExportedDetector(part)  # what is kept can be opened
+        keep(part, files)
+    return info
+
+
+def check_output(path: Path, target: Target) -> list[Path]:
+    """Return the files that an export writes, none of which exists yet.
+
+    Raises:
+        ValueError: the name does not end as the format's do.
+        FileExistsError, FileNotFoundError: one exists, or the folder does not.
+    """
+    suffix = next(suffix for suffix, known in SUFFIXES.items() if known == target)
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"--output of --to {target} wants a name that ends in {suffix}, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} for --output {path}: make it first")
+    files = [path, path.with_suffix(".bin")] if target == "openvino" else [path]
+    require_new(files, "--output")
+    return files
+
+
+def keep(part: Path, files: Sequence[Path]) -> None:
+    """Move a finished file, and what lies beside it, from its scratch folder to its place; FILE.xml after FILE.bin."""
+    require_new(files, "--output")
+    for file in reversed(files):
+        written = part.with_suffix(file.suffix)
+        sync(written)
+        written.replace(file)
+
+
+def prepare(detector: FasterRCNN, options: ExportOptions) -> DetectorGraph:
+    """Return the graph of a copy of a detector, on the CPU and with its batch norms folded into convolutions."""
+    graph = DetectorGraph(copy.deepcopy(detector).cpu(), options.top).eval()
+    folded = fold_norms(graph, torch.zeros(1, 3, *_EXAMPLE))
+    _LOG.debug("%d batch norms folded", folded)
+    return graph
+
+
+def describe_export(
+    detector: FasterRCNN, config: Config, classes: Classes, options: ExportOptions, top: int
+) -> ExportInfo:
+    """Return the metadata of an export, without its parity."""
+    return ExportInfo(
+        classes=classes.names,
+        category_ids=classes.category_ids,
+        dtype=options.dtype,
+        batch=options.batch,
+        size=options.size,
+        resize=False,
+        short_side=config.data.short_side[-1],
+        max_side=config.data.max_side,
+        max_pixels=config.data.max_pixels,
+        top=top,
+        score_threshold=detector.roi_head.score_threshold,
+        nms_iou=detector.roi_head.nms_iou,
+        architecture=detector.architecture,
+        backbone=config.model.backbone,
+        recipe=detector.recipe.name,
+        config=config_to_dict(config),
+        versions=versions(),
+        command=options.command,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this project and of the packages that take part in an export."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def check_file(exported: ExportedDetector, detector: FasterRCNN, images: Sequence[Tensor]) -> Parity:
+    """Compare an exported file with the detector (:func:`detection.export.parity.compare`)."""
+    info = exported.info
+    return compare(reference(detector, info.size), exported, images, threshold=info.score_threshold, top=info.top)
+
+
+def reference(
+    detector: FasterRCNN, size: tuple[int, int] | None = None
+) -> Callable[[Sequence[Tensor]], list[Detections]]:
+    """Return the detector itself as a function of uint8 images, in its compact form; with ``size`` as it detects on a batch
+    that is padded to it."""
+
+    @torch.no_grad()
+    def run(images: Sequence[Tensor]) -> list[Detections]:
+        floats = [image.float() / 255 for image in images]
+        batch = detector.batch(floats)
+        if size is not None:
+            height, width = (-(-side // detector.divisor) * detector.divisor for side in size)
+            batch = F.pad(batch, (0, width - batch.shape[-1], 0, height - batch.shape[-2]))
+        detector.padded = False
+        return detector.detect(batch, [(image.shape[-2], image.shape[-1]) for image in images])
+
+    return run
