@@ -52,7 +52,8 @@ ALLOWED = {
     "detection": {"backbone", "checkpoint", "config", "data", "inference", "modeling", "training"},
     # all but cli for the benchmarks
     "tools": {
-        *("backbone", "checkpoint", "cli", "config", "data", "evaluation", "inference", "modeling", "training", "utils")
+        *("backbone", "checkpoint", "classification", "cli", "config", "data", "data_tools", "evaluation", "export"),
+        *("inference", "modeling", "report", "training", "utils"),
     },
     "datasets": {"data"},
 }

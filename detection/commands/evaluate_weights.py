@@ -16,7 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="best.pth, or an exported FILE.onnx, FILE.xml or FILE.pt2"
+        "--weights",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="best.pth, or an exported FILE.onnx, FILE.xml or FILE.pt2; several best.pth are an ensemble",
     )
     parser.add_argument(
         "--output",
@@ -31,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="overrides of the configuration it was trained with, e.g. data.root=…",
     )
     args = parser.parse_args(argv)
-    evaluate(args.weights, args.keys, output=args.output)
+    # what follows --weights may be keys
+    files = [entry for entry in args.weights if "=" not in entry or Path(entry).exists()]
+    keys = [entry for entry in args.weights if entry not in files]
+    if not files:
+        parser.error("--weights wants a file")
+    evaluate(files, [*keys, *args.keys], output=args.output)
     print(f"written to {args.output}: metrics.json, per_class.csv, detections.json, pictures/")
     return 0

@@ -26,6 +26,7 @@ from detection.config.schema import (
     RoIConfig,
     RPNConfig,
     SolverConfig,
+    TestConfig,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "RPNConfig",
     "RoIConfig",
     "SolverConfig",
+    "TestConfig",
     "config_folder",
     "config_from_dict",
     "config_help",

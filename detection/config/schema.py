@@ -17,6 +17,7 @@ from backbone.norm import NormName
 from backbone.recipe import StemPool
 from backbone.resnet import RESIDUAL_NAMES
 from detection.modeling.anchors import make_anchors
+from detection.modeling.at_test_time import AtTestTime
 from detection.modeling.faster_rcnn import keyword_defaults
 from detection.modeling.roi_head import RoIHead, TwoLayerHead
 from detection.modeling.roi_pooler import RoIPooler
@@ -198,6 +199,7 @@ class RoIConfig:
     nms_sigma: PositiveFloat = default(RoIHead, "nms_sigma")
     max_detections: PositiveInt = default(RoIHead, "max_detections")
     min_size: NonNegativeFloat = default(RoIHead, "min_size")
+    context: StrictBool = default(RoIHead, "context")
 
 
 @dataclass(frozen=True)
@@ -415,6 +417,28 @@ class SolverConfig:
 
 
 @dataclass(frozen=True)
+class TestConfig:
+    """What is added when a detector is tested (ResNet paper, appendix B): in evaluation and prediction, never in training;
+    fields as the keywords of :class:`detection.modeling.at_test_time.AtTestTime`.
+
+    Attributes:
+        scales: short sides, in pixels, of the images that regions are pooled from (the paper: 200, 400, 600, 800, 1000);
+            the longer sides are limited as data.max_side limits those of data.short_side, at which alone proposals are made.
+            None of them tests at data.short_side.
+    """
+
+    __test__: ClassVar = False  # pytest: no class of tests
+    documented_by: ClassVar = (AtTestTime,)
+
+    refine: Literal["none", "best", "all"] = default(AtTestTime, "refine")
+    vote: StrictBool = default(AtTestTime, "vote")
+    scales: Annotated[tuple[PositiveInt, ...], Several] = ()
+    merge: Literal["features", "conv5", "pooled", "union"] = default(AtTestTime, "merge")
+    flip: StrictBool = default(AtTestTime, "flip")
+    nms_iou: Fraction | None = default(AtTestTime, "nms_iou")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """Training on mosaics of synthetic crops, one object each, before the images (shapes only).
 
@@ -454,6 +478,7 @@ class Config:
         data: images and boxes.
         solver: optimisation.
         pretrain: on synthetic crops.
+        test: refinement, voting, scales.
     """
 
     other_names: ClassVar[dict[str, str]] = {
@@ -472,6 +497,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    test: TestConfig = field(default_factory=TestConfig)
 
     def __post_init__(self) -> None:
         if self.solver.schedule == "plateau" and self.data.val is None:

@@ -3,8 +3,8 @@
 import itertools
 import logging
 import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Batch:
         index: positions of the images in their records.
         sizes: original (height, width) each, to which detections are rescaled.
         readable: False for a file that could not be decoded; its image is black and has no detections.
+        scaled: for each image itself at the scales of multi-scale testing, the smallest first; empty where there are none.
     """
 
     images: list[Tensor]
@@ -45,6 +46,7 @@ class Batch:
     index: list[int]
     sizes: list[tuple[int, int]]
     readable: list[bool]
+    scaled: list[list[Tensor]] = field(default_factory=list)
 
     def pin_memory(self) -> "Batch":
         """Return a copy in pinned memory; the DataLoader calls this."""
@@ -55,6 +57,7 @@ class Batch:
             self.index,
             self.sizes,
             self.readable,
+            [[image.pin_memory() for image in views] for views in self.scaled],
         )
 
 
@@ -62,21 +65,27 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Return a copy of the batch with its tensors on ``device``."""
     images = [image.to(device, non_blocking=True) for image in batch.images]
     targets = [{k: v.to(device, non_blocking=True) for k, v in t.items()} for t in batch.targets]
-    return Batch(images, targets, batch.index, batch.sizes, batch.readable)
+    scaled = [[image.to(device, non_blocking=True) for image in views] for views in batch.scaled]
+    return Batch(images, targets, batch.index, batch.sizes, batch.readable, scaled)
 
 
 def float_images(batch: Batch) -> list[Tensor]:
     """Return the batch's images as float32 RGB 0..1."""
-    return [image.float().div_(255) for image in batch.images]
+    return as_float(batch.images)
 
 
-Sample = tuple[Tensor, dict[str, Tensor], int, tuple[int, int], bool]
+def as_float(images: Sequence[Tensor]) -> list[Tensor]:
+    """Return uint8 images as float32 0..1."""
+    return [image.float().div_(255) for image in images]
+
+
+Sample = tuple[Any, ...]  # image, targets, index, size, readable, and with multi-scale testing the image at the scales
 
 
 def collate(samples: list[Sample]) -> Batch:
     """Collate samples into a batch, without padding."""
-    images, targets, index, sizes, readable = zip(*samples, strict=True)
-    return Batch(list(images), list(targets), list(index), list(sizes), list(readable))
+    images, targets, index, sizes, readable, *scaled = zip(*samples, strict=True)
+    return Batch(list(images), list(targets), list(index), list(sizes), list(readable), *map(list, scaled))
 
 
 class TrainSet(Dataset[Any]):
@@ -193,10 +202,11 @@ class EvalSet(Dataset[Any]):
         records: the annotations.
         read: reads an image file.
         config: sizes, which objects are used.
+        scales: short sides of multi-scale testing, at which each image is returned too; none adds nothing.
     """
 
-    def __init__(self, records: Annotations, read: ImageReader, config: DataConfig) -> None:
-        self.records, self.read, self.config = records, read, config
+    def __init__(self, records: Annotations, read: ImageReader, config: DataConfig, scales: Sequence[int] = ()) -> None:
+        self.records, self.read, self.config, self.scales = records, read, config, scales
         self.objects = train_objects(records, config.keep_difficult)
 
     def __len__(self) -> int:
@@ -215,9 +225,12 @@ class EvalSet(Dataset[Any]):
             torch.from_numpy(self.records.labels[objects][keep]),
             pixels.shape[:2],
         )
-        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-        image, boxes = transforms.resize(image, boxes, self.config.short_side[-1], self.config.max_side)
-        return image.contiguous(), {"boxes": boxes, "labels": labels}, i, pixels.shape[:2], readable
+        original = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        image, boxes = transforms.resize(original, boxes, self.config.short_side[-1], self.config.max_side)
+        sample = (image.contiguous(), {"boxes": boxes, "labels": labels}, i, pixels.shape[:2], readable)
+        if not self.scales:
+            return sample
+        return *sample, transforms.at_scales(original, self.scales, self.config.short_side[-1], self.config.max_side)
 
 
 class TrainBatchSampler:

@@ -3,6 +3,8 @@
 Images are uint8 [3, H, W] tensors, boxes float32 [n, 4] xyxy in pixels.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -43,6 +45,21 @@ def resize(
         image = F.resize(image, list(size), antialias=True)
         boxes = boxes * boxes.new_tensor([size[1] / width, size[0] / height] * 2)
     return image, boxes
+
+
+def at_scales(image: Tensor, scales: Sequence[int], short_side: int, max_side: int) -> list[Tensor]:
+    """Return an image resized to each of several short sides, the smallest first, once each.
+
+    Args:
+        image: uint8 [3, H, W] at its original size.
+        scales: short sides in pixels.
+        short_side, max_side: the base scale: longer sides are limited in the same proportion.
+    """
+    no_boxes = torch.zeros(0, 4)
+    return [
+        resize(image, no_boxes, scale, round(max_side * scale / short_side))[0].contiguous()
+        for scale in sorted(set(scales))
+    ]
 
 
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

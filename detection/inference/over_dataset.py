@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.data.annotations import Annotations
-from detection.data.loader import Batch, collate, float_images, to_device
+from detection.data.loader import Batch, as_float, collate, float_images, to_device
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Detections
@@ -76,13 +76,14 @@ def detect(
     """
     was_training = model.training
     model.eval()
-    run = RecordedDetector(model) if cuda_graphs else model
+    run: Any = RecordedDetector(model) if cuda_graphs and isinstance(model, FasterRCNN) else model
     rows_by_index: list[tuple[int, Rows]] = []
     try:
         for batch in loader:
-            images = float_images(to_device(batch, device))
+            on_device = to_device(batch, device)
+            images, scaled = float_images(on_device), [as_float(views) for views in on_device.scaled]
             with autocast(device, dtype):
-                outputs = run(images)
+                outputs = run(images, scaled) if scaled else run(images)
             items = zip(images, outputs, batch.index, batch.sizes, batch.readable, strict=True)
             for image, output, i, size, readable in items:
                 output["boxes"] = scale_back(output["boxes"].float(), (image.shape[-2], image.shape[-1]), size)

@@ -1,6 +1,7 @@
 """From a configuration to a model: the only file that knows both."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import nn
 from backbone import RECIPES
 from backbone.adapters.foreign import is_foreign, timm_backbone
 from backbone.resnet import FACTORIES
-from detection.config import ModelConfig
+from detection.config import ModelConfig, TestConfig
 from detection.modeling.anchors import AnchorGenerator, make_anchors
 from detection.modeling.architectures import take_apart
+from detection.modeling.at_test_time import AtTestTime
 from detection.modeling.faster_rcnn import FasterRCNN
 
 
@@ -58,6 +60,23 @@ def assemble(backbone: nn.Module, config: ModelConfig, num_classes: int) -> Fast
         roi=roi,
         padded=config.padded,
     )
+
+
+def at_test_time(members: Sequence[FasterRCNN], config: TestConfig) -> FasterRCNN | AtTestTime:
+    """Return what is tested: the detector itself where nothing is added to it.
+
+    Args:
+        members: one detector, or those of an ensemble.
+        config: the ``test`` part of a configuration.
+
+    Raises:
+        ValueError: detectors of different classes.
+    """
+    if len(members) == 1 and config == TestConfig():
+        return members[0]
+    options = dataclasses.asdict(config)
+    del options["scales"]  # of the images, which a loader makes
+    return AtTestTime(members, **options)
 
 
 def build_backbone(config: ModelConfig, pretrained: str | None = None) -> nn.Module:

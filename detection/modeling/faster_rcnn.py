@@ -150,7 +150,7 @@ class FasterRCNN(nn.Module):
         # training's limits in validation too, so that the losses compare
         proposals = self.rpn.proposals(output, sizes, padded, for_losses=True)
         losses = self.rpn.losses(output, sizes, targets, generator, padded)
-        return losses | self.roi_head.losses(features, proposals, targets, generator, padded)
+        return losses | self.roi_head.losses(features, proposals, targets, generator, padded, sizes)
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
         """Normalise images and pad them with zeros at the right and the bottom to the largest one's size, or to the next

@@ -79,6 +79,9 @@ class RoIHead(nn.Module):
         nms_sigma: of soft_gaussian, which has no nms_iou.
         max_detections: kept per image.
         min_size: detections with a shorter side, in pixels, are dropped (torchvision 0.01, detectron2 0).
+        context: global context (ResNet paper, appendix B): the whole image is a region too, and its features are appended to
+            those of every region, F more inputs of the class and box layers. The paper leaves open whether the head shares
+            its weights for it; here it does.
         chunk_size: regions that the head takes at a time on a CPU, so that they stay in its cache, and in training no more
             than their activations are held (:func:`chunked_backward`); None takes all. A head whose norms are in training
             always gets all.
@@ -114,10 +117,13 @@ class RoIHead(nn.Module):
         nms_sigma: float = 0.5,
         max_detections: int = 100,
         min_size: float = 0.0,
+        context: bool = False,
         chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         self.pooler, self.head, self.chunk_size = pooler, head, chunk_size
+        self.context = context
+        channels *= 2 if context else 1
         self.classes = nn.Linear(channels, num_classes + 1)
         self.deltas = nn.Linear(channels, num_classes * 4)
         nn.init.normal_(self.classes.weight, std=0.01)
@@ -143,11 +149,40 @@ class RoIHead(nn.Module):
         if nms not in SUPPRESSION:
             raise ValueError(f"nms must be one of {', '.join(SUPPRESSION)}, got {nms!r}")
 
-    def forward(self, features: Maps, regions: Tensor, padded: bool | None = None) -> tuple[Tensor, Tensor]:
-        """Return class logits [R, K + 1] and offsets [R, K, 4] of regions [R, 5]: image index, then a box in pixels."""
-        x = self.head(self.pooler(features, regions, padded))
-        if x.dim() == 4:
-            x = x.mean(dim=(2, 3))  # [R, F, s, s] -> [R, F]
+    def forward(
+        self,
+        features: Maps,
+        regions: Tensor,
+        padded: bool | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return class logits [R, K + 1] and offsets [R, K, 4] of regions [R, 5]: image index, then a box in pixels.
+
+        ``sizes``, the images' (height, width) without padding, are what global context needs.
+        """
+        pooled = self.pooler(features, self.with_whole_images(regions, sizes), padded)
+        return self.classify(self.describe(pooled), regions)
+
+    def with_whole_images(self, regions: Tensor, sizes: Sequence[tuple[int, int]] | None) -> Tensor:
+        """Return the regions [R, 5], with global context behind those of the N whole images, [N + R, 5]."""
+        if not self.context:
+            return regions
+        if sizes is None:
+            raise ValueError("global context (model.roi.context) needs the images' sizes: pass sizes=")
+        rows = [[float(i), 0.0, 0.0, float(width), float(height)] for i, (height, width) in enumerate(sizes)]
+        return torch.cat((torch.tensor(rows, dtype=regions.dtype).to(regions.device, non_blocking=True), regions))
+
+    def describe(self, pooled: Tensor) -> Tensor:
+        """Return the features [R, F] of pooled regions [R, C, S, S]."""
+        x: Tensor = self.head(pooled)
+        return x.mean(dim=(2, 3)) if x.dim() == 4 else x
+
+    def classify(self, x: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits [R, K + 1] and offsets [R, K, 4] of the features of regions [R, 5], or of those that
+        :meth:`with_whole_images` returns for them."""
+        if self.context:
+            images = len(x) - len(regions)
+            x = torch.cat((x[images:], x[:images][regions[:, 0].long()]), dim=1)
         return self.classes(x), self.deltas(x).view(-1, self.num_classes, 4)
 
     def losses(
@@ -157,6 +192,7 @@ class RoIHead(nn.Module):
         targets: list[Target],
         generator: torch.Generator | None = None,
         padded: bool | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> dict[str, Tensor]:
         """Return ``loss_classifier`` and ``loss_box`` over the sampled regions of all images."""
         padded = use_padding(padded, proposals[0].device)
@@ -166,7 +202,7 @@ class RoIHead(nn.Module):
         count = self.sampled = normaliser((label != IGNORED).sum(), label.device, self.training)
 
         def losses(rows: slice) -> Tensor:
-            logits, deltas = self(features, regions[rows], padded)
+            logits, deltas = self(features, regions[rows], padded, sizes)
             target = label[rows]
             of_class = deltas[torch.arange(len(target), device=target.device), (target - 1).clamp(min=0)]
             return torch.stack(
@@ -224,43 +260,62 @@ class RoIHead(nn.Module):
     ) -> list[Detections]:
         """Return the best ``max_detections`` of every image after class-wise NMS; with ``padded`` always as many, padded
         slots last with a score of 0 (:func:`without_padding`)."""
-        regions = as_regions(proposals)
-        padded = use_padding(padded, regions.device)
-        chunks = regions.split(self._chunk_size(regions.device) or max(len(regions), 1))
-        outputs = [self(features, chunk, padded) for chunk in chunks]
-        logits, deltas = (torch.cat(part) for part in zip(*outputs, strict=True))
+        padded = use_padding(padded, proposals[0].device)
+        logits, deltas = self._outputs(features, as_regions(proposals), padded, sizes)
         scores = at_least_float32(logits).softmax(dim=1)[:, 1:]  # [R, K]: without the background
         counts = [len(boxes) for boxes in proposals]
         images = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
         postprocess = self._postprocess_padded if padded else self._postprocess
         return [postprocess(*image) for image in images]
 
+    def _outputs(
+        self, features: Maps, regions: Tensor, padded: bool, sizes: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        outputs = [self(features, chunk, padded, sizes) for chunk in self.chunks(regions)]
+        logits, deltas = (torch.cat(part) for part in zip(*outputs, strict=True))
+        return logits, deltas
+
+    def chunks(self, regions: Tensor) -> Sequence[Tensor]:
+        """Return regions in as many pieces as the head takes them in."""
+        return regions.split(self._chunk_size(regions.device) or max(len(regions), 1))
+
     def _postprocess(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
         region, label = (scores > self.score_threshold).nonzero(as_tuple=True)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
+        return self.select(boxes, scores[region, label], label)
+
+    def select(self, boxes: Tensor, score: Tensor, label: Tensor, nms_iou: float | None = None) -> Detections:
+        """Return the best ``max_detections`` after NMS of boxes [n, 4] with scores [n] above the threshold and labels [n] of
+        0..K-1; ``nms_iou`` replaces the head's."""
+        nms_iou = self.nms_iou if nms_iou is None else nms_iou
         valid = self._valid(boxes)
-        boxes, label, score = boxes[valid], label[valid], scores[region, label][valid]
+        boxes, label, score = boxes[valid], label[valid], score[valid]
         if self.nms == "hard":
-            kept = (
-                nms(boxes, score, self.nms_iou)
-                if self.class_agnostic_nms
-                else batched_nms(boxes, score, label, self.nms_iou)
-            )
+            kept = nms(boxes, score, nms_iou) if self.class_agnostic_nms else batched_nms(boxes, score, label, nms_iou)
             keep = kept[: self.max_detections]
         else:
-            keep, final = self._suppress(boxes, score, label)
+            keep, final = self._suppress(boxes, score, label, nms_iou)
             keep, final = keep[final > 0], final[final > 0]
             return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": final}
         return {"boxes": boxes[keep], "labels": label[keep] + 1, "scores": score[keep]}
 
-    def _suppress(self, boxes: Tensor, score: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def select_padded(self, boxes: Tensor, score: Tensor, label: Tensor, nms_iou: float | None = None) -> Detections:
+        """The same without a sync, of any scores: always ``max_detections``, or as many as there are boxes; padded slots
+        last with a score of 0."""
+        valid = (score > self.score_threshold) & self._valid(boxes)
+        nms_iou = self.nms_iou if nms_iou is None else nms_iou
+        index, best = self._suppress(boxes, torch.where(valid, score, 0.0), label, nms_iou)
+        boxes = torch.where(best[:, None] > 0, boxes[index], 0.0)
+        return {"boxes": boxes, "labels": label[index] + 1, "scores": best}
+
+    def _suppress(self, boxes: Tensor, score: Tensor, label: Tensor, nms_iou: float) -> tuple[Tensor, Tensor]:
         """Return the best boxes' rows and final scores, as :func:`soft_nms`."""
         return soft_nms(
             boxes,
             score,
             None if self.class_agnostic_nms else label,
             method=SUPPRESSION[self.nms],
-            iou=self.nms_iou,
+            iou=nms_iou,
             limit=self.max_detections,
             sigma=self.nms_sigma,
             threshold=self.score_threshold,
@@ -279,12 +334,9 @@ class RoIHead(nn.Module):
         score, region = scores.t().sort(dim=1, descending=True, stable=True)  # [K, P]: every class is a set
         label = torch.arange(len(score), device=score.device)[:, None].expand_as(region)
         boxes = clip(self.coder.decode(deltas[region, label], proposals[region]), size)
-        valid = (score > self.score_threshold) & self._valid(boxes)
         if self.nms != "hard" or self.class_agnostic_nms:  # one set of all classes, too large for the mask's kernel
-            boxes, label = boxes.flatten(0, 1), label.flatten()
-            index, best = self._suppress(boxes, torch.where(valid, score, 0.0).flatten(), label)
-            boxes = torch.where(best[:, None] > 0, boxes[index], 0.0)
-            return {"boxes": boxes, "labels": label[index] + 1, "scores": best}
+            return self.select_padded(boxes.flatten(0, 1), score.flatten(), label.flatten())
+        valid = (score > self.score_threshold) & self._valid(boxes)
         kept = batched_nms_mask(boxes, valid, self.nms_iou, self.max_detections)
         best, index = torch.where(kept, score, 0.0).flatten().sort(descending=True, stable=True)
         best, index = best[: self.max_detections], index[: self.max_detections]

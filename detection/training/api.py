@@ -91,7 +91,7 @@ def train(
 
 
 def evaluate(
-    weights: str | Path,
+    weights: str | Path | Sequence[str | Path],
     overrides: Sequence[str] = (),
     *,
     output: str | Path | None = None,
@@ -100,7 +100,8 @@ def evaluate(
     """Evaluate a trained detector on its validation set, or on another; return the content of metrics.json.
 
     Args:
-        weights: best.pth or last.pth of a run, or an exported FILE.onnx, FILE.xml or FILE.pt2.
+        weights: best.pth or last.pth of a run, or an exported FILE.onnx, FILE.xml or FILE.pt2; or several best.pth, for an
+            ensemble (ResNet paper, appendix B) with the first one's configuration.
         overrides: "key=value" entries that change the run's configuration, such as data.root.
         output: folder for metrics.json, detections.json and images; None writes no files.
         model: the model to fill, where its backbone or head was a module of your own.
@@ -108,6 +109,8 @@ def evaluate(
     Raises:
         FileNotFoundError, ValueError: invalid or missing weights or data, or no validation set.
     """
+    first, *others = [weights] if isinstance(weights, str | Path) else weights
+    weights = first
     file: Weights | ExportedDetector
     if target_of(weights):
         file = ExportedDetector(weights)
@@ -118,7 +121,7 @@ def evaluate(
         config = require_metadata(file).config(str(weights), overrides)
     keys = [key for key in overrides if key.startswith("model.")]
     with tempfile.TemporaryDirectory() as scratch:
-        metrics = evaluate_only(config, file, Path(output or scratch), keys, str(weights), model)
+        metrics = evaluate_only(config, file, Path(output or scratch), keys, str(weights), model, others)
     return metrics or {}  # other ranks have none
 
 

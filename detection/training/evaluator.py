@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from detection.evaluation.coco import MAX_DETECTIONS
 from detection.evaluation.report import Report, evaluate, table, write_report
 from detection.inference.over_dataset import detect, validation_losses
 from detection.inference.runtimes import ExportedDetector
+from detection.modeling.build import at_test_time
+from detection.modeling.faster_rcnn import FasterRCNN
 from detection.report.build import PAGE, write
 from detection.report.sources import Inputs, fingerprint, reader_of, run_facts
 from detection.training.callbacks.metrics_log import Row
@@ -34,7 +37,7 @@ class Evaluator:
     def __init__(self, config: Config, source: Source, output: Path) -> None:
         assert source.val is not None
         self.config, self.records, self.output = config, source.val, output
-        self.dataset = EvalSet(source.val, source.read, config.data)
+        self.dataset = EvalSet(source.val, source.read, config.data, config.test.scales)
         self.ground_truth = source.val.to_coco()
         self.report: Report | None = None
         self.results: list[dict[str, Any]] | None = None  # of the last evaluation, on rank 0, until they are drawn
@@ -58,9 +61,12 @@ class Evaluator:
         most = detector.info.top if isinstance(detector, ExportedDetector) else detector.roi_head.max_detections
         return max(MAX_DETECTIONS, most)
 
-    def evaluate(self, detector: Any, device: torch.device) -> None:
-        """Evaluate a detector on ``device``; rank 0 sets ``report`` and ``results``, and writes their files."""
+    def evaluate(self, detector: Any, device: torch.device, others: Sequence[FasterRCNN] = ()) -> None:
+        """Evaluate a detector on ``device``, or with ``others`` their ensemble; rank 0 sets ``report`` and ``results``, and
+        writes their files."""
         started = time.perf_counter()
+        if isinstance(detector, FasterRCNN):
+            detector = at_test_time([detector, *others], self.config.test)
         loader = self._loader()
         names = None if self.config.data.format == "coco" else self.records.classes
         with progress_bar(shown=is_leader()) as bar:

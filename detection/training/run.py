@@ -266,6 +266,7 @@ def evaluate_only(
     model_keys: Sequence[str] = (),
     config_name: str = "",
     given: FasterRCNN | None = None,
+    others: Sequence[str | Path] = (),
 ) -> dict[str, Any] | None:
     """Evaluate a trained detector on the configuration's validation set; write metrics.json and detections.json.
 
@@ -277,6 +278,7 @@ def evaluate_only(
         model_keys: "model.…=…" overrides of the checkpoint's configuration, such as a threshold.
         config_name: for messages.
         given: the model to fill, where its backbone or head was a module of the user's own.
+        others: files of further detectors, for an ensemble (ResNet paper, appendix B).
 
     Returns:
         The content of metrics.json on rank 0, None on other ranks.
@@ -299,6 +301,7 @@ def evaluate_only(
             file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
             where = file.source if isinstance(weights, Weights) else str(weights)
             model, classes = _load_detector(config, file, model_keys, source, given)
+        ensemble = [_load_member(other, model, classes, where) for other in others]
         # the validation set may have some of the detector's classes, in another order
         val = source.val.with_classes(classes.names, renumber=numbers_classes(config.data.format))
         source = Source(None, val, source.read)
@@ -309,11 +312,30 @@ def evaluate_only(
             move_earlier_run(output, EVALUATION_FILES)
             run_log.write_to(output / "log.txt")
         evaluator = Evaluator(config, source, output)
-        evaluator.evaluate(model.to(device).to(memory_format=torch.channels_last), device)  # type: ignore[call-overload]
+        for member in (model, *ensemble):
+            member.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        evaluator.evaluate(model, device, ensemble)
         disconnect()
         evaluator.draw()
         evaluator.write_page()
         return None if evaluator.report is None else evaluator.report.to_json()
+
+
+def _load_member(path: str | Path, first: FasterRCNN | ExportedDetector, classes: Classes, where: str) -> FasterRCNN:
+    """Return a further detector of an ensemble.
+
+    Raises:
+        ValueError: an exported file, or other classes; lists both.
+    """
+    if isinstance(first, ExportedDetector):
+        raise ValueError(f"{where} is an exported file: ensembles are of best.pth")
+    model, _, own = read_detector(read_weights(local_file(path)))
+    if own.names != classes.names:
+        raise ValueError(
+            f"an ensemble is of detectors of the same classes:\n  {where}: {', '.join(classes.names)}\n  {path}: "
+            f"{', '.join(own.names)}"
+        )
+    return model
 
 
 def _load_detector(
