@@ -53,6 +53,10 @@ def test_settings_equal_the_papers():
     assert paper.model.anchors.sizes == (64, 128, 256, 512)
     assert load_config("faster_rcnn_r101_voc_paper.yaml").model.anchors.sizes == (128, 256, 512)
     assert paper.model.roi.pool == "max"
+    voc = load_config("faster_rcnn_r101_voc_paper.yaml")
+    assert (paper.model.roi.background_iou_low, voc.model.roi.background_iou_low) == (0.0, 0.1)
+    assert paper.solver.weight_decay == voc.solver.weight_decay == 0.0005
+    assert paper.model.roi.score_threshold == voc.model.roi.score_threshold == 0.001
     assert paper.model.rpn.after_nms_test == 300
     assert paper.model.rpn.ignore_cross_boundary
     assert (paper.data.short_side, paper.data.max_side) == ((600,), 1000)
