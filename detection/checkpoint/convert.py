@@ -66,6 +66,11 @@ def convert(
             )
     if to == "detectron2":
         _check_detectron2_support(RECIPES[content["recipe"]])
+        if is_detector and not backbone and metadata is not None and metadata.tree["model"].get("roi", {}).get("context"):
+            raise ValueError(
+                f"{weights.source} has global context (model.roi.context=true), which detectron2's Faster R-CNN does not "
+                "have; --backbone writes the backbone alone"
+            )
         rename = to_detectron2 if is_detector and not backbone else _network_to_detectron2
         content["tensors"] = rename(content["tensors"])
     return content
