@@ -217,6 +217,8 @@ class ModelConfig:
         conv5_norm: of conv5_x alone; null as norm.
         stride_in: where a bottleneck strides; null as the recipe says.
         stem_pool: padding of the stem's pooling; null as the recipe says.
+        in_channels: of the images: 1 (grey), 3 (RGB), or what the files have, such as 4 (RGBA). conv1's pretrained weights
+            are summed for 1, and repeated and rescaled for more (as timm's).
         freeze_at: 1 freezes conv1, 2 also conv2_x (the papers and detectron2), 0 nothing.
         fpn_channels: of a pyramid's levels.
         anchors: see there.
@@ -234,6 +236,7 @@ class ModelConfig:
     conv5_norm: NormName | None = None
     stride_in: StrideIn | None = None
     stem_pool: StemPool | None = None
+    in_channels: PositiveInt = 3
     freeze_at: Annotated[Literal[0, 1, 2, 3, 4, 5], _Number] = 2
     fpn_channels: PositiveInt = 256
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
@@ -270,6 +273,8 @@ class DataConfig:
             sqrt(repeat_threshold / fraction) times an epoch (repeat-factor sampling, Gupta et al., LVIS, 2019, section 4.1,
             which takes 0.001); 0 repeats none.
         group_by_aspect: batches hold only wide or only tall images, which saves padding.
+        cache: ram decodes all images once, before the first step, and keeps them, where they fit into memory; forked workers
+            share them. none decodes an image each time.
         workers: DataLoader workers; 0 loads in the training process.
         timeout: seconds without a batch from a DataLoader worker after which the run ends.
         max_pixels: height times width of the largest image that is decoded; more may be a decompression bomb. Satellite
@@ -293,6 +298,7 @@ class DataConfig:
     keep_difficult: StrictBool = False
     repeat_threshold: Fraction = 0.0
     group_by_aspect: StrictBool = True
+    cache: Literal["none", "ram"] = "none"
     workers: NonNegativeInt = 4
     timeout: PositiveInt = 600
     max_pixels: PositiveInt = 89_478_485
@@ -478,5 +484,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.solver.schedule == "plateau" and self.data.val is None:
             raise ValueError("solver.schedule=plateau follows evaluations, and data.val is null")
+        if self.model.in_channels != 3 and (self.pretrain.iterations or self.data.format == "shapes"):
+            raise ValueError(
+                f"model.in_channels={self.model.in_channels}, and the synthetic shapes are RGB (data.format=shapes, "
+                "pretrain.iterations)"
+            )
         if not self.data.short_side:
             raise ValueError("data.short_side must name at least one size")

@@ -1,5 +1,6 @@
 """Open the datasets that a configuration names, with one error message where the data are missing."""
 
+import contextlib
 import functools
 import logging
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError, TrainObjects
 from detection.data.coco import annotation_file
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
-from detection.data.image import read_image
+from detection.data.image import UnreadableImage, read_image
 from detection.data.loader import ImageReader
 from detection.data.synthetic import VAL_SEED, draw_image, shapes_records
 from detection.data.voc import has_splits
@@ -38,13 +39,14 @@ class Source:
         return records
 
 
-def open_source(config: DataConfig, *, train: bool = True, config_name: str = "") -> Source:
+def open_source(config: DataConfig, *, train: bool = True, config_name: str = "", channels: int = 3) -> Source:
     """Read the annotations of the datasets that the configuration names; images are not decoded.
 
     Args:
         config: the data section.
         train: also read the training set; an evaluation needs none.
         config_name: for the error message.
+        channels: of the images (``model.in_channels``).
 
     Raises:
         DataError: a folder or a split is missing (says what was expected, how to download it, and what runs without
@@ -64,8 +66,17 @@ def open_source(config: DataConfig, *, train: bool = True, config_name: str = ""
     validation = data_format.read(root, config.val) if config.val else None
     read = data_format.read_image
     if read is read_image:
-        read = functools.partial(read_image, max_pixels=config.max_pixels)
+        read = functools.partial(read_image, max_pixels=config.max_pixels, channels=channels)
+        for records in (training, validation) if channels not in (1, 3) else ():
+            if records is not None and len(records):
+                _require_channels(read, records.files[0])
     return Source(*_same_classes(config, training, validation), read)
+
+
+def _require_channels(read: ImageReader, file: str) -> None:
+    """Raise WrongChannels for a data set whose first image has another number of channels, before a run begins."""
+    with contextlib.suppress(UnreadableImage, OSError):  # which training and evaluation report
+        read(file)
 
 
 def _same_classes(

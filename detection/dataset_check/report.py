@@ -57,7 +57,7 @@ def check(config: Config, *, workers: int = 1, quick: bool = False) -> dict[str,
     infos: dict[str, ImageInfo] = {}
     if not quick:
         root = str(Path(config.data.root).expanduser().resolve())
-        infos = _decode(files, root, workers, config.data.max_pixels)
+        infos = _decode(files, root, workers, config.data.max_pixels, config.model.in_channels)
     issues: list[Issue] = []
     for name, records in splits.items():
         issues += records.issues
@@ -194,7 +194,7 @@ def _numbers(values: Iterable[float]) -> str:
     return ",".join(f"{v:g}" for v in values)
 
 
-def _decode(files: list[str], root: str, workers: int, max_pixels: int) -> dict[str, ImageInfo]:
+def _decode(files: list[str], root: str, workers: int, max_pixels: int, channels: int) -> dict[str, ImageInfo]:
     with progress_bar() as bar:
         task = bar.add_task("decoding", total=None)
         return decode_images(
@@ -202,7 +202,7 @@ def _decode(files: list[str], root: str, workers: int, max_pixels: int) -> dict[
             root,
             workers,
             lambda done, total: bar.update(task, completed=done, total=total),
-            functools.partial(decode_image, max_pixels=max_pixels),
+            functools.partial(decode_image, max_pixels=max_pixels, channels=channels),
         )
 
 

@@ -33,7 +33,7 @@ MAY_CHANGE = LENGTH | {
     ),
 }
 # data settings that change nothing: how images are loaded
-LOADING = {"data.workers", "data.timeout"}
+LOADING = {"data.workers", "data.timeout", "data.cache"}
 
 
 @dataclass(frozen=True)

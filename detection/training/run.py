@@ -14,12 +14,13 @@ import torch
 from backbone.weights import Weights, read_weights
 from detection.checkpoint.detector import load_weights, local_file, read_detector
 from detection.checkpoint.keys import is_detectron2
-from detection.checkpoint.metadata import Classes
+from detection.checkpoint.metadata import Classes, read_metadata
 from detection.checkpoint.start import start_weights
 from detection.config import Config, SolverConfig, config_to_dict, dump_config
 from detection.data.annotations import why_nothing_to_train_on
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
+from detection.data.ram import ImagesInMemory
 from detection.data.repeat_factors import describe as describe_factors
 from detection.dataset_check.report import quick_check
 from detection.modeling.build import build_model
@@ -37,7 +38,7 @@ from detection.training.schedule import iterations
 from detection.training.shapes_pretraining import pretrain_on_crops
 from detection.training.trainer import describe_solver, fit, run_device, step_callbacks
 from detection.utils.atomic_io import write_text
-from detection.utils.distributed import connect, disconnect, is_leader, rank, share, world_size
+from detection.utils.distributed import connect, disconnect, is_leader, local_world_size, rank, share, world_size
 from detection.utils.settings import run_settings, use_deterministic_algorithms
 
 _LOG = logging.getLogger(__name__)
@@ -84,7 +85,14 @@ def train_config(
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
         check_loggers(config.solver.loggers)
-        source = components.source or open_source(config.data, config_name=config_name)
+        if components.model is not None:
+            config = _with_channels(config, components.model.in_channels)
+        channels = config.model.in_channels
+        source = components.source or open_source(config.data, config_name=config_name, channels=channels)
+        assert source.train is not None
+        if config.data.cache == "ram":
+            kept = [records for records in (source.train, source.val) if records is not None]
+            source = dataclasses.replace(source, read=ImagesInMemory(source.read, kept, channels, local_world_size()))
         assert source.train is not None
         classes = Classes(source.train.classes, source.train.category_ids)
         dataset = TrainSet(source.train, source.read, config.data, config.seed)
@@ -224,6 +232,8 @@ def _fit(
         callbacks.append(evaluation)
     callbacks += components.callbacks
     callbacks.append(interruption)  # the last: all other callbacks of a step run before it ends the run
+    if isinstance(source.read, ImagesInMemory):
+        source.read.fill()  # before the loaders' workers are forked
     loader = train_loader(
         dataset,
         solver.batch_size,
@@ -275,10 +285,15 @@ def evaluate_only(
     """
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
-        source = open_source(config.data, train=False, config_name=config_name)
+        file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
+        if given is not None:
+            config = _with_channels(config, given.in_channels)
+        elif (metadata := read_metadata(file)) is not None:
+            config = _with_channels(config, metadata.config(file.source, model_keys).model.in_channels)
+        channels = config.model.in_channels
+        source = open_source(config.data, train=False, config_name=config_name, channels=channels)
         if source.val is None:
             raise ValueError("data.val is null: evaluation needs a validation set")
-        file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
         model, classes = _load_detector(config, file, model_keys, source, given)
         # the validation set may have some of the detector's classes, in another order
         val = source.val.with_classes(classes.names, renumber=config.data.format == "voc")
@@ -295,6 +310,11 @@ def evaluate_only(
         disconnect()
         evaluator.draw()
         return None if evaluator.report is None else evaluator.report.to_json()
+
+
+def _with_channels(config: Config, channels: int) -> Config:
+    """Return the configuration with the channels of a detector that it does not build."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, in_channels=channels))
 
 
 def _load_detector(
