@@ -25,6 +25,7 @@ _PLUGIN = "_resdet_plugin"  # attribute of a module that --import has run
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 COMMANDS = {
     "train": "Train and evaluate a detector.",
+    "find-lr": "Try learning rates from low to high, and suggest one.",
     "evaluate": "Evaluate external detections.",
     "predict": "Detect objects on your images.",
     "train-classifier": "Train and evaluate a classifier, which can pretrain a detector's trunk.",

@@ -206,6 +206,7 @@ INSIDE_FUNCTIONS = {
     "detection.training",
     "detection.training.replay",
     "detection.training.run",
+    "detection.training.tuning",
     "detection.classification",
 }
 

@@ -141,11 +141,11 @@ def _build(config: Config, classes: Classes, dataset: TrainSet, model: FasterRCN
         return model
     model = build_model(config.model, len(classes.names))
     if new:
-        _initialise(model, config, classes, dataset)
+        initialise(model, config, classes, dataset)
     return model
 
 
-def _initialise(model: FasterRCNN, config: Config, classes: Classes, dataset: TrainSet) -> None:
+def initialise(model: FasterRCNN, config: Config, classes: Classes, dataset: TrainSet) -> None:
     """Load the initial weights of a new run.
 
     Raises:

@@ -16,12 +16,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a file
 
-from detection import load_config, train
+from detection.config import load_config
 from detection.data.loader import TrainSet
 from detection.data.opening import open_source
+from detection.training.api import train
 
 
 def main() -> int:
@@ -54,9 +57,6 @@ def main() -> int:
 
 def recalls(config_name: str, keys: list[str], folder: Path, threshold: float) -> tuple[float, float, float]:
     """Return the mean recall of the rare classes and of the others, and AP, of a finished run."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     config = load_config(config_name, keys)
     source = open_source(config.data)
     assert source.train is not None
