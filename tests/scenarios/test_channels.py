@@ -10,7 +10,10 @@ from runs import SMALL, command_train
 
 from backbone import RECIPES, Recipe, load_weights, resnet18
 from backbone.weights import adapt_input
-from detection import FasterRCNN, Predictor
+from detection import FasterRCNN, Predictor, build_model, load_config
+from detection.checkpoint.detector import save_detector
+from detection.checkpoint.metadata import Classes
+from detection.checkpoint.start import start_weights
 from detection.cli import run
 from detection.data.image import WrongChannels, as_pixels, read_image
 
@@ -162,3 +165,20 @@ def test_images_of_other_channels_are_refused_at_the_start(tmp_path, capsys):
         == 2
     )
     assert "the synthetic shapes are RGB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("architecture", ["c4", "fpn"])
+def test_a_whole_detector_is_fine_tuned_on_other_channels(tmp_path, architecture):
+    keys = [f"model.architecture={architecture}", "model.norm=bn", "model.conv5_norm=null", "pretrain.iterations=0"]
+    keys += ["model.anchors.sizes=[16,32,64,128,256]", "data.format=coco"]
+    config = load_config("quickstart.yaml", keys)
+    classes = Classes(("cat", "dog"), (1, 2))
+    rgb = build_model(config.model, 2)
+    save_detector(tmp_path / "rgb.pth", rgb, config, classes)
+    grey = load_config("quickstart.yaml", [*keys, "model.in_channels=1", f"model.weights={tmp_path}/rgb.pth"]).model
+    model = build_model(grey, 2)
+    start_weights(model, grey, classes)
+    name = "trunk.conv1.weight" if architecture == "c4" else "trunk.body.conv1.weight"
+    state, wanted = model.state_dict(), rgb.state_dict()
+    torch.testing.assert_close(state.pop(name), wanted.pop(name).sum(1, keepdim=True))
+    assert all(torch.equal(value, wanted[key]) for key, value in state.items())
