@@ -1,11 +1,14 @@
 """The two residual blocks of the paper (figure 5) with its shortcuts A, B and C, or none."""
 
+import contextlib
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from backbone.norm import NormFactory, conv_norm, has_hooks
+from backbone.norm import NormFactory, conv_norm, has_hooks, unchanged_statistics
 
 StrideIn = Literal["3x3", "1x1"]
 Shortcut = Literal["B", "A", "C", "none"]
@@ -68,12 +71,26 @@ class Block(nn.Module):
     relu: nn.ReLU
     downsample: nn.Module | None
     plain: bool
+    checkpointed = False  # checkpoint_blocks
 
     def branch(self, x: Tensor) -> Tensor:
         """Compute the residual function F(x), including its last norm."""
         raise TypeError(f"{type(self).__name__} must define branch(x)")
 
     def forward(self, x: Tensor) -> Tensor:
+        if not (self.checkpointed and torch.is_grad_enabled()):
+            return self._compute(x)
+        # nothing random in a block; norms update their statistics in the first pass alone
+        result: Tensor = checkpoint(
+            self._compute,
+            x,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (contextlib.nullcontext(), unchanged_statistics(self)),
+        )
+        return result
+
+    def _compute(self, x: Tensor) -> Tensor:
         if self.plain:
             return self.relu(self.branch(x))
         identity = x
@@ -165,3 +182,23 @@ class Bottleneck(Block):
         out = self.relu(conv_norm(self.conv1, self.bn1, x))
         out = self.relu(conv_norm(self.conv2, self.bn2, out))
         return conv_norm(self.conv3, self.bn3, out)
+
+
+def checkpoint_blocks(module: nn.Module) -> None:
+    """Let the residual blocks of a module keep their inputs alone for the backward pass, which computes what is inside them
+    again (gradient checkpointing, Chen et al., 2016): less memory for about a third more time, the same gradients.
+
+    Raises:
+        ValueError: the module has neither residual blocks of this project nor timm's ``set_grad_checkpointing``.
+    """
+    blocks = [m for m in module.modules() if isinstance(m, Block)]
+    for block in blocks:
+        block.checkpointed = True
+    if blocks:
+        return
+    switches = [switch for m in module.modules() if (switch := getattr(m, "set_grad_checkpointing", None)) is not None]
+    if not switches:
+        raise ValueError(
+            f"{type(module).__name__} has no residual blocks, and no set_grad_checkpointing as timm's networks"
+        )
+    switches[0](True)

@@ -1,6 +1,7 @@
 """Normalisation layers: frozen batch norm, its folding into a convolution, synchronised batch norm, and norms by name."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -111,6 +112,18 @@ class _AllReduceSum(torch.autograd.Function):
 def _all_reduce_sum(x: Tensor) -> Tensor:
     total: Tensor = _AllReduceSum.apply(x)
     return total
+
+
+@contextlib.contextmanager
+def unchanged_statistics(module: nn.Module) -> Iterator[None]:
+    """Within, batch norms in training update their running statistics; after it these are as they were before."""
+    norms = [m for m in module.modules() if isinstance(m, BATCH_NORM) and m.training]
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def freeze_norms(module: nn.Module) -> nn.Module:

@@ -1,5 +1,6 @@
 """Recipes of pretrained weights: input normalisation and architecture variants that key names do not reveal."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,13 +28,26 @@ class Recipe:
     name: str
     channels: Literal["RGB", "BGR"]
     scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     stride_in: StrideIn
     stem_pool: StemPool
 
+    def for_channels(self, count: int) -> "Recipe":
+        """Return the recipe for images of another number of channels than three, which come in the order of their file: one
+        has the mean of the three means and deviations, more take those of R, G, B in turn, as conv1's weights do
+        (:func:`backbone.weights.adapt_input`)."""
+        if count == len(self.mean):
+            return self
+        mean, std = (values if self.channels == "RGB" else values[::-1] for values in (self.mean, self.std))
+        if count == 1:
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        else:
+            mean, std = (tuple(values[k % len(values)] for k in range(count)) for values in (mean, std))
+        return dataclasses.replace(self, channels="RGB", mean=mean, std=std)
+
     def normalise(self, image: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Normalise float RGB 0..1 [..., 3, H, W] as the weights expect; returns a new tensor.
+        """Normalise float RGB 0..1 [..., C, H, W], C its channels, as the weights expect; returns a new tensor.
 
         Args:
             image: the images.
@@ -45,7 +59,7 @@ class Recipe:
         return torch.addcmul(shift.to(image.dtype), image, scale.to(image.dtype))
 
     def affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return (scale, shift), float32 [3, 1, 1] each: the normalisation is ``image * scale + shift``."""
+        """Return (scale, shift), float32 [C, 1, 1] each: the normalisation is ``image * scale + shift``."""
         mean = torch.tensor(self.mean, dtype=torch.float64)
         std = torch.tensor(self.std, dtype=torch.float64)
         scale, shift = self.scale / std, -mean / std

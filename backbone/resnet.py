@@ -111,6 +111,7 @@ class ResNet(nn.Module):
         _check_count("bottleneck_widths", bottleneck_widths, stages)
         self.stride_in: StrideIn = stride_in
         self.stem_pool = stem_pool
+        self.in_channels = in_channels
         self.freeze_at = freeze_at
         norms = [norm_factory(norm)] * (stages + 1)
         if conv5_norm is not None:

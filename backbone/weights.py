@@ -39,6 +39,7 @@ _STAGES = {
     "layer3": "conv4_x",
     "layer4": "conv5_x",
 }
+CONV1 = "conv1.weight"
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def load_weights(
     # batch counters, which FrozenBatchNorm2d does not have and many files do not contain
     target = {k: v for k, v in target.items() if not k.endswith("num_batches_tracked")}
     tensors = {k: v for k, v in weights.tensors.items() if not k.endswith("num_batches_tracked")}
+    if CONV1 in target and CONV1 in tensors and target[CONV1].dim() == tensors[CONV1].dim() == 4:
+        tensors[CONV1] = adapt_input(tensors[CONV1], target[CONV1].shape[1], RECIPES[name])
     report = _copy(target, tensors, RECIPES[name])
     if not report.loaded:
         raise ValueError(
@@ -138,6 +141,26 @@ def load_weights(
             f"the file has {', '.join(list(tensors)[:3]) or 'no tensors'}"
         )
     return report
+
+
+def adapt_input(weight: Tensor, channels: int, recipe: Recipe) -> Tensor:
+    """Return the weight of a network's first convolution for images of another number of channels than three, as timm does:
+    one channel gets the sum over R, G and B; more get them in turn, times 3 / channels, so that an output keeps its size.
+
+    Args:
+        weight: [O, 3, k, k]; of another number of channels it is returned as it is.
+        channels: C; 3 changes nothing.
+        recipe: the order of the three.
+
+    Returns:
+        [O, C, k, k], for channels in the order of their file (:meth:`Recipe.for_channels`).
+    """
+    if weight.shape[1] != 3 or channels == 3:
+        return weight
+    rgb = weight.float() if recipe.channels == "RGB" else weight.float().flip(1)
+    if channels == 1:
+        return rgb.sum(dim=1, keepdim=True)
+    return rgb.repeat(1, -(-channels // 3), 1, 1)[:, :channels] * (3 / channels)
 
 
 def _copy(target: Mapping[str, Tensor], source: Mapping[str, Tensor], recipe: Recipe) -> LoadReport:

@@ -25,6 +25,7 @@ _PLUGIN = "_resdet_plugin"  # attribute of a module that --import has run
 _USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
 COMMANDS = {
     "train": "Train and evaluate a detector.",
+    "find-lr": "Try learning rates from low to high, and suggest one.",
     "evaluate": "Evaluate external detections.",
     "report": "Show what a detector gets wrong, on one HTML page: a run's, or anyone's detections.",
     "predict": "Detect objects on your images.",

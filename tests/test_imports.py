@@ -219,6 +219,7 @@ INSIDE_FUNCTIONS = {
     "detection.training.planning.plan",
     "detection.training.replay",
     "detection.training.run",
+    "detection.training.tuning",
     "detection.classification",
 }
 

@@ -7,6 +7,7 @@
     python tools/benchmark.py --mode evaluation     COCO metrics of 5,000 images
     python tools/benchmark.py --mode startup        --help, and imports
     python tools/benchmark.py --mode classifier     ResNet-20 on images of CIFAR-10's size, against a plain loop
+    python tools/benchmark.py --mode checkpointing  memory and time of solver.checkpoint_trunk
 
 For detectors the peer is detectron2 where it can be imported, else torchvision. Each runs in its own process with the same
 weights and images, and they alternate, so that drifts of the machine's speed affect both. Prints medians, ratios of
@@ -26,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--mode",
-        choices=["training", "inference", "loading", "evaluation", "startup", "classifier"],
+        choices=["training", "inference", "loading", "evaluation", "startup", "classifier", "checkpointing"],
         default="training",
     )
     parser.add_argument("--repeat", type=int, default=3, help="timed repetitions, after one warm-up")

@@ -97,6 +97,7 @@ def timm_backbone(
     norm: NormName = "frozen_bn",
     freeze_at: int = 2,
     pretrained: str | None = None,
+    in_channels: int = 3,
 ) -> TimmBackbone | TimmResNet:
     """Return a timm network as a backbone.
 
@@ -108,6 +109,7 @@ def timm_backbone(
             leaves them.
         freeze_at: layers up to the map of stride 2**freeze_at are frozen; 0 freezes nothing.
         pretrained: another timm name of the same network, or a file of its weights, to fill it with.
+        in_channels: of the images; timm sums or repeats its first convolution's weights.
 
     Raises:
         ImportError: timm is not installed.
@@ -117,17 +119,18 @@ def timm_backbone(
     if norm not in ("frozen_bn", "bn"):
         raise ValueError(f"a timm:// backbone takes model.norm=frozen_bn or bn, got {norm}")
     model_name = name.removeprefix(SCHEME)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if in_channels == 3 else {"in_chans": in_channels}
     if pretrained is not None and not pretrained.startswith(SCHEME):
         with tempfile.TemporaryDirectory() as folder:
             # through our reader, which runs nothing; timm then fits the names
             file = Path(folder) / "weights.safetensors"
             save_file({k: v.contiguous() for k, v in read_weights(pretrained).tensors.items()}, file)
-            options = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
+            options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(file)}}
             net = _create(timm, model_name, architecture, options)
     else:
         if pretrained is not None:
-            model_name, options = pretrained.removeprefix(SCHEME), {"pretrained": True}
+            model_name = pretrained.removeprefix(SCHEME)
+            options |= {"pretrained": True}
         net = _create(timm, model_name, architecture, options)
     recipe = _recipe(name, timm, model_name)
     backbone: TimmBackbone | TimmResNet
@@ -144,6 +147,7 @@ def timm_backbone(
         channels_last = getattr(net, "output_fmt", None) is not None and str(net.output_fmt).endswith("NHWC")
         backbone = TimmBackbone(net, specs, channels_last, recipe)
         _freeze_up_to(net, info.module_name(), info.reduction(), freeze_at)
+    backbone.in_channels = in_channels  # type: ignore[assignment]  # a plain attribute
     if norm == "frozen_bn":
         backbone.net = timm.layers.freeze_batch_norm_2d(backbone.net)
     return backbone

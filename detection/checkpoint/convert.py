@@ -66,7 +66,12 @@ def convert(
             )
     if to == "detectron2":
         _check_detectron2_support(RECIPES[content["recipe"]])
-        if is_detector and not backbone and metadata is not None and metadata.tree["model"].get("roi", {}).get("context"):
+        if (
+            is_detector
+            and not backbone
+            and metadata is not None
+            and metadata.tree["model"].get("roi", {}).get("context")
+        ):
             raise ValueError(
                 f"{weights.source} has global context (model.roi.context=true), which detectron2's Faster R-CNN does not "
                 "have; --backbone writes the backbone alone"

@@ -5,12 +5,12 @@ import logging
 import torch
 from torch import Tensor
 
-from backbone import LoadReport, require_loaded
+from backbone import RECIPES, LoadReport, require_loaded
 from backbone import load_weights as load_backbone_weights
 from backbone.adapters.foreign import SCHEME, is_foreign
 from backbone.hub import is_name, recipe_of
 from backbone.layouts import is_torchvision_detector
-from backbone.weights import Weights, read_weights, require_same_network
+from backbone.weights import CONV1, Weights, adapt_input, read_weights, require_same_network
 from detection.checkpoint.detector import (
     backbone_parts,
     check_recipes,
@@ -134,6 +134,8 @@ def _start_from_detector(
     the file has no names: the layers are then taken if their shapes fit, or left out."""
     check_recipes(model)
     own = model.state_dict()
+    if (conv1 := next((k for k in own if k.endswith(f".{CONV1}")), None)) in state and conv1 is not None:
+        state |= {conv1: adapt_input(state[conv1], model.in_channels, RECIPES.get(model.recipe.name, model.recipe))}
     per_class = [k for k in state if k.startswith((_CLASS_LAYER, _BOX_LAYER)) and k in own]
     if theirs is None:
         if any(state[k].shape != own[k].shape for k in per_class):

@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             readable = []
             for file in chunk:
                 try:
-                    readable.append((file, read_image(file, predictor.max_pixels)))
+                    readable.append((file, read_image(file, predictor.max_pixels, predictor.channels)))
                 except (ValueError, OSError) as error:
                     unreadable.append(str(error))
                     _LOG.error("skipped: %s", error)

@@ -113,6 +113,8 @@ def _format_error(error: Any) -> str:
     text = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if error["type"] == "tuple_type":
         text = "should be a list, such as [1, 2]"
+    if isinstance(error["input"], dict) and error["type"] == "value_error" and "=" in text:
+        return text  # of a whole group: it says which keys
     return f"{key} {text}, got {error['input']!r}" if key else text
 
 

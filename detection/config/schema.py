@@ -219,6 +219,8 @@ class ModelConfig:
         conv5_norm: of conv5_x alone; null as norm.
         stride_in: where a bottleneck strides; null as the recipe says.
         stem_pool: padding of the stem's pooling; null as the recipe says.
+        in_channels: of the images: 1 (grey), 3 (RGB), or what the files have, such as 4 (RGBA). conv1's pretrained weights
+            are summed for 1, and repeated and rescaled for more (as timm's).
         freeze_at: 1 freezes conv1, 2 also conv2_x (the papers and detectron2), 0 nothing.
         fpn_channels: of a pyramid's levels.
         anchors: see there.
@@ -236,6 +238,7 @@ class ModelConfig:
     conv5_norm: NormName | None = None
     stride_in: StrideIn | None = None
     stem_pool: StemPool | None = None
+    in_channels: PositiveInt = 3
     freeze_at: Annotated[Literal[0, 1, 2, 3, 4, 5], _Number] = 2
     fpn_channels: PositiveInt = 256
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
@@ -276,6 +279,8 @@ class DataConfig:
             sqrt(repeat_threshold / fraction) times an epoch (repeat-factor sampling, Gupta et al., LVIS, 2019, section 4.1,
             which takes 0.001); 0 repeats none.
         group_by_aspect: batches hold only wide or only tall images, which saves padding.
+        cache: ram decodes all images once, before the first step, and keeps them, where they fit into memory; forked workers
+            share them. none decodes an image each time.
         workers: DataLoader workers; 0 loads in the training process.
         timeout: seconds without a batch from a DataLoader worker after which the run ends.
         max_pixels: height times width of the largest image that is decoded; more may be a decompression bomb. Satellite
@@ -300,6 +305,7 @@ class DataConfig:
     keep_difficult: StrictBool = False
     repeat_threshold: Fraction = 0.0
     group_by_aspect: StrictBool = True
+    cache: Literal["none", "ram"] = "none"
     workers: NonNegativeInt = 4
     timeout: PositiveInt = 600
     max_pixels: PositiveInt = 89_478_485
@@ -345,6 +351,8 @@ class SolverConfig:
         clip_norm: the gradient's norm is limited to this; null does not.
         precision: float32; bf16 or fp16 (autocast; boxes and losses stay in float32; fp16 with a gradient scaler); or auto:
             bf16 where the device multiplies it natively, else fp16 on a GPU, else float32.
+        checkpoint_trunk: the trunk's residual blocks keep their inputs alone, and are computed again in the backward pass
+            (gradient checkpointing, Chen et al., 2016): less memory, about a fifth more time, the same gradients.
         compile: compile the trunk, the RPN and the head by torch.compile: for GPUs (on a CPU measured to gain nothing in
             float32, and 5 % in bf16, for half a minute at the start).
         cuda_graphs: evaluations replay a recording for image sizes that come more than once: for GPUs, where images are of
@@ -385,6 +393,7 @@ class SolverConfig:
     warmup_factor: Fraction = 0.001
     clip_norm: PositiveFloat | None = None
     precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
+    checkpoint_trunk: StrictBool = False
     compile: StrictBool = False
     cuda_graphs: StrictBool = False
     ema: Fraction | None = None
@@ -403,6 +412,10 @@ class SolverConfig:
             )
         if self.schedule == "plateau" and not self.eval_every:
             raise ValueError("solver.schedule=plateau follows evaluations: set solver.eval_every")
+        if self.compile and self.checkpoint_trunk:
+            raise ValueError(
+                "solver.compile and solver.checkpoint_trunk cannot be used together: set one of them to false"
+            )
         usual = {f.name: f.default for f in fields(self)}
         for steps, epochs in self.either:
             in_steps, in_epochs = getattr(self, steps), getattr(self, epochs)
@@ -502,5 +515,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.solver.schedule == "plateau" and self.data.val is None:
             raise ValueError("solver.schedule=plateau follows evaluations, and data.val is null")
+        if self.model.in_channels != 3 and (self.pretrain.iterations or self.data.format == "shapes"):
+            raise ValueError(
+                f"model.in_channels={self.model.in_channels}, and the synthetic shapes are RGB (data.format=shapes, "
+                "pretrain.iterations)"
+            )
         if not self.data.short_side:
             raise ValueError("data.short_side must name at least one size")

@@ -29,6 +29,10 @@ class UnreadableImage(ValueError):
     """Raised for an image file that cannot be decoded; the message names it."""
 
 
+class WrongChannels(ValueError):
+    """Raised for an image of another number of channels than the detector takes; the message names it."""
+
+
 @contextlib.contextmanager
 def _opened(path: str | Path, max_pixels: int | None) -> Iterator[Image.Image]:
     """Open an image file and read its header.
@@ -52,14 +56,14 @@ def _opened(path: str | Path, max_pixels: int | None) -> Iterator[Image.Image]:
                     f"should be, allow more by data.max_pixels={width * height} (predict: --max-pixels)"
                 )
             yield image
-    except (FileNotFoundError, UnreadableImage):
+    except (FileNotFoundError, UnreadableImage, WrongChannels):
         raise
     except Exception as error:  # Pillow's decoders raise many types of error on corrupt files
         raise UnreadableImage(f"{path} cannot be read as an image: {error}") from error
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode an image file to uint8 RGB [H, W, 3].
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, channels: int = 3) -> NDArray[np.uint8]:
+    """Decode an image file to uint8 RGB [H, W, 3], or [H, W, channels] (:func:`as_pixels`).
 
     Palette, grey, RGBA (over black), CMYK and 16-bit images are converted, and the EXIF orientation is applied. The
     format is read from the content, not from the file name.
@@ -67,12 +71,16 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     Args:
         path: of the file.
         max_pixels: height times width of the largest image that is decoded; larger ones may be decompression bombs.
+        channels: of the result.
 
     Raises:
         FileNotFoundError: the file does not exist.
+        WrongChannels: it has another number of channels.
         UnreadableImage: not an image, truncated, too large, or of floating-point or 32-bit numbers, whose range is unknown.
     """
     with _opened(path, max_pixels) as image:
+        if channels != 3:
+            return as_pixels(image, channels, str(path))
         decode = _jpeg_decoder()
         if decode is not None and image.format == "JPEG" and image.mode == "RGB" and not is_rotated(image):
             pixels: NDArray[np.uint8] = decode(path).permute(1, 2, 0).contiguous().numpy()
@@ -152,6 +160,30 @@ def is_rotated(image: Image.Image) -> bool:
 def as_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Return a PIL image's pixels as uint8 RGB [H, W, 3], its EXIF orientation applied, as :func:`read_image` does."""
     return np.asarray(_to_rgb(_apply_exif(image)))
+
+
+def as_pixels(image: Image.Image, channels: int, name: str = "the image") -> NDArray[np.uint8]:
+    """Return a PIL image's pixels as uint8 [H, W, channels], its EXIF orientation applied.
+
+    Three are RGB (:func:`as_rgb`) and one is grey, of whatever the image has; for another number the image must have it:
+    RGBA, CMYK and grey with alpha are taken as they are stored, a palette as the colours that it stands for.
+
+    Raises:
+        WrongChannels: it has another number of channels.
+    """
+    if channels == 3:
+        return as_rgb(image)
+    image = _apply_exif(image)
+    if channels == 1:
+        return np.asarray(_to_rgb(image).convert("L"))[:, :, None]  # a grey image's own values: the weights' sum is 1
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    if (bands := len(image.getbands())) != channels:
+        raise WrongChannels(
+            f"{name} has {bands} channel{'s' * (bands > 1)} ({image.mode}), and the detector takes {channels} "
+            f"(model.in_channels={channels})"
+        )
+    return np.asarray(image)
 
 
 def _apply_exif(image: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ from detection.data.repeat_factors import epoch_rows, repeat_factors
 _LOG = logging.getLogger(__name__)
 _GRACE_SECONDS = 30  # from SIGTERM to a worker's exit
 _MIXING = 1  # seeds what draws the images of a mosaic, beside the position's own generator
-ImageReader = Callable[[str], NDArray[np.uint8]]  # file -> RGB [H, W, 3]
+ImageReader = Callable[[str], NDArray[np.uint8]]  # file -> RGB [H, W, 3], or of another number of channels
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Batch:
     """A batch of images and targets.
 
     Attributes:
-        images: uint8 [3, H, W] each, resized.
+        images: uint8 [C, H, W] each, resized.
         targets: {"boxes", "labels"} each, in pixels of the resized image.
         index: positions of the images in their records.
         sizes: original (height, width) each, to which detections are rescaled.
@@ -202,11 +202,20 @@ class EvalSet(Dataset[Any]):
         records: the annotations.
         read: reads an image file.
         config: sizes, which objects are used.
+        channels: of the images.
         scales: short sides of multi-scale testing, at which each image is returned too; none adds nothing.
     """
 
-    def __init__(self, records: Annotations, read: ImageReader, config: DataConfig, scales: Sequence[int] = ()) -> None:
-        self.records, self.read, self.config, self.scales = records, read, config, scales
+    def __init__(
+        self,
+        records: Annotations,
+        read: ImageReader,
+        config: DataConfig,
+        channels: int = 3,
+        scales: Sequence[int] = (),
+    ) -> None:
+        self.records, self.read, self.config = records, read, config
+        self.channels, self.scales = channels, scales
         self.objects = train_objects(records, config.keep_difficult)
 
     def __len__(self) -> int:
@@ -217,7 +226,7 @@ class EvalSet(Dataset[Any]):
             pixels, readable = self.read(self.records.files[i]), True
         except (UnreadableImage, OSError) as error:
             _LOG.warning("evaluated with no detections: %s", error)
-            pixels, readable = np.zeros((*self.records.sizes[i], 3), dtype=np.uint8), False
+            pixels, readable = np.zeros((*self.records.sizes[i], self.channels), dtype=np.uint8), False
         objects = self.records.objects(i)
         keep = self.objects.keep[objects]
         boxes, labels = transforms.clip_boxes(

@@ -1,5 +1,6 @@
 """Open the datasets that a configuration names, with one error message where the data are missing."""
 
+import contextlib
 import functools
 import logging
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError, TrainObjects
 from detection.data.coco import annotation_file
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
-from detection.data.image import read_image
+from detection.data.image import UnreadableImage, read_image
 from detection.data.loader import ImageReader
 from detection.data.recognise import find_data
 from detection.data.splitting.parts import limit_images, read_parts
@@ -44,7 +45,12 @@ class Source:
 
 
 def open_source(
-    config: DataConfig, *, train: bool = True, config_name: str = "", split_file: Path | None = None
+    config: DataConfig,
+    *,
+    train: bool = True,
+    config_name: str = "",
+    split_file: Path | None = None,
+    channels: int = 3,
 ) -> Source:
     """Read the annotations of the datasets that the configuration names; images are not decoded.
 
@@ -53,6 +59,7 @@ def open_source(
         train: also read the training set; an evaluation needs none.
         config_name: for the error message.
         split_file: of a run, whose split is used where ``data.val`` asks for one.
+        channels: of the images (``model.in_channels``).
 
     Raises:
         DataError: a folder or a split is missing (says what was expected, how to download it, and what runs without
@@ -70,7 +77,10 @@ def open_source(
     parts = read_parts(config, functools.partial(data_format.read, root), train=train, split_file=split_file)
     read = data_format.read_image
     if read is read_image:
-        read = functools.partial(read_image, max_pixels=config.max_pixels)
+        read = functools.partial(read_image, max_pixels=config.max_pixels, channels=channels)
+        for records in (parts.train, parts.val) if channels not in (1, 3) else ():
+            if records is not None and len(records):
+                _require_channels(read, records.files[0])
     return _limited(config, Source(*_same_classes(config, parts.train, parts.val), read, parts.split))
 
 
@@ -78,6 +88,12 @@ def _limited(config: DataConfig, source: Source) -> Source:
     """Return the source with at most ``data.limit`` images of each set."""
     train, val = (limit_images(records, config.limit, config.seed) for records in (source.train, source.val))
     return replace(source, train=train, val=val)
+
+
+def _require_channels(read: ImageReader, file: str) -> None:
+    """Raise WrongChannels for a data set whose first image has another number of channels, before a run begins."""
+    with contextlib.suppress(UnreadableImage, OSError):  # which training and evaluation report
+        read(file)
 
 
 def _same_classes(

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from detection.data.annotations import Annotations, TrainObjects
-from detection.data.image import MAX_PIXELS, UnreadableImage, is_rotated, read_image
+from detection.data.image import MAX_PIXELS, UnreadableImage, WrongChannels, is_rotated, read_image
 from detection.data.issues import Issue
 
 FEW = 10  # objects of a class; with fewer it is hardly learned
@@ -34,13 +34,13 @@ class ImageInfo:
     error: str
 
 
-def decode_image(file: str, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def decode_image(file: str, max_pixels: int = MAX_PIXELS, channels: int = 3) -> ImageInfo:
     """Decode a whole image; a file that cannot be read gives a result with its error."""
     try:
-        pixels = read_image(file, max_pixels)
+        pixels = read_image(file, max_pixels, channels)
         with Image.open(file) as image:
             mode, rotated = image.mode, is_rotated(image)
-    except (UnreadableImage, OSError) as error:
+    except (UnreadableImage, WrongChannels, OSError) as error:
         return ImageInfo(0, 0, "", False, "", str(error))
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, key=str(pixels.shape).encode()).hexdigest()
     return ImageInfo(pixels.shape[0], pixels.shape[1], mode, rotated, digest, "")

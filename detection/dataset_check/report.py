@@ -64,7 +64,7 @@ def check(
     root = str(Path(config.data.root).expanduser().resolve())
     infos: dict[str, ImageInfo] = {}
     if not quick:
-        infos = _decode(files, root, workers, config.data.max_pixels)
+        infos = _decode(files, root, workers, config.data.max_pixels, config.model.in_channels)
     issues: list[Issue] = []
     for name, records in splits.items():
         issues += _of_images(records, infos)
@@ -153,7 +153,7 @@ def quick_check(config: Config, datasets: Sequence[Annotations], path: Path, spl
     _LOG.info("%s\n(full report in %s; tools/check_dataset.py also decodes the images)", "\n".join(lines), path)
 
 
-def _decode(files: list[str], root: str, workers: int, max_pixels: int) -> dict[str, ImageInfo]:
+def _decode(files: list[str], root: str, workers: int, max_pixels: int, channels: int) -> dict[str, ImageInfo]:
     with progress_bar() as bar:
         task = bar.add_task("decoding", total=None)
         return decode_images(
@@ -161,7 +161,7 @@ def _decode(files: list[str], root: str, workers: int, max_pixels: int) -> dict[
             root,
             workers,
             lambda done, total: bar.update(task, completed=done, total=total),
-            functools.partial(decode_image, max_pixels=max_pixels),
+            functools.partial(decode_image, max_pixels=max_pixels, channels=channels),
         )
 
 

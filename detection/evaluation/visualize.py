@@ -21,9 +21,21 @@ class BoxAnnotations:
     scores: Sequence[float] | None = None
 
 
+def displayable(image: NDArray[np.uint8]) -> RGBImage:
+    """Return an image [H, W] or [H, W, C] as RGB: grey three times, of more channels the first three."""
+    image = image[:, :, None] if image.ndim == 2 else image
+    return (
+        image
+        if image.shape[2] == 3
+        else np.repeat(image[:, :, :1], 3, axis=2)
+        if image.shape[2] < 3
+        else image[:, :, :3]
+    )
+
+
 def draw(image: RGBImage, annotations: BoxAnnotations, classes: Sequence[str]) -> RGBImage:
     """Return a copy of an image with boxes and their class names (and scores), in reverse order: the first is on top."""
-    canvas = Image.fromarray(image)
+    canvas = Image.fromarray(displayable(image))
     drawing = ImageDraw.Draw(canvas)
     width = max(1, round(max(image.shape[:2]) / 300))
     font = ImageFont.load_default(size=max(10, round(max(image.shape[:2]) / 40)))

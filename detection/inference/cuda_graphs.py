@@ -56,7 +56,7 @@ class RecordedDetector(nn.Module):
             raise RuntimeError(
                 "RecordedDetector is for evaluation only: train the wrapped model, and call eval() on this one"
             )
-        check_images(images)
+        check_images(images, self.model.in_channels)
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         return without_padding(self.graphs(self.model.batch(images), sizes))
 

@@ -16,7 +16,7 @@ from detection.checkpoint.detector import local_file, read_detector
 from detection.checkpoint.exported import target_of
 from detection.config import Config
 from detection.data import transforms
-from detection.data.image import MAX_PIXELS, as_rgb, read_image
+from detection.data.image import MAX_PIXELS, as_pixels, read_image
 from detection.evaluation.visualize import RGBImage
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
@@ -60,6 +60,7 @@ class Predictor:
     Attributes:
         classes: the K class names of the detector.
         category_ids: their ids in COCO results.
+        channels: of the images that it takes: 3 is RGB.
 
     Raises:
         FileNotFoundError: no such file.
@@ -100,6 +101,7 @@ class Predictor:
                 detector.roi_head.score_threshold = score_threshold
             if padded is not None:
                 detector.padded = padded
+            self.channels = detector.in_channels
             self.classes, self.category_ids = metadata.names, metadata.category_ids
             self.config: Config = config
             self._sides = Sides(config.data.short_side[-1], config.data.max_side)
@@ -145,11 +147,11 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not isinstance(images, list | tuple):
-            return self._detect([as_array(images, self.max_pixels)])[0]
+            return self._detect([as_array(images, self.max_pixels, self.channels)])[0]
         return [
             detections
             for chunk in chunks(images, batch_size)
-            for detections in self._detect([as_array(image, self.max_pixels) for image in chunk])
+            for detections in self._detect([as_array(image, self.max_pixels, self.channels) for image in chunk])
         ]
 
     def _detect(self, images: Sequence[RGBImage]) -> list[Detections]:
@@ -169,21 +171,25 @@ class Predictor:
         return detections if keep.all() else detections[keep]
 
 
-def as_array(image: Any, max_pixels: int = MAX_PIXELS) -> RGBImage:
-    """Return a path's, a PIL image's or an array's pixels as uint8 RGB [H, W, 3].
+def as_array(image: Any, max_pixels: int = MAX_PIXELS, channels: int = 3) -> RGBImage:
+    """Return a path's, a PIL image's or an array's pixels as uint8 RGB [H, W, 3], or of the detector's number of channels.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not readable.
         TypeError: another form; says which.
     """
     if isinstance(image, str | Path):
-        return read_image(image, max_pixels)
+        return read_image(image, max_pixels, channels)
     if isinstance(image, Image.Image):
-        return as_rgb(image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return image
+        return as_pixels(image, channels)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        if image.ndim == 2 and channels == 1:
+            return image[:, :, None]
+        if image.ndim == 3 and image.shape[2] == channels:
+            return image
+    kind = "RGB array" if channels == 3 else "array"
     what = f"an array of {image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-    raise TypeError(f"wanted a path, a PIL image or a uint8 RGB array [H, W, 3], got {what}")
+    raise TypeError(f"wanted a path, a PIL image or a uint8 {kind} [H, W, {channels}], got {what}")
 
 
 def detect_images(

@@ -93,6 +93,7 @@ def build_backbone(config: ModelConfig, pretrained: str | None = None) -> nn.Mod
             norm=config.norm,
             freeze_at=config.freeze_at,
             pretrained=pretrained,
+            in_channels=config.in_channels,
         )
     recipe = RECIPES[config.recipe]
     dilated: dict[str, Any] = {"output_stride": 16, "dilate_first": True} if config.architecture == "dc5" else {}
@@ -102,6 +103,7 @@ def build_backbone(config: ModelConfig, pretrained: str | None = None) -> nn.Mod
         stride_in=config.stride_in or recipe.stride_in,
         stem_pool=config.stem_pool or recipe.stem_pool,
         freeze_at=config.freeze_at,
+        in_channels=config.in_channels,
         **dilated,
     )
 

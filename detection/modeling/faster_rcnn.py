@@ -28,7 +28,7 @@ class FasterRCNN(nn.Module):
     Args:
         backbone: a network of ``backbone``; any module with ``specs`` ({"c4": FeatureSpec(channels, stride)}) whose forward
             returns those maps; or one with ``out_channels`` and ``stride`` whose forward returns one map. Its parameters are
-            shared.
+            shared. Images have as many channels as its ``in_channels`` says, where it is given, else 3.
         num_classes: K, without the background.
         architecture: c4 (conv5_x is the head of every region), dc5 (a dilated conv5_x in the trunk, two fully connected
             layers), or fpn (a feature pyramid, two fully connected layers). A module that cannot be split gives its coarsest
@@ -75,6 +75,9 @@ class FasterRCNN(nn.Module):
             raise ValueError(f"a detector needs at least one class, got {num_classes}")
         recipe = recipe or getattr(backbone, "recipe", None) or "torchvision"
         self.recipe: Recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+        channels = getattr(backbone, "in_channels", 3)
+        self.in_channels = channels if isinstance(channels, int) else 3
+        self.recipe = self.recipe.for_channels(self.in_channels)
         self.architecture, self.padded = architecture, padded
         self._range_checked = self._range_doubted = False
         parts = take_apart(backbone, architecture, fpn_channels)
@@ -106,7 +109,7 @@ class FasterRCNN(nn.Module):
         Raises:
             TypeError, ValueError: images or targets of another form, or images far from 0..1; names the first.
         """
-        check_images(images)
+        check_images(images, self.in_channels)
         self._check_range(images)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         if self.training:
@@ -154,7 +157,7 @@ class FasterRCNN(nn.Module):
 
     def batch(self, images: Sequence[Tensor]) -> Tensor:
         """Normalise images and pad them with zeros at the right and the bottom to the largest one's size, or to the next
-        multiple of ``divisor``: [N, 3, H, W].
+        multiple of ``divisor``: [N, C, H, W].
 
         The layout is channels_last, in which convolutions run fastest on CPUs and tensor cores alike.
         """
@@ -162,7 +165,7 @@ class FasterRCNN(nn.Module):
             -(-max(image.shape[side] for image in images) // self.divisor) * self.divisor for side in (-2, -1)
         )
         dtype = torch.promote_types(images[0].dtype, torch.float32)
-        batch = torch.zeros(len(images), 3, height, width, device=images[0].device, dtype=dtype)
+        batch = torch.zeros(len(images), self.in_channels, height, width, device=images[0].device, dtype=dtype)
         batch = batch.contiguous(memory_format=torch.channels_last)
         for slot, image in zip(batch, images, strict=True):
             slot[:, : image.shape[-2], : image.shape[-1]] = self.recipe.normalise(

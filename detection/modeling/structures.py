@@ -33,8 +33,8 @@ class Detections(TypedDict):
     scores: Tensor
 
 
-def check_images(images: Sequence[Tensor]) -> None:
-    """Raise TypeError or ValueError unless every image is a float tensor [3, H, W]."""
+def check_images(images: Sequence[Tensor], channels: int = 3) -> None:
+    """Raise TypeError or ValueError unless every image is a float tensor [channels, H, W]."""
     if len(images) == 0:
         raise ValueError("no images: wanted at least one float tensor [3, H, W]")
     for i, image in enumerate(images):
@@ -43,8 +43,8 @@ def check_images(images: Sequence[Tensor]) -> None:
             raise TypeError(
                 f"image {i}: wanted a float tensor [3, H, W] with RGB in 0..1, got {kind}; divide bytes by 255"
             )
-        if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
-            raise ValueError(f"image {i}: wanted [3, H, W], got {list(image.shape)}")
+        if image.dim() != 3 or image.shape[0] != channels or 0 in image.shape:
+            raise ValueError(f"image {i}: wanted [{channels}, H, W], got {list(image.shape)}")
 
 
 def check_range(images: Sequence[Tensor]) -> str:

@@ -1,6 +1,7 @@
 """Python API for training and evaluation: ``resdet train`` with your datasets, callbacks and loggers."""
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def train(
                 f"different classes:\n  train_set: {', '.join(train_set.classes)}\n  val_set: {', '.join(val_set.classes)}"
             )
         # images are read from files; the rest of the data section (sizes, augmentation) applies
-        source = Source(train_set, val_set, read_image)
+        channels = model.in_channels if model is not None else settings.model.in_channels
+        source = Source(train_set, val_set, functools.partial(read_image, channels=channels))
     elif val_set is not None:
         raise DataError("val_set requires train_set: pass both, or set the datasets in the configuration")
     folder = Path(output) if output is not None else Path("output") / Path(name).stem

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from backbone.blocks import checkpoint_blocks
 from detection.checkpoint.detector import backbone_parts, save_detector
 from detection.checkpoint.metadata import KEY, Classes, describe
 from detection.config import Config
@@ -40,6 +41,8 @@ class DetectionModule(TrainingModule):
         file_of: Callable[[int], str] = str,
         module: str | None = None,
     ) -> None:
+        if config.solver.checkpoint_trunk:  # before the average copies the model, which never needs gradients
+            checkpoint_blocks(model.trunk)
         super().__init__(model, config.solver, config.seed, output)
         self.config, self.classes, self.file_of, self.module = config, classes, file_of, module
         self.micro_batches: list[MicroBatch] = []

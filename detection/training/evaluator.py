@@ -37,7 +37,7 @@ class Evaluator:
     def __init__(self, config: Config, source: Source, output: Path) -> None:
         assert source.val is not None
         self.config, self.records, self.output = config, source.val, output
-        self.dataset = EvalSet(source.val, source.read, config.data, config.test.scales)
+        self.dataset = EvalSet(source.val, source.read, config.data, config.model.in_channels, config.test.scales)
         self.ground_truth = source.val.to_coco()
         self.report: Report | None = None
         self.results: list[dict[str, Any]] | None = None  # of the last evaluation, on rank 0, until they are drawn

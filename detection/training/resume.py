@@ -20,10 +20,20 @@ _DAMAGE_SIGNS = ("PytorchStreamReader", "zip", "corrupt", "magic number", "Unpic
 LENGTH = {"max_iter", "steps"}
 # solver settings that may differ in a resumed run: they change what is evaluated and written, not the training
 MAY_CHANGE = LENGTH | {
-    *("cuda_graphs", "eval_every", "val_loss", "checkpoint_every", "early_stop", "log_every", "not_finite", "loggers"),
+    *(
+        "cuda_graphs",
+        "eval_every",
+        "val_loss",
+        "checkpoint_every",
+        "checkpoint_trunk",
+        "early_stop",
+        "log_every",
+        "not_finite",
+        "loggers",
+    ),
 }
 # data settings that change nothing: how images are loaded
-LOADING = {"data.workers", "data.timeout"}
+LOADING = {"data.workers", "data.timeout", "data.cache"}
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ import torch
 from backbone.weights import Weights, read_weights
 from detection.checkpoint.detector import load_weights, local_file, read_detector
 from detection.checkpoint.keys import is_detectron2
-from detection.checkpoint.metadata import Classes
+from detection.checkpoint.metadata import Classes, read_metadata
 from detection.checkpoint.start import start_weights
 from detection.config import Config, SolverConfig, config_to_dict, dump_config
 from detection.data.annotations import why_nothing_to_train_on
 from detection.data.formats import numbers_classes
 from detection.data.loader import TrainSet, train_loader
 from detection.data.opening import Source, describe, open_source
+from detection.data.ram import ImagesInMemory
 from detection.data.recognise import find_data
 from detection.data.repeat_factors import describe as describe_factors
 from detection.data.splitting.split import FILE as SPLIT_FILE
@@ -41,7 +42,7 @@ from detection.training.schedule import iterations
 from detection.training.shapes_pretraining import pretrain_on_crops
 from detection.training.trainer import describe_solver, fit, run_device, step_callbacks
 from detection.utils.atomic_io import write_text
-from detection.utils.distributed import connect, disconnect, is_leader, rank, share, world_size
+from detection.utils.distributed import connect, disconnect, is_leader, local_world_size, rank, share, world_size
 from detection.utils.settings import run_settings, use_deterministic_algorithms
 
 _LOG = logging.getLogger(__name__)
@@ -88,11 +89,19 @@ def train_config(
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
         check_loggers(config.solver.loggers)
+        if components.model is not None:
+            config = _with_channels(config, components.model.in_channels)
+        channels = config.model.in_channels
         if components.source is None:
             config = dataclasses.replace(config, data=find_data(config.data))
+        split_file = output / SPLIT_FILE if resume else None
         source = components.source or open_source(
-            config.data, config_name=config_name, split_file=output / SPLIT_FILE if resume else None
+            config.data, config_name=config_name, split_file=split_file, channels=channels
         )
+        assert source.train is not None
+        if config.data.cache == "ram":
+            kept = [records for records in (source.train, source.val) if records is not None]
+            source = dataclasses.replace(source, read=ImagesInMemory(source.read, kept, channels, local_world_size()))
         assert source.train is not None
         classes = Classes(source.train.classes, source.train.category_ids)
         dataset = TrainSet(source.train, source.read, config.data, config.seed)
@@ -142,11 +151,11 @@ def _build(config: Config, classes: Classes, dataset: TrainSet, model: FasterRCN
         return model
     model = build_model(config.model, len(classes.names))
     if new:
-        _initialise(model, config, classes, dataset)
+        initialise(model, config, classes, dataset)
     return model
 
 
-def _initialise(model: FasterRCNN, config: Config, classes: Classes, dataset: TrainSet) -> None:
+def initialise(model: FasterRCNN, config: Config, classes: Classes, dataset: TrainSet) -> None:
     """Load the initial weights of a new run.
 
     Raises:
@@ -233,6 +242,8 @@ def _fit(
         callbacks.append(evaluation)
     callbacks += components.callbacks
     callbacks.append(interruption)  # the last: all other callbacks of a step run before it ends the run
+    if isinstance(source.read, ImagesInMemory):
+        source.read.fill()  # before the loaders' workers are forked
     loader = train_loader(
         dataset,
         solver.batch_size,
@@ -288,18 +299,31 @@ def evaluate_only(
     """
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
+        if config.data.val is None:
+            raise ValueError("data.val is null: evaluation needs a validation set")
         config = dataclasses.replace(config, data=find_data(config.data))
+        model: FasterRCNN | ExportedDetector
+        file: Weights | None = None
+        if not isinstance(weights, ExportedDetector):
+            file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
+            if given is not None:
+                config = _with_channels(config, given.in_channels)
+            elif (metadata := read_metadata(file)) is not None:
+                config = _with_channels(config, metadata.config(file.source, model_keys).model.in_channels)
         where = weights.source if isinstance(weights, Weights) else str(weights)
-        split_file = Path(where).parent / SPLIT_FILE
-        source = open_source(config.data, train=False, config_name=config_name, split_file=split_file)
+        source = open_source(
+            config.data,
+            train=False,
+            config_name=config_name,
+            split_file=Path(where).parent / SPLIT_FILE,
+            channels=config.model.in_channels,
+        )
         if source.val is None:
             raise ValueError("data.val is null: evaluation needs a validation set")
-        model: FasterRCNN | ExportedDetector
         if isinstance(weights, ExportedDetector):
             model, classes, where = weights, weights.info.labels, str(weights.path)
         else:
-            file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
-            where = file.source if isinstance(weights, Weights) else str(weights)
+            assert file is not None
             model, classes = _load_detector(config, file, model_keys, source, given)
         ensemble = [_load_member(other, model, classes, where) for other in others]
         # the validation set may have some of the detector's classes, in another order
@@ -336,6 +360,11 @@ def _load_member(path: str | Path, first: FasterRCNN | ExportedDetector, classes
             f"{', '.join(own.names)}"
         )
     return model
+
+
+def _with_channels(config: Config, channels: int) -> Config:
+    """Return the configuration with the channels of a detector that it does not build."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, in_channels=channels))
 
 
 def _load_detector(

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet as torchvision_resnet
 
-from backbone.blocks import BasicBlock, Bottleneck, ZeroPad, conv, make_shortcut
+from backbone import resnet18, resnet50, split_c4
+from backbone.blocks import BasicBlock, Block, Bottleneck, ZeroPad, checkpoint_blocks, conv, make_shortcut
 from backbone.norm import norm_factory
 
 BN, NONE = norm_factory("bn"), norm_factory("none")
@@ -116,3 +117,50 @@ def test_a_plain_block_has_no_shortcut():
 def test_a_basic_block_has_no_groups_and_one_width(mid, groups):
     with pytest.raises(ValueError, match="mid=width"):
         BasicBlock(8, 8, mid, **(USUAL | {"groups": groups}))
+
+
+@pytest.mark.parametrize("network", [resnet18, resnet50])
+@pytest.mark.parametrize("norm", ["bn", "frozen_bn", "gn"])
+def test_checkpointed_blocks_have_the_same_gradients_and_statistics(network, norm):
+    """Bit for bit: the second pass computes what the first one did, and leaves the norms' statistics alone."""
+
+    def step(checkpointed):
+        torch.manual_seed(0)
+        net = network(norm=norm, freeze_at=2 if norm == "frozen_bn" else 0, widths=[32] * 4, stem_width=32)
+        trunk, calls = split_c4(net)[0].train(), []
+        if checkpointed:
+            checkpoint_blocks(trunk)
+        trunk.layer3[0].conv1.register_forward_hook(lambda *_: calls.append(1))
+        for _ in range(2):
+            trunk(torch.rand(2, 3, 64, 80)).square().mean().backward()
+        return (
+            {n: p.grad for n, p in trunk.named_parameters() if p.grad is not None},
+            dict(trunk.named_buffers()),
+            calls,
+        )
+
+    gradients, buffers, once = step(False)
+    same, same_buffers, twice = step(True)
+    assert (len(once), len(twice)) == (2, 4)
+    assert gradients.keys() == same.keys()
+    assert len(gradients) >= 10
+    for name, value in (*gradients.items(), *buffers.items()):
+        assert torch.equal(value, (same | same_buffers)[name]), name
+
+
+def test_checkpointing_is_for_training_and_for_what_has_blocks():
+    trunk, _ = split_c4(resnet18(widths=[8] * 4, stem_width=8))
+    checkpoint_blocks(trunk)
+    assert all(m.checkpointed for m in trunk.modules() if isinstance(m, Block))
+    assert not Block.checkpointed
+    with torch.no_grad():
+        assert trunk(torch.rand(1, 3, 32, 32)).grad_fn is None
+    with pytest.raises(ValueError, match="Conv2d has no residual blocks"):
+        checkpoint_blocks(nn.Conv2d(3, 3, 1))
+
+
+def test_timms_networks_checkpoint_themselves():
+    timm = pytest.importorskip("timm")
+    net = timm.create_model("resnet10t", features_only=True)
+    checkpoint_blocks(net)
+    assert net.grad_checkpointing

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from backbone import cifar_resnet, resnet18, resnet50
-from backbone.norm import FrozenBatchNorm2d, conv_norm, freeze_norms, norm_factory
+from backbone.norm import FrozenBatchNorm2d, conv_norm, freeze_norms, norm_factory, unchanged_statistics
 
 
 def frozen(channels: int) -> FrozenBatchNorm2d:
@@ -161,3 +161,14 @@ def test_group_norm_of_other_channel_numbers_says_what_to_do():
         ValueError, match=r"norm 'gn' has 32 groups, which do not divide 48 channels: use widths.*norm \(bn\)"
     ):
         cifar_resnet(20, norm="gn", stem_width=24, widths=(24, 48, 96))
+
+
+def test_statistics_are_as_before_also_after_an_error():
+    norm, x = nn.BatchNorm2d(2), torch.randn(4, 2, 3, 3) + 5
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    with unchanged_statistics(nn.Sequential(norm)):
+        norm(x)
+        assert norm.num_batches_tracked == 1
+    with pytest.raises(RuntimeError, match="channels"), unchanged_statistics(nn.Sequential(norm, nn.Conv2d(3, 1, 1))):
+        nn.Sequential(norm, nn.Conv2d(3, 1, 1))(x)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())

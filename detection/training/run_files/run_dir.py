@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detection.data.annotations import Annotations
-from detection.evaluation.visualize import BoxAnnotations, contact_sheet, draw, side_by_side
+from detection.evaluation.visualize import BoxAnnotations, contact_sheet, displayable, draw, side_by_side
 from detection.utils.atomic_io import replacing
 from detection.utils.errors import optional
 
@@ -125,7 +125,7 @@ def write_comparisons(
         folder.mkdir(exist_ok=True)
         for i in range(min(_MAX_IMAGES, len(records))):
             with optional(records.files[i]):
-                pairs.append(_comparison(records, i, read(records.files[i]), results))
+                pairs.append(_comparison(records, i, displayable(read(records.files[i])), results))
                 _save_image(pairs[-1], folder / f"{i:02d}.png")
         if pairs:
             _save_image(contact_sheet(pairs, columns=2), folder / "all.png")
