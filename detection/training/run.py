@@ -285,6 +285,8 @@ def evaluate_only(
     """
     with RunLog() as run_log, run_settings():
         _check_cuda_graphs(config.solver)
+        if config.data.val is None:
+            raise ValueError("data.val is null: evaluation needs a validation set")
         file = weights if isinstance(weights, Weights) else read_weights(local_file(weights))
         if given is not None:
             config = _with_channels(config, given.in_channels)
@@ -292,8 +294,7 @@ def evaluate_only(
             config = _with_channels(config, metadata.config(file.source, model_keys).model.in_channels)
         channels = config.model.in_channels
         source = open_source(config.data, train=False, config_name=config_name, channels=channels)
-        if source.val is None:
-            raise ValueError("data.val is null: evaluation needs a validation set")
+        assert source.val is not None
         model, classes = _load_detector(config, file, model_keys, source, given)
         # the validation set may have some of the detector's classes, in another order
         val = source.val.with_classes(classes.names, renumber=config.data.format == "voc")
