@@ -318,8 +318,7 @@ def evaluate_only(
             split_file=Path(where).parent / SPLIT_FILE,
             channels=config.model.in_channels,
         )
-        if source.val is None:
-            raise ValueError("data.val is null: evaluation needs a validation set")
+        assert source.val is not None
         if isinstance(weights, ExportedDetector):
             model, classes, where = weights, weights.info.labels, str(weights.path)
         else:
