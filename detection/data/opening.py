@@ -8,7 +8,7 @@ from pathlib import Path
 from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError, TrainObjects
 from detection.data.coco import annotation_file
-from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
+from detection.data.formats import BUILT_IN, SYNTHETIC, get_format, is_built_in
 from detection.data.image import read_image
 from detection.data.loader import ImageReader
 from detection.data.recognise import find_data
@@ -60,7 +60,7 @@ def open_source(config: DataConfig, *, train: bool = True, config_name: str = ""
         )
     config = find_data(config)
     data_format, root = get_format(config.format), Path(config.root).expanduser()
-    if config.format in BUILT_IN:
+    if is_built_in(config.format):
         _require_files(config, root, train, config_name)
     training = data_format.read(root, config.train) if train else None
     validation = data_format.read(root, config.val) if config.val else None

@@ -9,7 +9,7 @@ from detection.data.annotations import Annotations, DataError
 from detection.data.cache import file_stamp
 from detection.data.coco import annotation_file, image_folders
 from detection.data.files import in_threads, stamp, walk
-from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
+from detection.data.formats import BUILT_IN, SYNTHETIC, get_format, is_built_in
 from detection.data.image import SUFFIXES
 from detection.data.issues import Issue
 from detection.data.voc import image_sets
@@ -27,7 +27,7 @@ def read_split(config: DataConfig, split: str) -> Annotations:
             "nothing to check: data.format=shapes is a synthetic dataset; give data.format=voc or data.format=coco"
         )
     data_format = get_format(config.format)
-    if config.format in BUILT_IN and not root.exists():
+    if is_built_in(config.format) and not root.exists():
         raise DataError(f"no folder {root}: give data.root=FOLDER")
     annotations = data_format.check(root, split)
     if config.format == "coco":
@@ -51,7 +51,7 @@ def source_stamps(config: DataConfig, split: str) -> list[Any] | None:
     registered format, of which they are not known."""
     root = Path(config.root).expanduser()
     if config.format not in ("coco", "voc"):
-        stamps = BUILT_IN[config.format].stamps if config.format in BUILT_IN else None
+        stamps = BUILT_IN[config.format].stamps if is_built_in(config.format) else None
         return None if stamps is None else [stamps(root, split)]
     if config.format == "coco":
         path = annotation_file(root, split)
