@@ -4,6 +4,8 @@
     python tools/benchmark.py --mode inference --network resnet50 --precision bf16
     python tools/benchmark.py --peer torchvision --architecture fpn --network resnet50
     python tools/benchmark.py --mode loading        annotations and DataLoader throughput
+    python tools/benchmark.py --mode formats        reading COCO's, YOLO's and VOC's annotations of one size
+    python tools/benchmark.py --mode conversion     what conversions there and back change; --root FOLDER of the sets
     python tools/benchmark.py --mode evaluation     COCO metrics of 5,000 images
     python tools/benchmark.py --mode startup        --help, and imports
     python tools/benchmark.py --mode classifier     ResNet-20 on images of CIFAR-10's size, against a plain loop
@@ -19,6 +21,7 @@ detections, and on a GPU the host-device synchronisations per step. --precision 
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
 MODULES = {"training": "detectors", "inference": "detectors"}
 
@@ -27,7 +30,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--mode",
-        choices=["training", "inference", "loading", "evaluation", "startup", "classifier", "checkpointing"],
+        choices=[
+            *("training", "inference", "loading", "formats", "conversion", "evaluation", "startup", "classifier"),
+            "checkpointing",
+        ],
         default="training",
     )
     parser.add_argument("--repeat", type=int, default=3, help="timed repetitions, after one warm-up")
@@ -51,6 +57,11 @@ def main() -> int:
     loading = parser.add_argument_group("loading")
     loading.add_argument("--pictures", type=int, default=200, help="number of random JPEG images")
     loading.add_argument("--workers", type=int, default=2)
+    formats = parser.add_argument_group("formats")
+    formats.add_argument("--images", type=int, help="number of images (default: train2017's 118,287)")
+    formats.add_argument("--objects", type=int, help="number of boxes (default: train2017's 860,001)")
+    conversion = parser.add_argument_group("conversion")
+    conversion.add_argument("--root", type=Path, help="folder with bccd, voc100 and coco549")
     args = parser.parse_args()
     # imported here, so that a mode needs only its own peers
     return int(importlib.import_module(f"benchmarks.{MODULES.get(args.mode, args.mode)}").run(args))

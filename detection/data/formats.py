@@ -25,6 +25,7 @@ from detection.data.voc import read_voc
 # (data.root, data.train or data.val) -> the split
 Reader = Callable[[Path, str], Annotations]
 SYNTHETIC = "shapes"  # has no files
+_OWN = (AUTO, "coco", "voc", SYNTHETIC)  # names that nobody may register
 _ENTRY_POINTS = "resdet.formats"
 _LOG = logging.getLogger(__name__)
 
@@ -93,9 +94,10 @@ def register_format(name: str, reader: Reader, *, read_image: ImageReader = read
         read_image: reads a file's image as uint8 RGB [H, W, 3].
 
     Raises:
-        ValueError: the name is that of a format of this project; another one is replaced.
+        ValueError: the name is auto, coco, voc or shapes; any other one is replaced, also this project's yolo, csv,
+            openimages and labelme, which code from before them may register.
     """
-    if name in BUILT_IN or name in (AUTO, SYNTHETIC):
+    if name in _OWN:
         raise ValueError(f"the data format {name!r} is this project's: take another name")
     _REGISTERED[name] = _registered(reader, read_image)
 
@@ -132,7 +134,7 @@ def get_format(name: str) -> DataFormat:
         DataError: there is no such format; lists those there are.
     """
     if name in BUILT_IN or name in _REGISTERED:
-        return BUILT_IN.get(name) or _REGISTERED[name]
+        return _REGISTERED.get(name) or BUILT_IN[name]
     for entry in entry_points(group=_ENTRY_POINTS, name=name):
         return _registered(entry.load(), read_image)
     known = [AUTO, *BUILT_IN, SYNTHETIC, *_REGISTERED, *(entry.name for entry in entry_points(group=_ENTRY_POINTS))]
@@ -141,6 +143,11 @@ def get_format(name: str) -> DataFormat:
     raise DataError(
         f"no data format {name!r}: {hint}There are {', '.join(known)}; --import FILE.py imports what registers another"
     )
+
+
+def is_built_in(name: str) -> bool:
+    """Return whether a name is that of a format of this project, which nobody replaced."""
+    return name in BUILT_IN and name not in _REGISTERED
 
 
 def numbers_classes(name: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError, TrainObjects
 from detection.data.coco import annotation_file
-from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
+from detection.data.formats import BUILT_IN, SYNTHETIC, get_format, is_built_in
 from detection.data.image import UnreadableImage, read_image
 from detection.data.loader import ImageReader
 from detection.data.recognise import find_data
@@ -72,7 +72,7 @@ def open_source(
         return _limited(config, Source(training, validation, draw_image))
     config = find_data(config)
     data_format, root = get_format(config.format), Path(config.root).expanduser()
-    if config.format in BUILT_IN:
+    if is_built_in(config.format):
         _require_files(config, root, train, config_name)
     parts = read_parts(config, functools.partial(data_format.read, root), train=train, split_file=split_file)
     read = data_format.read_image

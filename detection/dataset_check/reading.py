@@ -1,6 +1,5 @@
 """Read a split for checking, by the reader that training uses: what training refuses is left out, and reported."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError
 from detection.data.cache import file_stamp
 from detection.data.coco import annotation_file, image_folders
-from detection.data.files import is_file, walk
-from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
+from detection.data.files import in_threads, stamp, walk
+from detection.data.formats import BUILT_IN, SYNTHETIC, get_format, is_built_in
 from detection.data.image import SUFFIXES
 from detection.data.issues import Issue
 from detection.data.splitting.parts import limit_images, read_parts
@@ -29,7 +28,7 @@ def read_split(config: DataConfig, split: str) -> Annotations:
             "nothing to check: data.format=shapes is a synthetic dataset; give data.format=voc or data.format=coco"
         )
     data_format = get_format(config.format)
-    if config.format in BUILT_IN and not root.exists():
+    if is_built_in(config.format) and not root.exists():
         raise DataError(f"no folder {root}: give data.root=FOLDER")
     annotations = data_format.check(root, split)
     if config.format == "coco":
@@ -73,7 +72,7 @@ def source_stamps(config: DataConfig, split: str) -> list[Any] | None:
     registered format, of which they are not known."""
     root = Path(config.root).expanduser()
     if config.format not in ("coco", "voc"):
-        stamps = BUILT_IN[config.format].stamps if config.format in BUILT_IN else None
+        stamps = BUILT_IN[config.format].stamps if is_built_in(config.format) else None
         return None if stamps is None else [stamps(root, split)]
     if config.format == "coco":
         path = annotation_file(root, split)
@@ -82,5 +81,4 @@ def source_stamps(config: DataConfig, split: str) -> list[Any] | None:
     for image_set in image_sets(root, split):
         xmls = [image_set.annotations / name for name in walk(image_set.annotations) if name.lower().endswith(".xml")]
         paths += [image_set.source, image_set.images, *xmls]
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda p: file_stamp(p) if is_file(p) or p.is_dir() else None, paths))
+    return in_threads(stamp, paths)

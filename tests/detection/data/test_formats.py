@@ -75,7 +75,14 @@ def test_relative_boxes_are_refused(tmp_path):
         open_split("mine", tmp_path, "val")
 
 
-@pytest.mark.parametrize("name", ["coco", "voc", "shapes"])
+def test_younger_names_may_be_taken(tmp_path):
+    register_format("csv", reader)
+    assert list(open_split("csv", tmp_path, "val").files) == [f"{tmp_path}/val.jpg"]
+    assert not formats.is_built_in("csv")
+    assert formats.is_built_in("yolo")
+
+
+@pytest.mark.parametrize("name", ["auto", "coco", "voc", "shapes"])
 def test_names_of_this_project_are_taken(name):
     with pytest.raises(ValueError, match=name):
         register_format(name, reader)
