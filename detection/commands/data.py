@@ -8,6 +8,7 @@ _MODULE = "detection.commands.data_commands.{}"
 COMMANDS = {
     "convert": "Write a dataset in COCO's, VOC's or YOLO's format.",
     "split": "Divide one set into training, validation and test images.",
+    "repair": "Write a dataset with boxes read as they are meant, and classes renamed.",
     "view": "Write a page to look at a dataset: images, boxes, and what the check finds.",
 }
 

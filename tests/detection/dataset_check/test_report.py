@@ -190,7 +190,9 @@ def test_valid_folder_and_anchor_suggestion(tmp_path, capsys):
     assert kinds(report) == {"object that no anchor reaches": 10}
     assert not any(issue["drops"] for issue in report["faults"])
     command = report["advice"]["object that no anchor reaches"]
-    assert command == f"resdet train {root} data.format=coco data.train=train data.val=null 'model.anchors.sizes=[60,120]'"
+    assert (
+        command == f"resdet train {root} data.format=coco data.train=train data.val=null 'model.anchors.sizes=[60,120]'"
+    )
     anchors = report["anchors"]
     assert anchors["boxes"] == 10
     assert anchors["matched"] == {"0.5": 0.0, "0.7": 0.0}
