@@ -4,6 +4,7 @@
     python tools/benchmark.py --mode inference --network resnet50 --precision bf16
     python tools/benchmark.py --peer torchvision --architecture fpn --network resnet50
     python tools/benchmark.py --mode loading        annotations and DataLoader throughput
+    python tools/benchmark.py --mode formats        reading COCO's, YOLO's and VOC's annotations of one size
     python tools/benchmark.py --mode evaluation     COCO metrics of 5,000 images
     python tools/benchmark.py --mode startup        --help, and imports
 
@@ -24,7 +25,7 @@ MODULES = {"training": "detectors", "inference": "detectors"}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--mode", choices=["training", "inference", "loading", "evaluation", "startup"], default="training"
+        "--mode", choices=["training", "inference", "loading", "formats", "evaluation", "startup"], default="training"
     )
     parser.add_argument("--repeat", type=int, default=3, help="timed repetitions, after one warm-up")
     detectors = parser.add_argument_group("training and inference")
@@ -47,6 +48,9 @@ def main() -> int:
     loading = parser.add_argument_group("loading")
     loading.add_argument("--pictures", type=int, default=200, help="number of random JPEG images")
     loading.add_argument("--workers", type=int, default=2)
+    formats = parser.add_argument_group("formats")
+    formats.add_argument("--images", type=int, help="number of images (default: train2017's 118,287)")
+    formats.add_argument("--objects", type=int, help="number of boxes (default: train2017's 860,001)")
     args = parser.parse_args()
     # imported here, so that a mode needs only its own peers
     return int(importlib.import_module(f"benchmarks.{MODULES.get(args.mode, args.mode)}").run(args))

@@ -26,6 +26,11 @@ class Strings(Sequence[str]):
     """Immutable sequence of strings in one byte array: forked workers share its memory pages, unlike those of a list."""
 
     def __init__(self, items: Sequence[str]) -> None:
+        joined = "".join(items)
+        if joined.isascii():
+            self._data = np.frombuffer(joined.encode(), dtype=np.uint8)
+            self._ends = np.cumsum([0, *map(len, items)], dtype=np.int64)
+            return
         # surrogates: file names that are not UTF-8, and half characters in JSON
         encoded = [item.encode("utf-8", "surrogatepass") for item in items]
         self._data = np.frombuffer(b"".join(encoded), dtype=np.uint8)

@@ -20,11 +20,17 @@ from detection.data.annotations import Annotations, DataError, first_few
 from detection.data_tools.folders import Images, image_names, new_folder, place_images
 from detection.utils.atomic_io import write_json, write_text
 
-Writer = Callable[[Mapping[str, Annotations], Path, Images], list[str]]
+Names = Mapping[str, list[str]]  # of the images' files, by split
+Writer = Callable[[Mapping[str, Annotations], Names, Path, Images], list[str]]
 
 
 def write_dataset(
-    splits: Mapping[str, Annotations], output: Path, to: str, images: Images = "link", option: str = "--output FOLDER"
+    splits: Mapping[str, Annotations],
+    output: Path,
+    to: str,
+    images: Images = "link",
+    option: str = "--output FOLDER",
+    names: Names | None = None,
 ) -> list[str]:
     """Write splits as one dataset into a new folder, whole or not at all.
 
@@ -34,6 +40,7 @@ def write_dataset(
         to: coco, voc or yolo.
         images: link (hard links, or symbolic ones on another disk), copy, or none.
         option: of the command that names the folder, for messages.
+        names: file names of each split's images; None takes those that they have.
 
     Returns:
         What the format cannot hold, a sentence each.
@@ -54,15 +61,17 @@ def write_dataset(
         if not name or name.strip() != name or {"/", "\\"} & set(name):
             raise DataError(f"{name!r} cannot be the name of a split: it becomes a folder and a file")
     with new_folder(Path(output), option) as folder:
-        return WRITERS[to](splits, folder, images)
+        return WRITERS[to](
+            splits, names or {split: image_names(records) for split, records in splits.items()}, folder, images
+        )
 
 
-def write_coco(splits: Mapping[str, Annotations], folder: Path, images: Images) -> list[str]:
+def write_coco(splits: Mapping[str, Annotations], of_images: Names, folder: Path, images: Images) -> list[str]:
     """Write COCO's JSON files; see :func:`write_dataset`."""
     (folder / "annotations").mkdir()
     lost = []
     for split, records in splits.items():
-        names = image_names(records)
+        names = of_images[split]
         write_json(folder / "annotations" / f"instances_{split}.json", coco_content(records, names), indent=None)
         place_images(records, names, folder / split, images)
         if _coco_ids(records) != list(records.image_ids):
@@ -112,7 +121,7 @@ def _coco_ids(records: Annotations) -> list[int]:
     return ids
 
 
-def write_voc(splits: Mapping[str, Annotations], folder: Path, images: Images) -> list[str]:
+def write_voc(splits: Mapping[str, Annotations], of_images: Names, folder: Path, images: Images) -> list[str]:
     """Write VOC's XML files and image sets; see :func:`write_dataset`."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / part).mkdir(parents=True)
@@ -120,7 +129,7 @@ def write_voc(splits: Mapping[str, Annotations], folder: Path, images: Images) -
     if odd := [name for name in classes if name != name.strip() or not name.isprintable()]:
         raise DataError(f"VOC's XML cannot hold the class names {first_few([*map(repr, odd)])}: rename them")
     for split, records in splits.items():
-        names = image_names(records)
+        names = of_images[split]
         if taken & {_stem(name) for name in names}:  # VOC has one folder for the images of all splits
             names = [f"{split}/{name}" for name in names]
             lost.append(f"{split}: names of images became {split}/NAME: another split has some of them")
@@ -202,12 +211,12 @@ def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def write_yolo(splits: Mapping[str, Annotations], folder: Path, images: Images) -> list[str]:
+def write_yolo(splits: Mapping[str, Annotations], of_images: Names, folder: Path, images: Images) -> list[str]:
     """Write YOLO's text files and data.yaml; see :func:`write_dataset`."""
     first, lost = next(iter(splits.values())), []
     content: dict[str, Any] = {}
     for split, records in splits.items():
-        names = image_names(records)
+        names = of_images[split]
         _write_labels(records, names, folder / "labels" / split)
         (folder / "images" / split).mkdir(parents=True)
         place_images(records, names, folder / "images" / split, images)
@@ -215,7 +224,7 @@ def write_yolo(splits: Mapping[str, Annotations], folder: Path, images: Images) 
         if names != sorted(names):  # a folder is read in the order of its names
             write_text(folder / f"{split}.txt", "".join(f"./images/{split}/{name}\n" for name in names))
             content[split] = f"{split}.txt"
-        lost += [f"{split}: {sentence}" for sentence in _lost_by_yolo(records)]
+        lost += [f"{split}: {sentence}" for sentence in _lost_by_yolo(records, names)]
     content |= {"nc": len(first.classes), "names": dict(enumerate(first.classes))}
     if first.category_ids != tuple(range(1, len(first.classes) + 1)):
         content["category_ids"] = list(first.category_ids)  # ours alone; other tools pass over it
@@ -239,11 +248,11 @@ def _write_labels(records: Annotations, names: Sequence[str], folder: Path) -> N
         (folder / f"{_stem(name)}.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _lost_by_yolo(records: Annotations) -> list[str]:
+def _lost_by_yolo(records: Annotations, files: Sequence[str]) -> list[str]:
     crowd, difficult = int(records.crowd.sum()), int((records.difficult & ~records.crowd).sum())
     named = any(isinstance(image, int) for image in records.image_ids)
     names = [str(image) for image in records.image_ids]
-    stems = [_stem(name) for name in image_names(records)]
+    stems = [_stem(name) for name in files]
     other = named and any(not s.isdecimal() or int(s) != int(n) for s, n in zip(stems, names, strict=True))
     return [
         *([f"{crowd} crowd regions were left out: YOLO has none"] if crowd else []),

@@ -6,7 +6,8 @@ from detection.commands.data import COMMANDS
 
 def test_the_commands_are_listed(capsys):
     assert run("data", ["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
     assert run("data", ["nonsense"]) == 2
     assert "usage: resdet data COMMAND" in capsys.readouterr().err
 

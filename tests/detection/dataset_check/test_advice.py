@@ -120,11 +120,19 @@ def test_objects_that_no_anchor_reaches(root):
     assert "object that no anchor reaches" not in kinds(check(again, quick=True))
 
 
-def test_few_objects(root):
+def test_few_objects(tmp_path):
+    root = coco_set(tmp_path / "my set", [["cat"], ["dog", "emu"]] * 3 + [["cat", "emu"]] * 8, split="train")
     found = report(root)
     few = [issue["found"] for issue in found["faults"] if issue["kind"] == "class with few objects"]
-    assert few == ["cat: 6", "dog: 6", "emu: 6"]
-    assert "class with few objects" not in found["advice"]  # nothing would be left
+    assert few == ["dog: 3"]
+    after = report(run_command(found["advice"]["class with few objects"]))
+    assert after["sets"]["train"]["classes"] == {"cat": 11, "emu": 11}
+
+
+def test_few_objects_of_all_classes_are_no_reason_to_leave_them_out(root):
+    found = report(root)
+    assert "class with few objects" in kinds(found)
+    assert "class with few objects" not in found["advice"]
     assert len(CLASSES) == 3
 
 
