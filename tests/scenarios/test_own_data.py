@@ -8,6 +8,7 @@ from runs import SMALL
 
 from detection import evaluate
 from detection.cli import run
+from detection.training.planning.plan import WITHOUT_WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("thin_networks")
 SETTINGS = [
@@ -71,6 +72,33 @@ def test_dry_run_and_save(finished, tmp_path, capsys):
     assert run("train", ["--config", str(tmp_path / "mine.yaml"), "--print-config"]) == 0
     assert f"root: {root}" in capsys.readouterr().out
     assert run("train", [*arguments, "--dry-run", "--save", str(tmp_path / "mine.yaml")]) == 2
+
+
+def test_weights_that_cannot_be_downloaded_name_what_else_there_is(finished, tmp_path, monkeypatch, capsys):
+    root, _ = finished
+
+    def refuse(*arguments, **options):
+        raise ConnectionError("weights torchvision://resnet18 cannot be downloaded")
+
+    monkeypatch.setattr("backbone.hub.fetch", refuse)
+    monkeypatch.setattr("detection.checkpoint.detector.fetch", refuse, raising=False)
+    assert run("train", [str(root), "--no-timing", "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be downloaded" in error
+    assert f"resdet train {root} model.weights=null model.norm=bn model.freeze_at=0" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("keys", [keys for keys, _ in WITHOUT_WEIGHTS[1:]])
+def test_what_else_there_is_trains(finished, tmp_path, keys):
+    root, _ = finished
+    short = [key.replace("iterations=840", "iterations=1") for key in keys.split()]
+    short += ["pretrain.crops=30", "pretrain.mosaic=64", "pretrain.sizes=[36]"] if "pretrain" in keys else []
+    settings = [
+        key for key in SETTINGS if not key.startswith(("model.weights", "model.norm", "model.freeze", "pretrain"))
+    ]
+    arguments = [str(root), *settings, *short, "data.val=null", "solver.max_iter=1", "--no-timing"]
+    assert run("train", [*arguments, "--output", str(tmp_path / "out")]) == 0
 
 
 def test_what_is_no_folder(tmp_path, capsys):
