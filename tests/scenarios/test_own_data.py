@@ -1,6 +1,7 @@
 """From a folder to a detector: the split of a run is used again by whatever follows it."""
 
 import json
+import shlex
 
 import pytest
 from own_data import coco_set, keys
@@ -8,7 +9,7 @@ from runs import SMALL
 
 from detection import evaluate
 from detection.cli import run
-from detection.training.planning.plan import WITHOUT_WEIGHTS
+from detection.training.planning.plan import SHAPES, WITHOUT_WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("thin_networks")
 SETTINGS = [
@@ -89,16 +90,20 @@ def test_weights_that_cannot_be_downloaded_name_what_else_there_is(finished, tmp
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("keys", [keys for keys, _ in WITHOUT_WEIGHTS[1:]])
-def test_what_else_there_is_trains(finished, tmp_path, keys):
+def test_what_else_there_is_trains(finished, tmp_path, monkeypatch):
     root, _ = finished
-    short = [key.replace("iterations=840", "iterations=1") for key in keys.split()]
-    short += ["pretrain.crops=30", "pretrain.mosaic=64", "pretrain.sizes=[36]"] if "pretrain" in keys else []
+    monkeypatch.chdir(tmp_path)
     settings = [
         key for key in SETTINGS if not key.startswith(("model.weights", "model.norm", "model.freeze", "pretrain"))
     ]
-    arguments = [str(root), *settings, *short, "data.val=null", "solver.max_iter=1", "--no-timing"]
-    assert run("train", [*arguments, "--output", str(tmp_path / "out")]) == 0
+    settings += ["solver.max_iter=1"]
+    program, command, *arguments = shlex.split(SHAPES)
+    assert (program, command) == ("resdet", "train")
+    short = [*SMALL, "pretrain.iterations=0", "solver.max_iter=1"]
+    assert run("train", [*arguments, *short]) == 0
+    for other, _ in WITHOUT_WEIGHTS[1:]:
+        arguments = [str(root), *settings, *other.split(), "data.val=null", "--no-timing"]
+        assert run("train", [*arguments, "--output", "out"]) == 0, other
 
 
 def test_what_is_no_folder(tmp_path, capsys):
