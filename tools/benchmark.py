@@ -5,6 +5,7 @@
     python tools/benchmark.py --peer torchvision --architecture fpn --network resnet50
     python tools/benchmark.py --mode loading        annotations and DataLoader throughput
     python tools/benchmark.py --mode formats        reading COCO's, YOLO's and VOC's annotations of one size
+    python tools/benchmark.py --mode conversion     what conversions there and back change; --root FOLDER of the sets
     python tools/benchmark.py --mode evaluation     COCO metrics of 5,000 images
     python tools/benchmark.py --mode startup        --help, and imports
 
@@ -18,6 +19,7 @@ detections, and on a GPU the host-device synchronisations per step. --precision 
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
 MODULES = {"training": "detectors", "inference": "detectors"}
 
@@ -25,7 +27,9 @@ MODULES = {"training": "detectors", "inference": "detectors"}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--mode", choices=["training", "inference", "loading", "formats", "evaluation", "startup"], default="training"
+        "--mode",
+        choices=["training", "inference", "loading", "formats", "conversion", "evaluation", "startup"],
+        default="training",
     )
     parser.add_argument("--repeat", type=int, default=3, help="timed repetitions, after one warm-up")
     detectors = parser.add_argument_group("training and inference")
@@ -51,6 +55,8 @@ def main() -> int:
     formats = parser.add_argument_group("formats")
     formats.add_argument("--images", type=int, help="number of images (default: train2017's 118,287)")
     formats.add_argument("--objects", type=int, help="number of boxes (default: train2017's 860,001)")
+    conversion = parser.add_argument_group("conversion")
+    conversion.add_argument("--root", type=Path, help="folder with bccd, voc100 and coco549")
     args = parser.parse_args()
     # imported here, so that a mode needs only its own peers
     return int(importlib.import_module(f"benchmarks.{MODULES.get(args.mode, args.mode)}").run(args))

@@ -3,12 +3,18 @@
 import codecs
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from detection.data.annotations import DataError
 from detection.data.image import hidden
 
+Stamp = tuple[int, int] | None
+In = TypeVar("In")
+Out = TypeVar("Out")
+_CHUNK = 512  # files a task: a task each would cost more than the file
 _LONG = 120  # characters of a name in a message
 # longest first: UTF-32's mark begins with UTF-16's
 _MARKS = {
@@ -18,6 +24,22 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+
+def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+    """Return the results of a function that waits for files, in the order of the items."""
+    with ThreadPoolExecutor(8) as pool:
+        parts = pool.map(lambda k: [function(x) for x in items[k : k + _CHUNK]], range(0, len(items), _CHUNK))
+        return [result for part in parts for result in part]
+
+
+def stamp(path: str | Path) -> Stamp:
+    """Return a file's or folder's size and modification time in nanoseconds, None where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # a name that is too long, or has a null byte
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def is_file(path: Path) -> bool:

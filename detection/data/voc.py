@@ -1,62 +1,26 @@
 """Read PASCAL VOC folders (Annotations, JPEGImages, ImageSets/Main), one year or several joined, and folders of images
 with their XML files beside them.
-
-VOC's corners are 1-based and inclusive. This module alone converts them to 0-based boxes with exclusive x2 and y2, by
-subtracting 1 from xmin and ymin, as detectron2 does.
 """
 
 import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
 import numpy as np
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import ParseError, parse
 
 from detection.data.annotations import Annotations, DataError, Strings, finish_reading
-from detection.data.cache import Arrays, cached, decode_json, encode_json, file_stamp
-from detection.data.files import NearNames, is_file, read_lines, walk
+from detection.data.cache import Arrays, cached, decode_json, encode_json
+from detection.data.files import NearNames, in_threads, is_file, read_lines, stamp, walk
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
 from detection.data.issues import Issue
+from detection.data.voc_xml import XmlFile, read_xml
 
 _LOG = logging.getLogger(__name__)
 _BOXES = "xmin, ymin, xmax, ymax"  # of an object
 _XML_FOLDERS = ("annotations", "annotation", "xmls", "xml", "labels")  # without image sets
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass(frozen=True)
-class VocObject:
-    """One box of an XML file: class name, box xyxy (0-based, exclusive x2 and y2), difficult, and the object's number."""
-
-    name: str
-    box: tuple[float, float, float, float]
-    difficult: bool
-    number: str = "1"
-
-
-@dataclass(frozen=True)
-class XmlFile:
-    """The content of an XML file.
-
-    Attributes:
-        objects: that could be read.
-        file_name: of the image, empty where it is not stated.
-        size: (height, width) as stated, often 0x0 or wrong; None where it is not.
-        issues: of the file and its objects.
-        valid: False for a file that is not XML.
-    """
-
-    objects: list[VocObject]
-    file_name: str
-    size: tuple[int, int] | None
-    issues: list[Issue]
-    valid: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,81 +105,6 @@ def read_voc_ground_truth(root: Path, split: str | None = None) -> Annotations:
     if not len(annotations) and not any(issue.refuses for issue in annotations.issues):
         raise DataError(f"{root}: no VOC annotations found (Annotations/*.xml in it or in its year folders)")
     return finish_reading(annotations, _BOXES, _LOG, strict=True)
-
-
-def read_xml(path: Path) -> XmlFile:
-    """Return the content of one XML file; tags may have any order, ``pose`` and ``truncated`` are optional.
-
-    A file that is not XML or has entities, and an object without name or corners, are issues.
-    """
-    try:
-        tree = parse(path)
-    except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
-        reason = str(error) or type(error).__name__
-        issue = Issue("broken annotations", str(path), None, f"not valid XML, or not allowed: {reason}")
-        return XmlFile([], "", None, [issue], valid=False)
-    objects, issues = [], []
-    unclear, several = Counter[str](), 0
-    for number, element in enumerate(tree.iter("object"), 1):
-        boxes = element.findall("bndbox")
-        several += len(boxes) > 1
-        difficult = (element.findtext("difficult") or "0").strip()
-        if difficult.lower() not in ("0", "1", "", "true", "false"):
-            unclear[difficult] += 1
-        try:
-            if not boxes:
-                raise DataError(_no_box(element))
-            found = [
-                VocObject(_text(element, "name"), _box(box), difficult.lower() in ("1", "true"), str(number))
-                for box in boxes
-            ]
-        except DataError as error:
-            issues.append(Issue("broken annotations", str(path), str(number), str(error)))
-            continue
-        finite = [o for o in found if np.isfinite(o.box).all()]
-        if len(finite) < len(found):
-            issues.append(Issue("non-finite box", str(path), str(number), str([*found[0].box])))
-        objects += finite
-    if several:
-        issues.append(Issue("several boxes in an object", str(path), None, f"{several} objects"))
-    issues += [Issue("difficult unclear", str(path), None, f"{v!r}: {n} objects") for v, n in unclear.items()]
-    return XmlFile(objects, (tree.findtext("filename") or "").strip(), _size(tree.getroot()), issues)
-
-
-def _no_box(element: Element) -> str:
-    if element.find("robndbox") is not None:
-        return "a rotated box (<robndbox>), which is not supported: convert it to <bndbox>"
-    return "no <bndbox>"
-
-
-def _text(element: Element, tag: str) -> str:
-    value = element.findtext(tag)
-    if value is None or not value.strip():
-        raise DataError(f"no <{tag}>")
-    return value.strip()
-
-
-def _box(element: Element) -> tuple[float, float, float, float]:
-    values = []
-    for tag in _CORNERS:
-        text = element.findtext(tag)
-        if text is None or not text.strip():
-            raise DataError(f"no <bndbox><{tag}>")
-        try:
-            values.append(float(text))
-        except ValueError:
-            raise DataError(f"<{tag}> {text.strip()!r} is not a number") from None
-    x1, y1, x2, y2 = values
-    # a degenerate box stays degenerate: the conversion must not make it one pixel wide
-    return (x1 - 1 if x2 > x1 else x1, y1 - 1 if y2 > y1 else y1, x2, y2)
-
-
-def _size(root: Element) -> tuple[int, int] | None:
-    try:
-        height, width = (int(float(root.findtext(f"size/{tag}") or "nan")) for tag in ("height", "width"))
-    except (ValueError, OverflowError):
-        return None
-    return (height, width) if 0 <= height < 2**31 and 0 <= width < 2**31 else None
 
 
 def year_folders(root: Path) -> list[Path]:
@@ -373,24 +262,19 @@ def _read_image_set(image_set: ImageSet, images: bool = True) -> _Rows:
             names.append(name)
     xmls = [image_set.annotations / xml_files[n] for n in names]
     candidates = [[image_set.images / f for f in files[n]] if images else [] for n in names]
-    with ThreadPoolExecutor(8) as pool:
-        stamps = list(pool.map(_stamps, zip(xmls, candidates, strict=True)))
-        arrays = cached(
-            f"{image_set.images.resolve()}:{source}:{images}",
-            hashlib.sha256(repr((names, stamps)).encode("utf-8", "surrogatepass")).hexdigest(),
-            lambda: _to_arrays(list(pool.map(_read_image, xmls, candidates))),
-            skip_if=lambda arrays: decode_json(arrays["text"])["temporary"],
-        )
+    files_of = list(zip(xmls, candidates, strict=True))
+    stamps = in_threads(lambda paths: [stamp(path) for path in (paths[0], *paths[1])], files_of)
+    arrays = cached(
+        f"{image_set.images.resolve()}:{source}:{images}",
+        hashlib.sha256(repr((names, stamps)).encode("utf-8", "surrogatepass")).hexdigest(),
+        lambda: _to_arrays(in_threads(lambda paths: _read_image(*paths), files_of)),
+        skip_if=lambda arrays: decode_json(arrays["text"])["temporary"],
+    )
     metadata = decode_json(arrays["text"])
     issues += [Issue(*row) for row in metadata["issues"]]
     # without images, what names them
     chosen = [str(c[k]) if c else n for c, k, n in zip(candidates, metadata["chosen"], names, strict=True)]
     return _Rows(names, chosen, [str(x) for x in xmls], arrays, issues)
-
-
-def _stamps(paths: tuple[Path, list[Path]]) -> list[tuple[int, int] | None]:
-    xml, images = paths
-    return [file_stamp(path) if is_file(path) else None for path in (xml, *images)]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,16 +114,17 @@ def join(sets: Sequence[Annotations], names: Sequence[str], name: str) -> tuple[
         files += list(records.files)
         renamed += chosen
 
-    def joined(key: str) -> np.ndarray:
-        return np.concatenate([getattr(records, key) for records in sets])
-
+    columns: dict[str, Any] = {
+        key: np.concatenate([getattr(records, key) for records in sets])
+        for key in ("sizes", "boxes", "labels", "areas", "crowd", "difficult")
+    }
     merged = replace(
         sets[0],
         name=name,
         image_ids=list(range(1, len(files) + 1)),
         files=Strings(files),
         offsets=np.concatenate(([0], np.cumsum(np.concatenate([np.diff(r.offsets) for r in sets])))),
-        **{key: joined(key) for key in ("sizes", "boxes", "labels", "areas", "crowd", "difficult")},
+        **columns,
         object_names=None,
         sources=None,
         issues=(),

@@ -1,6 +1,5 @@
 """Read a split for checking, by the reader that training uses: what training refuses is left out, and reported."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from detection.config import DataConfig
 from detection.data.annotations import Annotations, DataError
 from detection.data.cache import file_stamp
 from detection.data.coco import annotation_file, image_folders
-from detection.data.files import is_file, walk
+from detection.data.files import in_threads, stamp, walk
 from detection.data.formats import BUILT_IN, SYNTHETIC, get_format
 from detection.data.image import SUFFIXES
 from detection.data.issues import Issue
@@ -82,5 +81,4 @@ def source_stamps(config: DataConfig, split: str) -> list[Any] | None:
     for image_set in image_sets(root, split):
         xmls = [image_set.annotations / name for name in walk(image_set.annotations) if name.lower().endswith(".xml")]
         paths += [image_set.source, image_set.images, *xmls]
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda p: file_stamp(p) if is_file(p) or p.is_dir() else None, paths))
+    return in_threads(stamp, paths)

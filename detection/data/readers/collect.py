@@ -3,42 +3,21 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations, DataError, Strings
 from detection.data.cache import Arrays, cached, decode_json, encode_json
-from detection.data.files import NearNames, is_file
+from detection.data.files import NearNames, Stamp, in_threads, is_file, stamp
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
 from detection.data.issues import Issue
 
-_CHUNK = 512  # files a task: a task each would cost more than the file
 _TEMPORARY = ("unreadable image", "missing image")  # not cached: the next reading may find it
-Stamp = tuple[int, int] | None
-In = TypeVar("In")
-Out = TypeVar("Out")
-
-
-def in_threads(function: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
-    """Return the results of a function that waits for files, in the order of the items."""
-    with ThreadPoolExecutor(8) as pool:
-        parts = pool.map(lambda k: [function(x) for x in items[k : k + _CHUNK]], range(0, len(items), _CHUNK))
-        return [result for part in parts for result in part]
-
-
-def stamp(path: str | Path) -> Stamp:
-    """Return a file's or folder's size and modification time in nanoseconds, None where there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # a name that is too long, or has a null byte
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def digest(values: Any) -> str:

@@ -14,19 +14,10 @@ import numpy as np
 
 from detection.data.annotations import Annotations, DataError, finish_reading
 from detection.data.cache import Arrays, cached
-from detection.data.files import walk
+from detection.data.files import Stamp, in_threads, stamp, walk
 from detection.data.image import SUFFIXES
 from detection.data.issues import Issue
-from detection.data.readers.collect import (
-    Collected,
-    Stamp,
-    decode_issues,
-    digest,
-    encode_issues,
-    in_threads,
-    stamp,
-    stem,
-)
+from detection.data.readers.collect import Collected, decode_issues, digest, encode_issues, stem
 
 _LOG = logging.getLogger(__name__)
 _BOXES = "points [[x, y], …] in pixels"

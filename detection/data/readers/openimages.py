@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 
 from detection.data.annotations import Annotations, DataError, finish_reading
-from detection.data.files import is_file, read_lines
+from detection.data.files import Stamp, is_file, read_lines, stamp
 from detection.data.image import SUFFIXES
-from detection.data.readers.collect import Collected, Stamp, best_folder, stamp
+from detection.data.readers.collect import Collected, best_folder
 
 _LOG = logging.getLogger(__name__)
 _CORNERS = ("XMin", "YMin", "XMax", "YMax")

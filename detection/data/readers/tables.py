@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detection.data.annotations import Annotations, DataError, finish_reading
-from detection.data.files import is_file, read_lines
+from detection.data.files import Stamp, is_file, read_lines, stamp
 from detection.data.issues import Issue
-from detection.data.readers.collect import Collected, Stamp, best_folder, stamp
+from detection.data.readers.collect import Collected, best_folder
 
 _LOG = logging.getLogger(__name__)
 _BOXES = "x1, y1, x2, y2"  # of an object

@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations, DataError, Strings, finish_reading
 from detection.data.cache import Arrays, cached
-from detection.data.files import NearNames, read_lines, walk
+from detection.data.files import NearNames, Stamp, in_threads, read_lines, stamp, walk
 from detection.data.issues import Issue
 from detection.data.readers.collect import (
-    Stamp,
     decode_issues,
     digest,
     encode_issues,
     has_temporary,
-    in_threads,
     make_records,
     read_sizes,
-    stamp,
     to_pixels,
 )
 from detection.data.readers.yolo_layout import Layout, find_splits, read_layout, split_files

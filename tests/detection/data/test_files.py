@@ -3,7 +3,7 @@ import os
 import pytest
 
 from detection.data.annotations import DataError
-from detection.data.files import NearNames, is_file, read_lines, walk
+from detection.data.files import NearNames, in_threads, is_file, read_lines, stamp, walk
 
 
 def test_what_is_not_there_is_no_file(tmp_path):
@@ -62,3 +62,15 @@ def test_another_encoding_is_refused_by_line(tmp_path):
     with pytest.raises(DataError, match=r"train\.txt, line 3: not UTF-8 \(byte 0xf6\)"):
         read_lines(tmp_path / "train.txt")
     assert os.listdir(tmp_path) == ["train.txt"]
+
+
+def test_threads_keep_the_order():
+    assert in_threads(lambda x: x * 2, range(2000)) == [x * 2 for x in range(2000)]
+    assert in_threads(str, []) == []
+
+
+def test_stamps(tmp_path):
+    (tmp_path / "a").write_text("abc")
+    assert stamp(tmp_path / "a")[0] == 3
+    for name in ("none", "a\0b", "x" * 5000):
+        assert stamp(f"{tmp_path}/{name}") is None

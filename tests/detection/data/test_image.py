@@ -200,3 +200,25 @@ def test_truncated_jpegs_raise(tmp_path, monkeypatch, decoder):
         file.write_bytes(whole[: int(fraction * len(whole))])
         with pytest.raises(UnreadableImage, match=r"a\.jpg"):
             read_image(file)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"comment": b"hello"}, {"exif": True}, {"dpi": (72, 72)}]
+)
+def test_sizes_of_jpegs_equal_pillows(tmp_path, mode, options):
+    options = dict(options)
+    if options.pop("exif", False):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # a quarter turn
+        options["exif"] = exif
+    Image.new(mode, (31, 17)).save(tmp_path / "a.jpg", **options)
+    assert image_size(tmp_path / "a.jpg") == ((31, 17) if "exif" in options else (17, 31))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 20, 100, 160])
+def test_jpegs_that_end_in_their_header_are_unreadable(tmp_path, cut):
+    Image.new("RGB", (31, 17)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:cut])
+    with pytest.raises(UnreadableImage):
+        image_size(tmp_path / "a.jpg")

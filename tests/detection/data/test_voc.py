@@ -310,3 +310,43 @@ def test_boxes_at_the_image_border_are_unchanged(shared):
     boxes = np.concatenate([r.boxes for r in records])
     assert (boxes[:, 3] == 480).sum() == 318
     assert (boxes[:, 2] == 640).sum() == 237
+
+
+LAYOUTS = {
+    "folders beside each other": (".", "Annotations/a.xml", "images/a.jpg"),
+    "lower case": (".", "annotations/a.xml", "pictures/a.jpg"),
+    "images in the root": (".", "Annotations/a.xml", "a.jpg"),
+    "a split's folders": ("train", "train/annotations/a.xml", "train/images/a.jpg"),
+    "folders with splits": ("train", "annotations/train/a.xml", "images/train/a.jpg"),
+    "beside each other": ("train", "train/a.xml", "train/a.jpg"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_folders_without_image_sets(tmp_path, name):
+    split, xml, image = LAYOUTS[name]
+    for file in (xml, image):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    (tmp_path / xml).write_text(f"<annotation><object><name>cat</name>{box}</object></annotation>")
+    Image.new("RGB", (60, 40)).save(tmp_path / image)
+    records = read_voc(tmp_path, split)
+    assert (list(records.image_ids), records.boxes.tolist()) == (["a"], [[0, 0, 9, 9]])
+    assert records.issues == ()
+    with pytest.raises(DataError, match=f"image sets found: {split}"):
+        read_voc(tmp_path, "none")
+
+
+def test_cvats_list_of_classes_gives_their_order(tmp_path):
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    objects = "".join(f"<object><name>{n}</name>{box}</object>" for n in ("cat", "emu"))
+    (tmp_path / "Annotations/a.xml").write_text(f"<annotation>{objects}</annotation>")
+    Image.new("RGB", (60, 40)).save(tmp_path / "JPEGImages" / "a.jpg")
+    (tmp_path / "ImageSets/Main/default.txt").write_text("a\n")
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nzoo:1,1,1::\ncat:::\n")
+    records = read_voc(tmp_path, "default")
+    assert records.classes == ("zoo", "cat", "emu")
+    assert records.labels.tolist() == [2, 3]
+    assert records.category_ids == (1, 2, 3)

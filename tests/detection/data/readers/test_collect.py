@@ -3,14 +3,13 @@ import pytest
 from PIL import Image
 
 from detection.data.annotations import DataError
+from detection.data.files import stamp
 from detection.data.readers import collect
 from detection.data.readers.collect import (
     Collected,
     best_folder,
     cached_sizes,
-    in_threads,
     read_sizes,
-    stamp,
     to_pixels,
 )
 
@@ -18,18 +17,6 @@ from detection.data.readers.collect import (
 @pytest.fixture(autouse=True)
 def _separate_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RESDET_CACHE", str(tmp_path / "cache"))
-
-
-def test_threads_keep_the_order():
-    assert in_threads(lambda x: x * 2, range(2000)) == [x * 2 for x in range(2000)]
-    assert in_threads(str, []) == []
-
-
-def test_stamps(tmp_path):
-    (tmp_path / "a").write_text("abc")
-    assert stamp(tmp_path / "a")[0] == 3
-    for name in ("none", "a\0b", "x" * 5000):
-        assert stamp(f"{tmp_path}/{name}") is None
 
 
 def test_sizes_of_files_that_cannot_be_read(tmp_path, monkeypatch):
