@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from detection.inference.detections import Detections
     from detection.inference.predictor import Predictor
     from detection.training.api import Run, evaluate, train
+    from detection.training.planning.plan import make_plan
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "load_config",
     "load_detector",
     "load_weights",
+    "make_plan",
     "register_format",
     "train",
 ]
@@ -41,6 +43,7 @@ _LATER = {
     "Predictor": "detection.inference.predictor",
     "Run": "detection.training.api",
     "evaluate": "detection.training.api",
+    "make_plan": "detection.training.planning.plan",
     "register_format": "detection.data",
     "train": "detection.training.api",
 }

@@ -10,6 +10,7 @@ COMMANDS = {
     "merge": "Join several datasets into one: ids are renumbered, classes joined by name.",
     "subset": "Write the part of a dataset that has some classes, object sizes, files, or a number of images.",
     "split": "Divide one set into training, validation and test images.",
+    "repair": "Write a dataset with boxes read as they are meant, and classes renamed.",
     "view": "Write a page to look at a dataset: images, boxes, and what the check finds.",
 }
 

@@ -1,6 +1,7 @@
 """``resdet train``: train and evaluate a detector."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,8 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.eval_only:
         weights = args.weights or output / "best.pth"
         run.evaluate_only(config, weights, output, [k for k in keys if k.startswith("model.")], name)
-    else:
+        return 0
+    try:
         run.train_config(config, output, resume=args.resume, config_name=name)
+    except ConnectionError as error:  # the weights cannot be downloaded
+        if folder is None:
+            raise
+        from detection.training.planning.plan import WITHOUT_WEIGHTS
+
+        others = "\n".join(f"  resdet train {shlex.quote(folder)} {keys}\n      {why}" for keys, why in WITHOUT_WEIGHTS)
+        raise ConnectionError(f"{error}\nWithout that file:\n{others}") from error
     return 0
 
 

@@ -44,9 +44,11 @@ def advice(
     if "class with few objects" in kinds:
         few = [issue.found.rpartition(": ")[0] for issue in issues if issue.kind == "class with few objects"]
         kept = [name for name in next(iter(splits.values())).classes if name not in few]
-        if kept:
-            names = " ".join(shlex.quote(name) for name in kept)
-            commands["class with few objects"] = f"resdet data subset {keys} --classes {names} --output {output}"
+        if kept and "," not in "".join(kept):  # by which the option divides them
+            names = shlex.quote(",".join(kept))
+            to = config.data.format if config.data.format in ("coco", "voc", "yolo") else "coco"
+            command = f"resdet data subset {keys} --classes {names} --to {to} --output {output}"
+            commands["class with few objects"] = command
     if "object that no anchor reaches" in kinds:
         suggestion = anchors.get("suggestion")
         sizes = "auto" if not suggestion else f"[{','.join(f'{size:g}' for size in suggestion['sizes'])}]"

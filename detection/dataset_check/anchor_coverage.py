@@ -1,8 +1,7 @@
 """Anchor coverage: the fraction of a dataset's boxes, resized as for training, that anchors match; better anchor sizes."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,12 @@ from torch import Tensor
 
 from detection.config import AnchorConfig, Config, ModelConfig
 from detection.data.transforms import output_size
+from detection.modeling.anchors import AnchorGenerator
 from detection.modeling.build import anchor_generators
-from detection.modeling.matcher import MAX_PAIRS
-from detection.ops.boxes import iou, larger_than
+from detection.ops.boxes import larger_than
 
 _IOUS = (0.5, 0.7)
+_CHUNK = 100_000  # boxes compared at once
 _MIN_GAIN = 0.01  # in the fraction at the first IoU, for other sizes to be suggested
 ImageBoxes = list[tuple[tuple[int, int], Tensor]]  # (height, width) and boxes [n, 4] of each image
 
@@ -77,8 +77,7 @@ def unreached(model: ModelConfig, image_boxes: ImageBoxes) -> list[tuple[int, fl
     if not model.anchors.sizes:
         sizes, *_ = best_anchor_sizes(model, image_boxes)
         model = dataclasses.replace(model, anchors=dataclasses.replace(model.anchors, sizes=sizes))
-    anchors_for = _anchor_function(model, model.anchors.sizes)
-    best = torch.cat([_best_iou(boxes, anchors_for(size)) for size, boxes in image_boxes])
+    best = best_overlaps(model, model.anchors.sizes, image_boxes)
     sides = _sides(image_boxes)
     rows = (best < model.rpn.background_iou).nonzero().flatten().tolist()
     return [(k, float(best[k]), float(sides[k])) for k in rows]
@@ -113,23 +112,34 @@ def _spread_sizes(sides: NDArray[np.float64], count: int) -> list[float]:
 
 def _matched_fractions(model: ModelConfig, sizes: Sequence[float], image_boxes: ImageBoxes) -> dict[str, float]:
     """Return the fraction of boxes matched at each of ``_IOUS``."""
-    anchors_for = _anchor_function(model, sizes)
-    best = torch.cat([_best_iou(boxes, anchors_for(size)) for size, boxes in image_boxes])
+    best = best_overlaps(model, sizes, image_boxes)
     return {str(threshold): float((best >= threshold).float().mean()) for threshold in _IOUS}
 
 
-def _best_iou(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Return the highest IoU of each box, in chunks: a crowded image with the anchors of an FPN would take gigabytes."""
-    return torch.cat([iou(chunk, anchors).amax(dim=1) for chunk in boxes.split(max(1, MAX_PAIRS // len(anchors)))])
+def best_overlaps(model: ModelConfig, sizes: Sequence[float], image_boxes: ImageBoxes) -> Tensor:
+    """Return the IoU of each box with its best anchor, float32 [M].
 
-
-def _anchor_function(model: ModelConfig, sizes: Sequence[float]) -> Callable[[tuple[int, int]], Tensor]:
-    """Return a function from an image's (height, width) to all its anchors."""
+    All anchors of a shape are centred on the positions of a grid. Their overlap with a box in x falls with the distance of
+    the centres in x, and in y likewise, so that the nearest position has the best one: no other is looked at.
+    """
     anchors = dataclasses.replace(model.anchors, sizes=tuple(sizes))
     generators = anchor_generators(dataclasses.replace(model, anchors=anchors))
+    boxes = torch.cat([of_image for _, of_image in image_boxes])
+    shapes = torch.tensor([size for size, _ in image_boxes]).repeat_interleave(
+        torch.tensor([len(of_image) for _, of_image in image_boxes]), dim=0
+    )
+    chunks = zip(boxes.split(_CHUNK), shapes.split(_CHUNK), strict=True)
+    return torch.cat([torch.stack([_best_of_map(g, *chunk) for g in generators]).amax(dim=0) for chunk in chunks])
 
-    @functools.lru_cache(64)  # most images of a dataset share a few sizes
-    def anchors_for(size: tuple[int, int]) -> Tensor:
-        return torch.cat([g(-(-size[0] // g.stride), -(-size[1] // g.stride)) for g in generators])
 
-    return anchors_for
+def _best_of_map(generator: AnchorGenerator, boxes: Tensor, shapes: Tensor) -> Tensor:
+    """Return the best IoU [n] of boxes [n, 4] with the anchors of one map of their images, (height, width) [n, 2]."""
+    stride = generator.stride
+    last = (shapes.flip(1) + stride - 1).div(stride, rounding_mode="floor") - 1  # column and row of the last position
+    nearest = ((boxes[:, :2] + boxes[:, 2:]) / 2 / stride - generator.offset).round()
+    position = (torch.minimum(nearest.clamp(min=0), last) + generator.offset) * stride
+    anchors = generator.cell + position.repeat(1, 2)[:, None]  # [n, a, 4]
+    overlap = torch.minimum(anchors[..., 2:], boxes[:, None, 2:]) - torch.maximum(anchors[..., :2], boxes[:, None, :2])
+    intersection = overlap.clamp(min=0).prod(dim=-1)
+    areas = [(corners[..., 2:] - corners[..., :2]).prod(dim=-1) for corners in (anchors, boxes[:, None])]
+    return (intersection / (areas[0] + areas[1] - intersection)).amax(dim=1)

@@ -22,7 +22,7 @@ def near_across(splits: Mapping[str, Annotations], root: str, known: Collection[
     if len(splits) < 2:
         return
     total = sum(map(len, splits.values()))
-    step = -(-total // MAX_HASHED)
+    step = max(1, -(-total // MAX_HASHED))
     rows = [(k, file) for k, records in enumerate(splits.values()) for file in list(records.files)[::step]]
     with progress_bar() as bar:
         task = bar.add_task("comparing images", total=None, visible=False)

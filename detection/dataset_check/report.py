@@ -82,7 +82,8 @@ def check(
     if not quick:
         digests = {n: [(file, infos[file].digest) for file in records.files] for n, records in splits.items()}
         same = list(duplicate_images(digests))
-        issues += [*same, *near_across(splits, root, {issue.file for issue in same})]
+        unreadable = {file for file, info in infos.items() if info.error}
+        issues += [*same, *near_across(splits, root, unreadable | {issue.file for issue in same})]
     anchors, missed = _anchor_coverage(config, list(splits.values()), quick)
     issues += missed
     return {

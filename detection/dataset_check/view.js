@@ -16,6 +16,9 @@
     if (i >= 0) (found.get(i) || found.set(i, []).get(i)).push([k, object, text]);
   }));
 
+  // a finding about a whole set leaves all images
+  const ofImages = data.findings.map((finding) => finding.items.some(([i]) => i >= 0));
+
   const state = {text: '', part: '', label: '', size: '', fault: '', sort: ''};
   let result = [], shown = 0, open = -1;
 
@@ -26,7 +29,7 @@
     if (state.text && !files[i].toLowerCase().includes(state.text)) return false;
     if (state.part !== '' && part[i] !== Number(state.part)) return false;
     if (state.fault === 'any' && !found.has(i)) return false;
-    if (state.fault !== '' && state.fault !== 'any' && !(found.get(i) || []).some(([k]) => k === Number(state.fault))) return false;
+    if (state.fault !== '' && state.fault !== 'any' && ofImages[state.fault] && !(found.get(i) || []).some(([k]) => k === Number(state.fault))) return false;
     if (state.label === 'none') return offsets[i] === offsets[i + 1];
     if (state.label === '' && state.size === '') return true;
     for (let j = offsets[i]; j < offsets[i + 1]; j++) if (fits(j)) return true;
@@ -144,8 +147,11 @@
         el('i', {style: {background: colour(labels[j])}}),
         el('span', null, name(data.classes[labels[j]]), ` `, el('span', {class: 'muted'}, at, odd.length ? ` (${odd.join(', ')})` : ''))));
     }
-    const faults = (found.get(i) || []).map(([k, object, text]) => el('p', {class: 'warn'}, el('b', null, data.findings[k].kind),
-      object ? `, object ${object}` : '', text ? [': ', name(text)] : '', el('br'), el('span', {class: 'muted'}, data.findings[k].then)));
+    const kinds = [...new Set((found.get(i) || []).map(([k]) => k))];
+    const faults = kinds.map((k) => el('div', {class: 'warn'}, el('b', null, data.findings[k].kind), ': ',
+      el('span', {class: 'muted'}, data.findings[k].then),
+      el('ul', {class: 'loose'}, found.get(i).filter(([kind, object, text]) => kind === k && (object || text)).map(([, object, text]) =>
+        el('li', null, object ? `object ${object}${text ? ': ' : ''}` : '', text ? name(text) : '')))));
     body.replaceChildren(picture, el('div', {class: 'facts'},
       el('p', {class: 'muted'}, `${data.sets[part[i]][0]}, ${sizes[2 * i + 1]}×${sizes[2 * i]} px, ${objectsOf(i)}`),
       i in data.thumbnails ? null : el('p', {class: 'muted'}, 'no thumbnail: ', el('code', null, '--images N'), ' of resdet data view makes more'),
@@ -163,8 +169,8 @@
     const code = el('code', null, finding.advice);
     const rest = el('div', {class: 'more', hidden: true}, el('p', {class: 'muted'}, finding.then),
       finding.advice ? el('div', {class: 'command'}, code, copy) : null,
-      loose.length ? el('ul', {class: 'loose'}, loose.slice(0, 8).map(([, file, object, text]) => el('li', null,
-        name(text || file), text ? null : object ? `, object ${object}` : '')), loose.length > 8 ? el('li', null, `… ${loose.length - 8} more`) : null) : null);
+      loose.length ? el('ul', {class: 'loose'}, loose.slice(0, 20).map(([, file, object, text]) => el('li', null,
+        name(text || file), text ? null : object ? `, object ${object}` : '')), loose.length > 20 ? el('li', null, `… ${loose.length - 20} more`) : null) : null);
     const button = el('button', {type: 'button', onclick: () => set({fault: state.fault === String(k) ? '' : String(k)})},
       el('span', null, finding.kind), el('span', {class: 'count'}, count(finding.count)));
     const node = el('div', {class: `finding ${finding.severity}`}, button, rest);
@@ -181,7 +187,7 @@
     el('summary', null, `findings (${count(data.findings.reduce((sum, f) => sum + f.count, 0))}) and classes (${count(data.classes.length)})`),
     el('h2', null, 'Findings'),
     el('p', {class: 'muted small'}, dropping ? `${count(dropping)} of them lose training data (marked).` : 'Nothing that loses training data.',
-      data.full ? '' : ' Annotations alone were checked; --full also decodes and compares the images.'),
+      data.full ? '' : [' Annotations alone were checked; ', el('code', {class: 'keep'}, '--full'), ' also decodes and compares the images.']),
     findingNodes.length ? findingNodes : el('p', null, 'none'),
     el('h2', null, 'Classes'), el('ul', {class: 'classes'}, order.map((k) => el('li', null, classNodes[k]))));
 

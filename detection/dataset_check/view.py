@@ -78,6 +78,7 @@ class _Finder:
 
     def __init__(self, sets: Mapping[str, Annotations]) -> None:
         self.index: dict[str, int] = {}
+        self.train = next(iter(sets.values()))  # the first
         self.faulty: dict[int, None] = {}  # in order of severity
         start = 0
         for records in sets.values():
@@ -85,6 +86,12 @@ class _Finder:
                 self.index.setdefault(file, start + i)
                 self.index.setdefault(records.source(i), start + i)
             start += len(records)
+
+    def _with_class(self, found: str) -> list[int]:
+        """Return the training images with a class of few objects, "NAME: COUNT"."""
+        records = self.train
+        label = records.classes.index(found.rpartition(": ")[0]) + 1
+        return np.unique(records.image_of()[records.labels == label]).tolist()
 
     def findings(self, report: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the kinds of issues with their images, most severe first."""
@@ -101,6 +108,8 @@ class _Finder:
                 if image >= 0:
                     self.faulty.setdefault(image)
                 items.append([image, issue["file"], issue["object"], issue["found"]])
+                if kind == "class with few objects":
+                    items += [[i, issue["file"], None, issue["found"]] for i in self._with_class(issue["found"])]
             result.append(
                 {
                     "kind": kind,

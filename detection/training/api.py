@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from detection.data.image import read_image
 from detection.data.opening import Source
 from detection.inference.runtimes import ExportedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
+from detection.training.planning.plan import make_plan
 from detection.training.run import Components, evaluate_only, train_config
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def train(
     """Train a detector, evaluate it, and write the run's folder.
 
     Args:
-        config: a configuration, a YAML file, or the bare name of a shipped one.
+        config: a configuration, a YAML file, the bare name of a shipped one, or a folder of data, for which one is chosen
+            (:func:`detection.make_plan`).
         overrides: "key=value" entries.
         output: the run's folder (default: output/CONFIG_NAME); an earlier run in it is moved to a subfolder unless resumed.
         resume: resume from its last.pth.
@@ -67,7 +72,7 @@ def train(
         ValueError, FileNotFoundError, ConnectionError: invalid or missing configuration, data or weights.
     """
     name = config if isinstance(config, str | Path) else "config"
-    settings = load_config(config, overrides) if isinstance(config, str | Path) else config
+    settings = _settings(config, overrides) if isinstance(config, str | Path) else config
     if isinstance(config, Config) and overrides:
         settings = config_from_dict(override(dataclasses.asdict(config), overrides))
     source = None
@@ -90,6 +95,15 @@ def train(
         components=Components(source, model, callbacks, loggers),
     )
     return Run(folder, metrics, folder / "best.pth")
+
+
+def _settings(config: str | Path, overrides: Sequence[str]) -> Config:
+    """Load a configuration, or choose one for a folder of data."""
+    if not Path(config).expanduser().is_dir():
+        return load_config(config, overrides)
+    plan = make_plan(config, overrides, measure=False)
+    _LOG.info("%s", plan.text())
+    return plan.config
 
 
 def evaluate(

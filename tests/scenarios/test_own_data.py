@@ -1,6 +1,7 @@
 """From a folder to a detector: the split of a run is used again by whatever follows it."""
 
 import json
+import shlex
 
 import pytest
 from own_data import coco_set, keys
@@ -8,6 +9,7 @@ from runs import SMALL
 
 from detection import evaluate
 from detection.cli import run
+from detection.training.planning.plan import SHAPES, WITHOUT_WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("thin_networks")
 SETTINGS = [
@@ -71,6 +73,37 @@ def test_dry_run_and_save(finished, tmp_path, capsys):
     assert run("train", ["--config", str(tmp_path / "mine.yaml"), "--print-config"]) == 0
     assert f"root: {root}" in capsys.readouterr().out
     assert run("train", [*arguments, "--dry-run", "--save", str(tmp_path / "mine.yaml")]) == 2
+
+
+def test_weights_that_cannot_be_downloaded_name_what_else_there_is(finished, tmp_path, monkeypatch, capsys):
+    root, _ = finished
+
+    def refuse(*arguments, **options):
+        raise ConnectionError("weights torchvision://resnet18 cannot be downloaded")
+
+    monkeypatch.setattr("backbone.hub.fetch", refuse)
+    monkeypatch.setattr("detection.checkpoint.detector.fetch", refuse, raising=False)
+    assert run("train", [str(root), "--no-timing", "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "cannot be downloaded" in error
+    assert f"resdet train {root} model.weights=null model.norm=bn model.freeze_at=0" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_else_there_is_trains(finished, tmp_path, monkeypatch):
+    root, _ = finished
+    monkeypatch.chdir(tmp_path)
+    settings = [
+        key for key in SETTINGS if not key.startswith(("model.weights", "model.norm", "model.freeze", "pretrain"))
+    ]
+    settings += ["solver.max_iter=1"]
+    program, command, *arguments = shlex.split(SHAPES)
+    assert (program, command) == ("resdet", "train")
+    short = [*SMALL, "pretrain.iterations=0", "solver.max_iter=1"]
+    assert run("train", [*arguments, *short]) == 0
+    for other, _ in WITHOUT_WEIGHTS[1:]:
+        arguments = [str(root), *settings, *other.split(), "data.val=null", "--no-timing"]
+        assert run("train", [*arguments, "--output", "out"]) == 0, other
 
 
 def test_what_is_no_folder(tmp_path, capsys):

@@ -20,13 +20,13 @@ from PIL import Image, ImageOps
 
 from detection.data.annotations import Strings
 from detection.data.cache import cache_dir, file_stamp, write_atomically
+from detection.data.image import MAX_PIXELS
 
 _LOG = logging.getLogger(__name__)
 MAX_DISTANCE = 6  # bits of 64; unrelated images of four public sets differ in 14 and more
 _VERSION = 1
 _BITS, _SIDE = 64, 64
 _CHUNK_PAIRS = 4_000_000  # candidates compared at once
-_MAX_PIXELS = 400_000_000  # a larger file may be a decompression bomb, and has no hash
 _THREADS = min(8, 2 * (os.cpu_count() or 1))  # decoding releases the interpreter's lock
 
 _NO_STAMP = (-1, -1)
@@ -133,8 +133,8 @@ def _hash(file: str) -> int | None:
     """Return a file's hash, None where it cannot be read."""
     try:
         with Image.open(file) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                return None
+            if image.width * image.height > MAX_PIXELS:
+                return None  # as training does by default: it may be a decompression bomb
             image.draft("L", (_SIDE, _SIDE))
             grey = ImageOps.exif_transpose(image).convert("L")
         bits = imagehash.phash(grey).hash.reshape(-1)

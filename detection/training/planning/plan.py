@@ -24,11 +24,12 @@ _SPLIT = "0.2"  # of the images, to validate on
 _GIVEN = "given"
 _LONG = 1800.0  # seconds; longer runs come with advice for a quick try
 # what else there is where weights cannot be downloaded, as keys, and what it is
+SHAPES = "resdet train --config quickstart.yaml 'model.anchors.aspect_ratios=[0.5,1,2]' --output output/shapes"
 WITHOUT_WEIGHTS = (
     ("model.weights=FILE", "weights from elsewhere"),
     (
-        "model.weights=null model.conv5_norm=bn pretrain.iterations=840 pretrain.lr=0.003",
-        "the trunk learns from synthetic shapes first: minutes, and far fewer points of AP than ImageNet's weights",
+        "model.weights=output/shapes/best.pth",
+        f"what synthetic shapes teach in minutes, far less than ImageNet's weights; before it: {SHAPES}",
     ),
     ("model.weights=null model.norm=bn model.freeze_at=0", "random weights: many times the steps"),
 )

@@ -1,10 +1,19 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.ops import box_iou
 
-from detection.config import AnchorConfig, Config, DataConfig, ModelConfig
-from detection.dataset_check.anchor_coverage import anchor_coverage, best_anchor_sizes, resized_boxes
+from detection.config import AnchorConfig, Config, DataConfig, ModelConfig, load_config
+from detection.dataset_check.anchor_coverage import (
+    anchor_coverage,
+    best_anchor_sizes,
+    best_overlaps,
+    resized_boxes,
+    unreached,
+)
+from detection.modeling.build import anchor_generators
 
 # anchors at every 16 pixels from 0 on
 SIZE = (160, 160)
@@ -75,3 +84,32 @@ def test_suggested_sizes_are_spread_geometrically():
     found = anchor_coverage(model(512.0, 600.0, 700.0), boxes)
     # 5 % and 95 % of the exponents 2..6: 2.2, 4, 5.8
     assert found["suggestion"]["sizes"] == pytest.approx([round(2**2.2), 16, round(2**5.8)])
+
+
+@pytest.mark.parametrize(
+    "keys", [[], ["model.architecture=fpn"], ["model.anchors.offset=0.5"], ["model.anchors.rounded=true"]]
+)
+def test_best_overlaps_are_those_with_all_anchors(keys):
+    config = load_config("faster_rcnn_r50_c4_1x.yaml", keys)
+    generator = torch.Generator().manual_seed(0)
+    image_boxes = []
+    for size in ((120, 200), (97, 64), (33, 300)):
+        corner = torch.rand(60, 2, generator=generator) * torch.tensor([size[1], size[0]])
+        # some beyond the last position, and some centred between two
+        sides = torch.rand(60, 2, generator=generator) * 90 + 1
+        boxes = torch.cat((corner, corner + sides), dim=1)
+        boxes[:4] = torch.tensor([8.0, 8, 24, 24]) + torch.arange(4)[:, None] * 8
+        image_boxes.append((size, boxes))
+    sizes = (16.0, 32.0, 64.0, 128.0, 256.0)
+    generators = anchor_generators(replace(config.model, anchors=replace(config.model.anchors, sizes=sizes)))
+    wanted = []
+    for (height, width), boxes in image_boxes:
+        anchors = torch.cat([g(-(-height // g.stride), -(-width // g.stride)) for g in generators])
+        wanted.append(box_iou(boxes, anchors).amax(dim=1))
+    assert torch.allclose(best_overlaps(config.model, sizes, image_boxes), torch.cat(wanted), atol=1e-5)
+
+
+def test_unreached_boxes_are_background_to_every_anchor():
+    boxes = squares(32.0, (48, 48), (52, 48)) + squares(4.0, (64, 64))
+    assert unreached(model(32.0), boxes) == [(2, pytest.approx(16 / 1024), 4.0)]
+    assert unreached(model(32.0), []) == []

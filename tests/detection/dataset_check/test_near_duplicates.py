@@ -50,3 +50,8 @@ def test_large_sets_are_sampled(tmp_path, monkeypatch):
         near_across({"train": images(tmp_path / "train", *range(6)), "val": images(tmp_path / "val", *range(4))}, "set")
     )
     assert len(hashed) == 4
+
+
+def test_no_images(tmp_path):
+    none = images(tmp_path / "train")
+    assert list(near_across({"train": none, "val": none}, "set")) == []

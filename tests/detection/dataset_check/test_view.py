@@ -58,7 +58,9 @@ def test_content(root):
     findings = {finding["kind"]: finding for finding in data["findings"]}
     assert findings["degenerate box"]["items"][0][0] == 0
     assert findings["degenerate box"]["severity"] == "drops"
-    assert findings["class with few objects"]["count"] == 3
+    few = findings["class with few objects"]
+    assert few["count"] == 3
+    assert [image for image, *_, found in few["items"] if found == f"{HOSTILE}: 4" and image >= 0] == [3, 7, 11, 15]
     assert len(data["thumbnails"]) == 6
     assert "0" in data["thumbnails"]  # has findings
 

@@ -30,7 +30,7 @@ def test_a_folder_without_validation_is_split(folder):
     assert "config=faster_rcnn_r18_own_data.yaml" in text
     assert "there is no set to validate on" in text
     assert "is not in the cache and will be downloaded" in text
-    assert "pretrain.iterations=840" in text
+    assert "resdet train --config quickstart.yaml" in text
     assert "time:" not in text
 
 
