@@ -24,7 +24,7 @@ ALLOWED = {
     "report": {"analysis", "config", "data", "evaluation", "pages", "utils"},
     "checkpoint": {"backbone", "config", "modeling", "utils"},
     "dataset_check": {"config", "data", "modeling", "ops", "pages", "utils"},
-    "inference": {"checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
+    "inference": {"analysis", "checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
     "training": {
         *(
             "backbone",
@@ -43,7 +43,7 @@ ALLOWED = {
     "classification": {"backbone", "checkpoint", "config", "data", "ops", "training", "utils"},
     "commands": {
         *("backbone", "checkpoint", "classification", "config", "data", "dataset_check", "evaluation", "inference"),
-        *("ops", "report", "training", "utils"),
+        *("analysis", "ops", "report", "training", "utils"),
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},

@@ -194,16 +194,25 @@ class RoIHead(nn.Module):
     ) -> list[Detections]:
         """Return the best ``max_detections`` of every image after class-wise NMS; with ``padded`` always as many, padded
         slots last with a score of 0 (:func:`without_padding`)."""
+        padded = use_padding(padded, proposals[0].device)
+        scores, deltas = self.predictions(features, proposals, padded)
+        without_background = [image[:, 1:] for image in scores]
+        images = zip(proposals, without_background, deltas, sizes, strict=True)
+        postprocess = self._postprocess_padded if padded else self._postprocess
+        return [postprocess(*image) for image in images]
+
+    def predictions(
+        self, features: Maps, proposals: list[Tensor], padded: bool | None = None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return for each image the class probabilities of its proposals [P, K + 1], the background first, and their
+        offsets [P, K, 4]."""
         regions = as_regions(proposals)
-        padded = use_padding(padded, regions.device)
         chunks = regions.split(self._chunk_size(regions.device) or max(len(regions), 1))
         outputs = [self(features, chunk, padded) for chunk in chunks]
         logits, deltas = (torch.cat(part) for part in zip(*outputs, strict=True))
-        scores = at_least_float32(logits).softmax(dim=1)[:, 1:]  # [R, K]: without the background
+        scores = at_least_float32(logits).softmax(dim=1)
         counts = [len(boxes) for boxes in proposals]
-        images = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
-        postprocess = self._postprocess_padded if padded else self._postprocess
-        return [postprocess(*image) for image in images]
+        return scores.split(counts), deltas.split(counts)
 
     def _postprocess(self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]) -> Detections:
         region, label = (scores > self.score_threshold).nonzero(as_tuple=True)

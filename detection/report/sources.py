@@ -38,7 +38,8 @@ class Inputs:
         facts: by name, for the header.
         warnings: what a reader should know before comparing numbers.
         run: a run's folder, or None.
-        train: the run's training set, where its files are at hand.
+        train, val: the run's data sets, where their files are at hand.
+        read_file: reads an image by its path in those.
     """
 
     title: str
@@ -49,6 +50,8 @@ class Inputs:
     warnings: tuple[str, ...] = ()
     run: Path | None = None
     train: Annotations | None = None
+    val: Annotations | None = None
+    read_file: ImageOf | None = None
 
 
 def open_inputs(
@@ -94,6 +97,12 @@ def from_files(detections: Path, ground_truth: Path, images: Path | None, image_
     )
 
 
+def other_detections(path: Path, inputs: Inputs) -> Inputs:
+    """Return the inputs with the detections of another file."""
+    detections = read_detections(path, inputs.ground_truth)
+    return dataclasses.replace(inputs, title=path.stem, detections=detections)
+
+
 def from_run(folder: Path, images: Path | None = None) -> Inputs:
     """Return the last evaluation of a run.
 
@@ -129,6 +138,8 @@ def from_run(folder: Path, images: Path | None = None) -> Inputs:
         facts=run_facts(folder) | {"data fingerprint": fingerprint(truth)},
         run=folder,
         train=None if source is None else source.train,
+        val=None if source is None else source.val,
+        read_file=None if source is None else source.read,
     )
 
 
