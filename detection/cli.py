@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "Train and evaluate a detector.",
     "evaluate": "Evaluate external detections.",
     "report": "Show what a detector gets wrong, on one HTML page: a run's, or anyone's detections.",
+    "runs": "List the runs under a folder, and how their configurations differ.",
     "diagnose": "Tell which stage of a detector lost each missed object.",
     "predict": "Detect objects on your images.",
     "train-classifier": "Train and evaluate a classifier, which can pretrain a detector's trunk.",

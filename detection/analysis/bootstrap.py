@@ -20,58 +20,88 @@ class WeightedAP:
     def __init__(self, scene: Scene, matches: Matches, counted: Bools | None = None) -> None:
         self.classes = len(scene.classes)
         counted = scene.counted if counted is None else counted
-        self.object_cell = scene.object_label[counted]
-        self.object_image = scene.object_image[counted]
+        self.object_label, self.object_image = scene.object_label[counted], scene.object_image[counted]
         order = by_score(scene)
-        self.image, label = scene.image[order], scene.label[order]
-        self.starts = np.searchsorted(label, np.arange(self.classes))
-        groups = np.lexsort((np.arange(len(label)), label, self.image))
-        rank = np.empty(len(label), dtype=np.int64)
-        rank[groups] = position_in_group(self.image[groups] * max(self.classes, 1) + label[groups])
-        self.true: list[tuple[Ints, Ints, Ints, Ints, Ints]] = []
-        for t in range(len(matches.ious)):
-            ignored = np.flatnonzero(matches.ignored[t][order])
-            true = np.flatnonzero(matches.true_positive[t][order])
-            # of the ignored detections those before each true positive do not count
-            before = np.searchsorted(ignored, true)
-            self.true.append((true, label[true], ignored, before, rank[true]))
+        groups = np.lexsort((np.arange(len(order)), scene.label, scene.image))
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[groups] = position_in_group(scene.image[groups] * max(self.classes, 1) + scene.label[groups])
+        order = order[~matches.ignored[:, order].all(axis=0)]
+        self.image, label, rank = scene.image[order], scene.label[order], rank[order]
+        starts = np.searchsorted(label, np.arange(self.classes))
+        self.parts = [
+            _Part(label, rank, starts, ignored[order], true[order])
+            for ignored, true in zip(matches.ignored, matches.true_positive, strict=True)
+        ]
 
     def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return AP [T, K], as :func:`detection.analysis.matching.average_precision`, and recall [T, 3, K] of the best 1, 10
         and all detections of a class in an image; NaN for classes without objects.
 
         Args:
-            weights: float64 [N], of the images.
+            weights: float64 [N], of the images; whole numbers.
         """
-        objects = np.bincount(self.object_cell, weights[self.object_image], minlength=self.classes)
+        objects = np.bincount(self.object_label, weights[self.object_image], minlength=self.classes)
         weight = weights[self.image]
-        total = np.concatenate(([0.0], np.cumsum(weight)))
-        ap = np.full((len(self.true), self.classes), np.nan)
-        recalls = np.full((len(self.true), 3, self.classes), np.nan)
+        total = _sums(weight)
         some = objects > 0
         # true positives that each recall needs: comparing whole numbers is exact, where tp / objects >= recall rounds
         needed = np.ceil(objects[:, None] * RECALLS - 1e-9)
         needed += needed / np.maximum(objects, 1e-300)[:, None] < RECALLS
         apart = float(objects.max(initial=0.0) + 2)
-        for t, (true, label, ignored, before, rank) in enumerate(self.true):
-            found = np.concatenate(([0.0], np.cumsum(weight[true])))
-            first = np.searchsorted(label, np.arange(self.classes))
-            tp = found[1:] - found[first][label]
-            left_out = np.concatenate(([0.0], np.cumsum(weight[ignored])))
-            out = left_out[before] - left_out[np.searchsorted(ignored, self.starts)][label]
-            count = total[true + 1] - total[self.starts][label] - out
-            precision = np.divide(tp, count, out=np.zeros_like(tp), where=count > 0)
-            # classes one after the other in one array: the offsets keep them apart
-            offset = 2.0 * (self.classes - 1 - label)
-            envelope = np.maximum.accumulate((precision + offset)[::-1])[::-1] - offset
-            index = np.searchsorted(tp + apart * label, needed + apart * np.arange(self.classes)[:, None])
-            ends = np.append(first[1:], len(label))
-            value = np.append(envelope, 0.0)[np.where(index < ends[:, None], index, len(envelope))]
-            ap[t, some] = value.mean(axis=1)[some]
-            for i, limit in enumerate((1, 10, np.inf)):
-                hits = np.bincount(label, weight[true] * (rank < limit), minlength=self.classes)
+        needed += apart * np.arange(self.classes)[:, None]
+        ap = np.full((len(self.parts), self.classes), np.nan)
+        recalls = np.full((len(self.parts), 3, self.classes), np.nan)
+        for t, part in enumerate(self.parts):
+            ap[t, some] = part.average_precision(weight, total, needed, apart)[some]
+            for i, hits in enumerate(part.found(weight)):
                 recalls[t, i, some] = hits[some] / objects[some]
         return ap, recalls
+
+
+class _Part:
+    """The true positives of all classes at one IoU, by class and decreasing score, and what is needed of the others."""
+
+    def __init__(self, label: Ints, rank: Ints, starts: Ints, ignored: Bools, true: Bools) -> None:
+        classes = len(starts)
+        self.true, self.ignored = np.flatnonzero(true), np.flatnonzero(ignored)
+        self.label, self.classes = label[self.true], classes
+        self.first = np.searchsorted(self.label, np.arange(classes))
+        self.ends = np.append(self.first[1:], len(self.label))[:, None]
+        self.begin = starts[self.label]
+        # of the ignored detections those before a true positive do not count
+        self.before = np.searchsorted(self.ignored, self.true)
+        self.ignored_begin = np.searchsorted(self.ignored, starts)[self.label]
+        self.top = [np.flatnonzero(rank[self.true] < limit) for limit in (1, 10)]
+        # classes one after the other in one array: the offsets keep them apart
+        self.offset = 2.0 * (classes - 1 - self.label)
+
+    def average_precision(self, weight: Floats, total: Floats, needed: Floats, apart: float) -> Floats:
+        """Return the AP of each class, float64 [K]; without objects it means nothing."""
+        found = _sums(weight[self.true])
+        tp = found[1:] - found[self.first][self.label]
+        count = total[self.true + 1] - total[self.begin]
+        if len(self.ignored):
+            left_out = _sums(weight[self.ignored])
+            count -= left_out[self.before] - left_out[self.ignored_begin]
+        precision = tp / np.maximum(count, 1e-300)
+        envelope = np.empty(len(tp) + 1)
+        envelope[:-1] = np.maximum.accumulate((precision + self.offset)[::-1])[::-1] - self.offset
+        envelope[-1] = 0.0
+        index = np.searchsorted(tp + apart * self.label, needed)
+        return envelope[np.where(index < self.ends, index, len(tp))].mean(axis=1)
+
+    def found(self, weight: Floats) -> list[Floats]:
+        """Return the weight of the true positives of each class among the best 1, 10 and all detections of an image."""
+        own = weight[self.true]
+        chosen = [*self.top, np.arange(len(own))]
+        return [np.bincount(self.label[i], own[i], minlength=self.classes).astype(np.float64) for i in chosen]
+
+
+def _sums(values: Floats) -> Floats:
+    """Return cumulative sums that begin with 0, float64 [n + 1]."""
+    result = np.zeros(len(values) + 1)
+    np.cumsum(values, out=result[1:])
+    return result
 
 
 def summary(ap: Floats, recall: Floats) -> dict[str, float]:

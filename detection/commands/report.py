@@ -53,10 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="resdet report", description=__doc__, allow_abbrev=False)
     parser.add_argument("source", type=Path, metavar="RUN | DETECTIONS", help="a run's folder, or COCO results")
     parser.add_argument("ground_truth", type=Path, nargs="?", help="of DETECTIONS: COCO annotations, or a VOC folder")
-    parser.add_argument("--output", type=Path, help="the page (default: report.html, unless --json or --require is given)")
+    parser.add_argument(
+        "--output", type=Path, help="the page (default: report.html, unless --json or --require is given)"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument("--set", help="VOC: the image set (ImageSets/Main/SET.txt); all images without it")
-    parser.add_argument("--image-root", type=Path, help="folder of the images (default: looked for beside the annotations)")
+    parser.add_argument(
+        "--image-root", type=Path, help="folder of the images (default: looked for beside the annotations)"
+    )
     parser.add_argument(
         "--images",
         type=int,

@@ -1,5 +1,6 @@
 """Which stage of a two-stage detector lost each missed object; what proposals, anchors and NMS could reach."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from detection.data.loader import Batch, float_images, to_device
 from detection.inference.over_dataset import as_rows, coco_results, scale_back
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.roi_head import RoIHead
+from detection.modeling.structures import as_maps
 from detection.ops.boxes import clip
 from detection.ops.device import autocast
 
@@ -37,6 +39,25 @@ class _Objects:
     stage: Ints
     anchor_iou: Floats
     proposal_iou: Floats  # [len(NUMBERS), M]
+
+
+class _Clock:
+    """Seconds by stage of the detector; a stage has ended when a value of its result can be read."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.last = 0.0
+
+    def start(self) -> None:
+        """Begin a batch."""
+        self.last = time.perf_counter()
+
+    def stop(self, name: str, result: Tensor) -> None:
+        """Add the time since the last stage to the stage ``name``, whose result is given."""
+        result.flatten()[:1].sum().item()
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
+        self.last = now
 
 
 @torch.no_grad()
@@ -64,21 +85,26 @@ def diagnose(
     Returns:
         "stages": how many objects each stage lost, which add up to "missed"; "proposals": the fraction of the objects with a
         proposal, by number and IoU; "anchors"; both by size; "nms": AP by the IoU of NMS; "objects": a row for each
-        missed object.
+        missed object; "seconds" an image by stage.
     """
     was_training = model.training
     model.eval()
     objects: list[_Objects] = []
     candidates: list[tuple[Any, tuple[int, int], tuple[int, int], Tensor, Tensor, Tensor]] = []
+    clock = _Clock()
     try:
         for batch in loader:
             images = float_images(to_device(batch, device))
             sizes = [(im.shape[-2], im.shape[-1]) for im in images]
             with autocast(device, dtype):
+                clock.start()
                 features = model.trunk(model.batch(images))
+                clock.stop("trunk", as_maps(features)[0])
                 output = model.rpn(features)
                 proposals = model.rpn.proposals(output, sizes, False)
+                clock.stop("RPN", proposals[0])
                 scores, deltas = model.roi_head.predictions(features, proposals, False)
+                clock.stop("head", scores[0])
             for k, i in enumerate(batch.index):
                 if batch.readable[k]:
                     stages, candidate = _stages(model.roi_head, proposals[k], scores[k], deltas[k], sizes[k])
@@ -92,6 +118,7 @@ def diagnose(
         model.train(was_training)
     result = summarise(objects)
     result["iou"], result["score_threshold"] = iou, model.roi_head.score_threshold
+    result["seconds"] = {name: value / max(len(objects), 1) for name, value in clock.seconds.items()}
     result["nms"] = _nms_sweep(candidates, records, model.roi_head)
     return result
 
@@ -112,9 +139,8 @@ def _stages(
     kept = torch.zeros(len(proposals), classes, dtype=torch.bool, device=scores.device)
     kept[region[keep], label[keep]] = True
     final = torch.stack((region[keep], label[keep]), dim=1)[: head.max_detections]
-    stages = ImageStages(
-        *(x.double().cpu().numpy() for x in (proposals, scores, boxes)), kept.cpu().numpy(), final.cpu().numpy()
-    )
+    arrays = [x.double().cpu().numpy() for x in (proposals, scores, boxes)]
+    stages = ImageStages(arrays[0], arrays[1], arrays[2], kept.cpu().numpy(), final.cpu().numpy())
     return stages, (candidate[0].cpu(), label.cpu(), candidate[2].cpu())
 
 

@@ -82,9 +82,9 @@ def build(
             for other in options.compare
         ],
         "diagnosis": lambda: options.diagnosis,
-        "drift": lambda: None
-        if inputs.train is None
-        else history.drift(analysis.scene, inputs.train, inputs.val, inputs.read_file),
+        "drift": lambda: (
+            None if inputs.train is None else history.drift(analysis.scene, inputs.train, inputs.val, inputs.read_file)
+        ),
         "training": lambda: None if inputs.run is None else history.curves(inputs.run),
         "speed": lambda: None if inputs.run is None else history.speed(inputs.run),
     }

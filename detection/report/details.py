@@ -16,7 +16,9 @@ from detection.evaluation.coco import MAX_DETECTIONS
 from detection.report.analysis import Analysis
 
 _INF = 1e9
-_MANY = 200_000  # detections, above which some numbers are left out or drawn less often: a page takes ten seconds at most
+_MANY = (
+    200_000  # detections, above which some numbers are left out or drawn less often: a page takes ten seconds at most
+)
 EDGES = {
     "side": (0, 16, 32, 64, 96, 128, 256, _INF),
     "aspect": (0, 1 / 3, 0.5, 0.75, 4 / 3, 2, 3, _INF),
@@ -29,12 +31,12 @@ _SUSPICIONS = 300  # listed
 
 
 def replicates(scene: Scene) -> int:
-    """Return how many bootstrap replicates are drawn: 200, or 50 of very many detections."""
-    return 200 if len(scene.score) <= _MANY else 50
+    """Return how many bootstrap replicates are drawn: 200, fewer of many detections, 50 at least."""
+    return int(np.clip(10_000_000 // max(len(scene.score), 1), 50, 200))
 
 
 def intervals(analysis: Analysis) -> dict[str, tuple[float, float]]:
-    """Return the 95 % bootstrap intervals, over images, of COCO's metrics: those by size where detections are not too many."""
+    """Return the 95 % bootstrap intervals, over images, of COCO's metrics; by size where detections are not too many."""
     scene = analysis.scene
     parts = {"": WeightedAP(scene, analysis.matches)}
     if len(scene.score) <= _MANY:

@@ -110,4 +110,6 @@ def _brightness(files: list[str], read: ImageOf) -> dict[str, float] | None:
             values.append(brightness(read(name)))
         except Exception as error:  # of decoders and disks: the page does without
             _LOG.debug("%s: brightness not measured: %s", name, error)
-    return {"mean": float(np.mean(values)), "deviation": float(np.std(values)), "images": len(values)} if values else None
+    return (
+        {"mean": float(np.mean(values)), "deviation": float(np.std(values)), "images": len(values)} if values else None
+    )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 _OPERATORS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
-_FORM = re.compile(r"\s*(?P<name>[^<>=\[\]]+?)\s*(?:\[(?P<label>.+)\])?\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[-+.\deE]+)\s*")
+_FORM = re.compile(
+    r"\s*(?P<name>[^<>=\[\]]+?)\s*(?:\[(?P<label>.+)\])?\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[-+.\deE]+)\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ def _value(requirement: Requirement, numbers: dict[str, Any]) -> float | None:
     else:
         rows = {row["class"]: row for row in numbers["classes"]}
         if requirement.label not in rows:
-            raise ValueError(f"--require {requirement.text}: no class {requirement.label!r}; there are {', '.join(rows)}")
+            raise ValueError(
+                f"--require {requirement.text}: no class {requirement.label!r}; there are {', '.join(rows)}"
+            )
         values = {k: v for k, v in rows[requirement.label].items() if not isinstance(v, str)}
     if requirement.name not in values:
         raise ValueError(f"--require {requirement.text}: no number {requirement.name!r}; there are {', '.join(values)}")
