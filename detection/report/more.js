@@ -64,7 +64,8 @@
     const labels = b.iou.map((_, i) => (0.5 + i * 0.05).toFixed(2));
     const quartiles = (rows) => ['dx', 'dy', 'dw', 'dh'].map((k, i) => (rows.length ? rows[i] : [null, null, null]));
     const sizes = Object.entries(b.by_size).filter(([, v]) => v.count);
-    const chart = bars(['dx', 'dy', 'dw', 'dh'], sizes.map(([k, v]) => ({name: {s: 'small', m: 'medium', l: 'large'}[k], y: quartiles(v.bias).map((q) => q[0]), low: quartiles(v.bias).map((q) => q[1]), high: quartiles(v.bias).map((q) => q[2])})), {title: 'median offset, with quartiles, by size', y: [-0.15, 0.15]});
+    const reach = Math.max(0.05, ...sizes.flatMap(([, v]) => v.bias.flatMap((q) => q.map(Math.abs))));
+    const chart = bars(['dx', 'dy', 'dw', 'dh'], sizes.map(([k, v]) => ({name: {s: 'small', m: 'medium', l: 'large'}[k], y: quartiles(v.bias).map((q) => q[0]), low: quartiles(v.bias).map((q) => q[1]), high: quartiles(v.bias).map((q) => q[2])})), {title: 'median offset, with quartiles, by size', y: [-reach, reach]});
     const rows = Object.entries(b.by_class).filter(([, v]) => v.count).map(([k, v]) => ({class: k, count: v.count, dx: v.bias[0][0], dy: v.bias[1][0], dw: v.bias[2][0], dh: v.bias[3][0]}));
     section('boxes', 'Boxes', 'boxes', para(`True positives at IoU 0.5: mean IoU ${fixed(b.mean_iou)}. Offsets are in the object’s width and height: dx and dy positive to the right and down, dw and dh positive where the box is too large.`),
       el('div', {class: 'charts'}, bars(labels, [{name: 'true positives', y: b.iou}], {title: 'IoU of true positives', xLabel: 'IoU from'}), chart),

@@ -69,7 +69,7 @@ def test_a_refined_box_can_reach_an_object_without_a_proposal():
 
 def test_best_iou_by_number():
     objects = np.stack([place(0), place(1)])
-    boxes = np.array([place(3), place(1), place(0) + [10, 0, 10, 0]])
+    boxes = np.array([place(3), place(1), place(0) + np.array([10, 0, 10, 0])])
     assert best_iou(objects, boxes, (1, 2, None)).tolist() == [[0, 0], [0, 1], [pytest.approx(1 / 3), 1]]
     assert best_iou(objects, np.zeros((0, 4))).tolist() == [[0, 0]]
     assert iou_matrix(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [[0]]

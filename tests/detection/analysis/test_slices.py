@@ -45,7 +45,7 @@ def test_recall_by_bins():
 
 def test_ap_by_side_is_cocos_at_its_edges():
     ground_truth, detections = random_case(2)
-    scene, pairs, matches = analysed(ground_truth, detections)
+    scene, pairs, _ = analysed(ground_truth, detections)
     ours = ap_by_side(scene, pairs, (0, 32, 96, 1e5))
     coco_gt = hotcoco.COCO({**ground_truth, "images": [{**im, "file_name": ""} for im in ground_truth["images"]]})
     evaluation = hotcoco.COCOeval(coco_gt, coco_gt.load_res(detections), "bbox")

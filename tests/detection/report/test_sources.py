@@ -42,7 +42,7 @@ def test_images_of_voc(tmp_path):
 
 
 def test_no_run(folder):
-    with pytest.raises(DataError, match="has no detections.json: it is no run"):
+    with pytest.raises(DataError, match=r"has no detections\.json: it is no run"):
         open_inputs(folder / "val", None)
     with pytest.raises(DataError, match="is no run's folder"):
         open_inputs(folder / "detections.json", None)
