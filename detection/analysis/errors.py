@@ -163,7 +163,7 @@ class _Counter:
 
     def __init__(self, scene: Scene, errors: Errors) -> None:
         self.scene, self.errors, self.objects = scene, errors, scene.object_count
-        self.order = np.lexsort((np.arange(len(scene.label)), -scene.score, scene.label))
+        self.order = scene.score_order
         self.correct = errors.kind == CORRECT
         self.seen = (errors.kind != UNSEEN) & ~errors.ignored
 
@@ -221,7 +221,7 @@ def error_stack(scene: Scene, pairs: Pairs) -> tuple[list[str], Floats]:
     """
     names = ["C75", "C50", "Loc", "Oth", "BG", "FN"]
     matches = match(scene, pairs, (0.75, 0.5, 0.1))
-    order = np.lexsort((np.arange(len(scene.label)), -scene.score, scene.label))
+    order = scene.score_order
     counts = scene.object_count
     bounds = np.searchsorted(scene.label[order], np.arange(len(counts) + 1))
     near = np.zeros(len(scene.label), dtype=bool)

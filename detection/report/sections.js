@@ -31,8 +31,8 @@
 
   // ---- threshold
   function thresholdSection() {
-    const range = el('input', {type: 'range', id: 'threshold', min: 0, max: 1000, step: 1, 'aria-label': 'score threshold'});
-    const output = el('output', {for: 'threshold'});
+    const range = el('input', {type: 'range', id: 'score', min: 0, max: 1000, step: 1, 'aria-label': 'score threshold'});
+    const output = el('output', {for: 'score'});
     const picker = classPicker('class', 'all classes', (k) => { state.label = k; changed(); });
     picker.id = 'class';
     range.addEventListener('input', () => { state.level = Number(range.value) * (L / 1000); changed(); });

@@ -23,6 +23,7 @@ from detection.evaluation.results_io import read_detections
 
 _LOG = logging.getLogger(__name__)
 ImageOf = Callable[[str], NDArray[np.uint8]]
+_SCORE = 0.05  # detections' least score in most papers
 RUN_DETECTIONS, RUN_GROUND_TRUTH = "detections.json", "ground_truth.json"
 
 
@@ -133,13 +134,25 @@ def from_run(folder: Path, images: Path | None = None) -> Inputs:
     return Inputs(
         title=folder.name or str(folder),
         ground_truth=truth,
-        detections=read_detections(folder / RUN_DETECTIONS, truth),
+        detections=read_detections(folder / _SCORE = 0.05  # detections' least score in most papers
+RUN_DETECTIONS, truth),
         read=read,
         facts=run_facts(folder) | {"data fingerprint": fingerprint(truth)},
+        warnings=_doubts(config),
         run=folder,
         train=None if source is None else source.train,
         val=None if source is None else source.val,
         read_file=None if source is None else source.read,
+    )
+
+
+def _doubts(config: Config | None) -> tuple[str, ...]:
+    """Return which settings of a run make its AP incomparable with published numbers."""
+    if config is None or config.model.roi.score_threshold <= _SCORE:
+        return ()
+    return (
+        f"model.roi.score_threshold={config.model.roi.score_threshold:g}: detections with a lower score are not in the "
+        f"results, which lowers AP; papers keep those down to {_SCORE:g}",
     )
 
 

@@ -108,7 +108,7 @@ def test_the_slider_moves_the_numbers(page, case, browser):
     """By keyboard; precision and recall beside those of Python at that threshold."""
     driver = browser.open(page[0])
     before = figures(driver)
-    slider = driver.find_element("css selector", "#threshold")
+    slider = driver.find_element("css selector", "#score")
     slider.send_keys(Keys.HOME)
     everything = figures(driver)
     analysis = analyse(*case)
@@ -116,7 +116,7 @@ def test_the_slider_moves_the_numbers(page, case, browser):
     assert int(everything["FP"]) == analysis.curve.false[-1]
     for _ in range(4):
         slider.send_keys(Keys.PAGE_UP)
-    level = float(driver.find_element("css selector", "output[for=threshold]").text)
+    level = float(driver.find_element("css selector", "output[for=score]").text)
     assert level > 0.1
     shown = analysis.scene.score >= level
     now = figures(driver)
@@ -130,14 +130,14 @@ def test_the_slider_moves_the_numbers(page, case, browser):
 def test_wanted_thresholds(page, case, browser):
     driver = browser.open(page[0])
     analysis = analyse(*case)
-    buttons = {b.text: b for b in driver.find_elements("css selector", "#threshold button, section button")}
+    buttons = {b.text: b for b in driver.find_elements("css selector", "#threshold button")}
     buttons["best F1"].click()
     assert float(figures(driver)["F1"]) == pytest.approx(analysis.curve.best_f1()[0], abs=6e-4)
     box = driver.find_element("css selector", "input[type=number]")
     box.clear()
     box.send_keys("0.5")
     buttons["set"].click()
-    output = float(driver.find_element("css selector", "output[for=threshold]").text)
+    output = float(driver.find_element("css selector", "output[for=score]").text)
     wanted = analysis.curve.for_precision(0.5)
     assert wanted is None or output <= wanted + 1e-3
 
@@ -145,7 +145,7 @@ def test_wanted_thresholds(page, case, browser):
 def test_a_cell_of_the_matrix_filters_the_images(page, browser):
     driver = browser.open(page[0])
     driver.execute_script(
-        "document.querySelector('#threshold').value = 0; document.querySelector('#threshold').dispatchEvent(new Event('input'))"
+        "document.querySelector('#score').value = 0; document.querySelector('#score').dispatchEvent(new Event('input'))"
     )
     whole = len(driver.find_elements("css selector", "#cards .card"))
     matrix = driver.execute_script("return page.matrix")
@@ -162,6 +162,7 @@ def test_a_cell_of_the_matrix_filters_the_images(page, browser):
 
 def test_images_enlarged_by_keyboard(page, browser):
     driver = browser.open(page[0])
+    driver.find_element("css selector", "#score").send_keys(Keys.HOME)
     card = driver.find_element("css selector", "#cards .card")
     driver.execute_script("arguments[0].focus()", card)
     card.send_keys(Keys.ENTER)
