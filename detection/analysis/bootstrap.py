@@ -1,11 +1,14 @@
 """How far AP would move with other images: bootstrap over images (Efron, 1979), and each image's influence."""
 
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 
 from detection.analysis.matching import RECALLS, Matches, by_score
 from detection.analysis.scene import Bools, Floats, Ints, Scene, position_in_group
+
+_NORMAL = NormalDist()
 
 
 class WeightedAP:
@@ -122,13 +125,26 @@ def bootstrap_weights(images: int, replicates: int, seed: int = 0) -> Floats:
     return generator.multinomial(images, np.full(images, 1 / max(images, 1)), size=replicates).astype(np.float64)
 
 
-def interval(values: Floats, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Return the percentile interval of bootstrap replicates, without those that are NaN; None where fewer than half are
-    left."""
+def interval(values: Floats, estimate: float | None = None, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return the interval of bootstrap replicates, without those that are NaN; None where fewer than half are left.
+
+    Args:
+        values: of the replicates.
+        estimate: of all images, by which the percentiles are corrected for bias (Efron, 1981): AP of redrawn images leans
+            upward, since a class with few objects has fewer different ones. None takes the plain percentiles.
+        confidence: how often it should hold the truth.
+    """
     defined = values[~np.isnan(values)]
     if len(defined) < max(len(values) / 2, 2):
         return None
-    low, high = np.quantile(defined, ((1 - confidence) / 2, (1 + confidence) / 2))
+    bias = 0.0
+    if estimate is not None:
+        below = ((defined < estimate).sum() + 0.5 * (defined == estimate).sum()) / len(defined)
+        bias = _NORMAL.inv_cdf(float(np.clip(below, 0.5 / len(defined), 1 - 0.5 / len(defined))))
+    reach = _NORMAL.inv_cdf((1 + confidence) / 2)
+    low, high = np.quantile(defined, [_NORMAL.cdf(2 * bias + sign * reach) for sign in (-1, 1)])
+    if estimate is not None:
+        low, high = min(low, estimate), max(high, estimate)
     return float(low), float(high)
 
 

@@ -54,7 +54,7 @@ def compare(
     x, y = (summary(*v) for v in values)
     result = {}
     for i, name in enumerate(x):
-        low, high = interval(drawn[:, i]) or (None, None)
+        low, high = interval(drawn[:, i], y[name] - x[name]) or (None, None)
         result[name] = Difference(y[name] - x[name], low, high, float((drawn[:, i] > 0).mean()))
     return result, (values[1][0] - values[0][0]).mean(axis=0)
 

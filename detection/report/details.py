@@ -53,7 +53,13 @@ def intervals(analysis: Analysis) -> dict[str, tuple[float, float]]:
             names = values if not size else {f"AP{size}": values["AP"], f"AR{size}": values["AR100"]}
             for name, value in (values if not size else names).items():
                 drawn.setdefault(name, []).append(value)
-    result = {name: interval(np.array(values)) for name, values in drawn.items()}
+    ones = np.ones(len(scene.image_ids))
+    whole = {size: summary(*part(ones)) for size, part in parts.items()}
+    estimates = dict(whole[""])
+    for size in SIZES:
+        if size in whole:
+            estimates |= {f"AP{size}": whole[size]["AP"], f"AR{size}": whole[size]["AR100"]}
+    result = {name: interval(np.array(values), estimates[name]) for name, values in drawn.items()}
     return {name: value for name, value in result.items() if value is not None}
 
 

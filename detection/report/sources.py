@@ -134,8 +134,7 @@ def from_run(folder: Path, images: Path | None = None) -> Inputs:
     return Inputs(
         title=folder.name or str(folder),
         ground_truth=truth,
-        detections=read_detections(folder / _SCORE = 0.05  # detections' least score in most papers
-RUN_DETECTIONS, truth),
+        detections=read_detections(folder / RUN_DETECTIONS, truth),
         read=read,
         facts=run_facts(folder) | {"data fingerprint": fingerprint(truth)},
         warnings=_doubts(config),
