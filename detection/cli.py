@@ -28,6 +28,8 @@ COMMANDS = {
     "find-lr": "Try learning rates from low to high, and suggest one.",
     "evaluate": "Evaluate external detections.",
     "report": "Show what a detector gets wrong, on one HTML page: a run's, or anyone's detections.",
+    "runs": "List the runs under a folder, and how their configurations differ.",
+    "diagnose": "Tell which stage of a detector lost each missed object.",
     "predict": "Detect objects on your images.",
     "export": "Write a detector as ONNX, for OpenVINO, or as torch.export's archive.",
     "train-classifier": "Train and evaluate a classifier, which can pretrain a detector's trunk.",

@@ -25,7 +25,7 @@ ALLOWED = {
     "checkpoint": {"backbone", "config", "modeling", "utils"},
     "dataset_check": {"config", "data", "modeling", "ops", "pages", "utils"},
     "data_tools": {"config", "data", "utils"},
-    "inference": {"checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
+    "inference": {"analysis", "checkpoint", "config", "data", "evaluation", "modeling", "ops", "utils"},
     "export": {*("backbone", "checkpoint", "config", "data", "evaluation", "inference", "modeling", "ops", "utils")},
     "training": {
         *(
@@ -44,8 +44,8 @@ ALLOWED = {
     },
     "classification": {"backbone", "checkpoint", "config", "data", "ops", "training", "utils"},
     "commands": {
-        *("backbone", "checkpoint", "classification", "config", "data", "data_tools", "dataset_check", "evaluation"),
-        *("export", "inference", "ops", "report", "training", "utils"),
+        *("analysis", "backbone", "checkpoint", "classification", "config", "data", "data_tools", "dataset_check"),
+        *("evaluation", "export", "inference", "ops", "report", "training", "utils"),
     },
     "cli": {"utils"},  # it names commands, which are imported when they run
     "__main__": {"cli"},

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.analysis.matching import MISSED, greedy, interpolate, match, mean
+from detection.analysis.matching import MISSED, greedy, interpolate, interpolated, match, mean
 from detection.analysis.scene import Bools, Floats, Ints, Pairs, Scene, position_in_group
 
 KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
@@ -118,8 +118,9 @@ class Costs:
 def tide_costs(scene: Scene, errors: Errors) -> Costs:
     """Return what fixing each kind of error would gain, as tidecv does.
 
-    A fixed Cls or Loc error becomes correct, the others are removed, a missed object is no longer counted. Sizes are those of
-    the object where the error is about one, else of the detection's box; gains below 0, which interpolation can give, are 0.
+    A fixed Cls or Loc error becomes correct, the others are removed, a missed object is no longer counted. Sizes are those
+    of the object where the error is about one, else of the detection's box; gains below 0, which interpolation can give, are
+    0.
     """
     counted = _Counter(scene, errors)
     base = counted.ap(np.zeros(len(scene.label), bool), np.zeros(len(scene.object_label), bool))
@@ -162,7 +163,7 @@ class _Counter:
 
     def __init__(self, scene: Scene, errors: Errors) -> None:
         self.scene, self.errors, self.objects = scene, errors, scene.object_count
-        self.order = np.lexsort((np.arange(len(scene.label)), -scene.score, scene.label))
+        self.order = scene.score_order
         self.correct = errors.kind == CORRECT
         self.seen = (errors.kind != UNSEEN) & ~errors.ignored
 
@@ -199,8 +200,13 @@ class _Counter:
         for k, count in enumerate(objects.tolist()):
             true = correct[bounds[k] : bounds[k + 1]]
             if count or len(true):
-                result[k] = interpolate(np.cumsum(true), np.cumsum(~true), count, _RECALLS).mean()
+                result[k] = _average(true, count)
         return result
+
+
+def _average(true: Bools, objects: int) -> float:
+    tp, fp = np.cumsum(true, dtype=np.int64), np.cumsum(~true, dtype=np.int64)
+    return float(interpolate(tp, fp, objects, _RECALLS).mean())
 
 
 def error_stack(scene: Scene, pairs: Pairs) -> tuple[list[str], Floats]:
@@ -215,7 +221,7 @@ def error_stack(scene: Scene, pairs: Pairs) -> tuple[list[str], Floats]:
     """
     names = ["C75", "C50", "Loc", "Oth", "BG", "FN"]
     matches = match(scene, pairs, (0.75, 0.5, 0.1))
-    order = np.lexsort((np.arange(len(scene.label)), -scene.score, scene.label))
+    order = scene.score_order
     counts = scene.object_count
     bounds = np.searchsorted(scene.label[order], np.arange(len(counts) + 1))
     near = np.zeros(len(scene.label), dtype=bool)
@@ -228,7 +234,7 @@ def error_stack(scene: Scene, pairs: Pairs) -> tuple[list[str], Floats]:
     for row, (is_true, is_false) in enumerate(stages):
         for k in classes:
             part = slice(bounds[k], bounds[k + 1])
-            curves[row] += interpolate(np.cumsum(is_true[part]), np.cumsum(is_false[part]), counts[k])
+            curves[row] += interpolated(is_true[part], is_false[part], counts[k])
     curves /= max(len(classes), 1)
     curves[-1] = 1.0
     return names, curves

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,12 +30,12 @@ class Matches:
     of_object: Ints
     ignored: Bools
 
-    @property
+    @cached_property
     def true_positive(self) -> Bools:
         """Detections that match an object that counts, bool [T, D]."""
         return (self.of_detection != MISSED) & ~self.ignored
 
-    @property
+    @cached_property
     def false_positive(self) -> Bools:
         """Detections that match none, bool [T, D]."""
         return (self.of_detection == MISSED) & ~self.ignored
@@ -132,8 +133,7 @@ def greedy(
 
 def by_score(scene: Scene) -> Ints:
     """Return the order of detections by class, and within a class by decreasing score, ties in order."""
-    order: Ints = np.lexsort((np.arange(len(scene.score)), -scene.score, scene.label))
-    return order
+    return scene.score_order
 
 
 def class_bounds(scene: Scene, order: Ints) -> Ints:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,18 @@ class Scene:
     score: Floats
     dropped: int = 0
 
-    @property
+    @cached_property
     def counted(self) -> Bools:
         """Which objects count, bool [M]."""
         return ~self.object_ignored
 
-    @property
+    @cached_property
+    def score_order(self) -> Ints:
+        """The order of detections by class, and within a class by decreasing score, ties in order, int64 [D]."""
+        order: Ints = np.lexsort((np.arange(len(self.score)), -self.score, self.label))
+        return order
+
+    @cached_property
     def object_count(self) -> Ints:
         """Objects that count of each class, int64 [K]."""
         return np.bincount(self.object_label[self.counted], minlength=len(self.classes))

@@ -12,7 +12,7 @@ from detection.data.voc import read_voc_ground_truth
 from detection.evaluation.coco import EvaluatorName
 from detection.evaluation.report import FILES, evaluate, table, write_report
 from detection.evaluation.results_io import read_detections
-from detection.report.build import PAGE, write
+from detection.report.build import PAGE, Options, write
 from detection.report.sources import from_files
 from detection.training.run_files.run_dir import move_earlier_run
 from detection.utils.errors import optional
@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         page = args.output / PAGE
         with optional(page):
             inputs = from_files(args.detections, args.truth, args.image_root, args.set)
-            write(inputs, page, report=report)
+            options = Options(max_detections=args.max_detections, evaluator=args.evaluator)
+            write(inputs, page, options=options, report=report)
         print(f"written to {args.output}/metrics.json, per_class.csv and {PAGE}")
     return 0

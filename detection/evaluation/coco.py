@@ -94,7 +94,8 @@ class _Columns:
         """Return the lists of images and categories in COCO's format."""
         return {
             "images": [{"id": i, "width": 1, "height": 1, "file_name": ""} for i in range(1, self.images + 1)],
-            "categories": [{"id": k, "name": name} for k, name in enumerate(self.names, 1)],
+            # numbers in place of names, which may be no Unicode (half a surrogate pair)
+            "categories": [{"id": k, "name": str(k)} for k in range(1, len(self.names) + 1)],
         }
 
 

@@ -261,19 +261,26 @@ class RoIHead(nn.Module):
         """Return the best ``max_detections`` of every image after class-wise NMS; with ``padded`` always as many, padded
         slots last with a score of 0 (:func:`without_padding`)."""
         padded = use_padding(padded, proposals[0].device)
-        logits, deltas = self._outputs(features, as_regions(proposals), padded, sizes)
-        scores = at_least_float32(logits).softmax(dim=1)[:, 1:]  # [R, K]: without the background
-        counts = [len(boxes) for boxes in proposals]
-        images = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)
+        scores, deltas = self.predictions(features, proposals, sizes, padded)
+        without_background = [image[:, 1:] for image in scores]
+        images = zip(proposals, without_background, deltas, sizes, strict=True)
         postprocess = self._postprocess_padded if padded else self._postprocess
         return [postprocess(*image) for image in images]
 
-    def _outputs(
-        self, features: Maps, regions: Tensor, padded: bool, sizes: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor]:
-        outputs = [self(features, chunk, padded, sizes) for chunk in self.chunks(regions)]
+    def predictions(
+        self,
+        features: Maps,
+        proposals: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        padded: bool | None = None,
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return for each image the class probabilities of its proposals [P, K + 1], the background first, and their
+        offsets [P, K, 4]."""
+        outputs = [self(features, chunk, padded, sizes) for chunk in self.chunks(as_regions(proposals))]
         logits, deltas = (torch.cat(part) for part in zip(*outputs, strict=True))
-        return logits, deltas
+        scores = at_least_float32(logits).softmax(dim=1)
+        counts = [len(boxes) for boxes in proposals]
+        return scores.split(counts), deltas.split(counts)
 
     def chunks(self, regions: Tensor) -> Sequence[Tensor]:
         """Return regions in as many pieces as the head takes them in."""

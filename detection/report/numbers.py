@@ -1,5 +1,6 @@
 """The numbers of a report, as JSON types: what --json writes, and what the page shows."""
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ from detection.report.analysis import Analysis
 
 PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)
 RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95)
+
+
+def evaluator(name: str) -> str:
+    """Return the name and version of what computes COCO's metrics."""
+    return f"{name} {version(name)}"
 
 
 def counts(analysis: Analysis) -> dict[str, int]:

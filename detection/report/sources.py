@@ -23,6 +23,7 @@ from detection.evaluation.results_io import read_detections
 
 _LOG = logging.getLogger(__name__)
 ImageOf = Callable[[str], NDArray[np.uint8]]
+_SCORE = 0.05  # detections' least score in most papers
 RUN_DETECTIONS, RUN_GROUND_TRUTH = "detections.json", "ground_truth.json"
 
 
@@ -38,7 +39,8 @@ class Inputs:
         facts: by name, for the header.
         warnings: what a reader should know before comparing numbers.
         run: a run's folder, or None.
-        train: the run's training set, where its files are at hand.
+        train, val: the run's data sets, where their files are at hand.
+        read_file: reads an image by its path in those.
     """
 
     title: str
@@ -49,6 +51,8 @@ class Inputs:
     warnings: tuple[str, ...] = ()
     run: Path | None = None
     train: Annotations | None = None
+    val: Annotations | None = None
+    read_file: ImageOf | None = None
 
 
 def open_inputs(
@@ -94,6 +98,12 @@ def from_files(detections: Path, ground_truth: Path, images: Path | None, image_
     )
 
 
+def other_detections(path: Path, inputs: Inputs) -> Inputs:
+    """Return the inputs with the detections of another file."""
+    detections = read_detections(path, inputs.ground_truth)
+    return dataclasses.replace(inputs, title=path.stem, detections=detections)
+
+
 def from_run(folder: Path, images: Path | None = None) -> Inputs:
     """Return the last evaluation of a run.
 
@@ -127,8 +137,21 @@ def from_run(folder: Path, images: Path | None = None) -> Inputs:
         detections=read_detections(folder / RUN_DETECTIONS, truth),
         read=read,
         facts=run_facts(folder) | {"data fingerprint": fingerprint(truth)},
+        warnings=_doubts(config),
         run=folder,
         train=None if source is None else source.train,
+        val=None if source is None else source.val,
+        read_file=None if source is None else source.read,
+    )
+
+
+def _doubts(config: Config | None) -> tuple[str, ...]:
+    """Return which settings of a run make its AP incomparable with published numbers."""
+    if config is None or config.model.roi.score_threshold <= _SCORE:
+        return ()
+    return (
+        f"model.roi.score_threshold={config.model.roi.score_threshold:g}: detections with a lower score are not in the "
+        f"results, which lowers AP; papers keep those down to {_SCORE:g}",
     )
 
 

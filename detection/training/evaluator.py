@@ -112,6 +112,8 @@ class Evaluator:
                 facts=run_facts(self.output) | {"data fingerprint": fingerprint(self.ground_truth)},
                 run=self.output,
                 train=self.train,
+                val=self.records,
+                read_file=self.dataset.read,
             )
             write(inputs, self.output / PAGE, report=self.report)
             _LOG.info("what the detector gets wrong: %s", self.output / PAGE)
