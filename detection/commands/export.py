@@ -7,30 +7,41 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detection.checkpoint.detector import local_file, read_detector
+from torch import Tensor
+
+from backbone.weights import read_weights
+from detection.checkpoint.detector import local_file, require_metadata
 from detection.checkpoint.exported import SUFFIXES
 from detection.data.image import find_images, read_image
 from detection.export.api import ExportOptions, export_detector
 from detection.export.parity import as_seen
+from detection.export.quantize import Agreement
 from detection.utils.progress import status
 
 _IMAGES = 64  # of --images that are compared on
+_CALIBRATE = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = _parser().parse_args(argv)
-    options = ExportOptions(
-        args.to, args.size, args.batch, args.input, args.top, shlex.join(["resdet", "export", *(argv or sys.argv[1:])])
-    )
-    images = None
-    if args.images:
-        _, config, _ = read_detector(local_file(args.weights), args.keys)
-        data = config.data
-        files = find_images(args.images)[:_IMAGES]
-        images = [as_seen(read_image(f, data.max_pixels), data.short_side[-1], data.max_side, args.size) for f in files]
+    command = shlex.join(["resdet", "export", *(sys.argv[1:] if argv is None else argv)])
+    count = args.calibrate if isinstance(args.calibrate, int) else _CALIBRATE
+    options = ExportOptions(args.to, args.size, args.batch, args.input, args.top, command, args.int8, count)
+    folder = None if isinstance(args.calibrate, int) else [args.calibrate]
     with status("reading") as step:
-        info = export_detector(args.weights, args.output, options, overrides=args.keys, images=images, step=step)
+        images, calibration = (
+            _seen(args, inputs, limit) for inputs, limit in ((args.images, _IMAGES), (folder, _CALIBRATE))
+        )
+        info = export_detector(
+            args.weights,
+            args.output,
+            options,
+            overrides=args.keys,
+            images=images,
+            calibration=calibration if args.int8 else None,
+            step=step,
+        )
     parity = info.parity
     print(
         f"{args.output}: {info.architecture} on {info.backbone}, {len(info.classes)} classes, input {info.dtype} "
@@ -38,7 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"equal to {args.weights} on {parity['images']} images of {parity['sizes']} sizes: {parity['detections']} "
         f"detections, boxes within {parity['box']:.2g} px, scores within {parity['score']:.2g}"
     )
+    for part, values in parity.get("int8", {}).items():
+        print(f"int8, {'as written' if part == 'all' else f'{part} alone'}: {Agreement(**values)}")
     return 0
+
+
+def _seen(args: argparse.Namespace, inputs: Sequence[Path] | None, limit: int) -> list[Tensor] | None:
+    """Return the first images of files and folders, as the network sees them."""
+    if not inputs:
+        return None
+    data = require_metadata(read_weights(local_file(args.weights))).config(args.weights, args.keys).data
+    sides = data.short_side[-1], data.max_side, args.size
+    return [as_seen(read_image(file, data.max_pixels), *sides) for file in find_images(inputs)[:limit]]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +101,19 @@ def _parser() -> argparse.ArgumentParser:
         help=f"images, wildcards and folders to compare on, the first {_IMAGES}; default: eight drawn ones",
     )
     parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="quantise to int8 (onnx, openvino); the last layers and decoding stay float32",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=_calibrate,
+        default=_CALIBRATE,
+        metavar="FOLDER|N",
+        help=f"images that int8's ranges are taken from: a folder's first {_CALIBRATE}, or N of the training set (default: "
+        f"{_CALIBRATE})",
+    )
+    parser.add_argument(
         "keys", nargs="*", metavar="key=value", help="configuration overrides, e.g. model.rpn.after_nms_test=300"
     )
     return parser
@@ -99,6 +134,10 @@ def _batch(text: str) -> int | None:
     if not re.fullmatch(r"[1-9]\d{0,4}", text):
         raise argparse.ArgumentTypeError(f"wanted a number from 1 on, or dynamic, got {text!r}")
     return int(text)
+
+
+def _calibrate(text: str) -> int | Path:
+    return int(text) if re.fullmatch(r"[1-9]\d{0,6}", text) else Path(text)
 
 
 def _shape(batch: int | None, size: tuple[int, int] | None) -> str:

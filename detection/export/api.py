@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,12 @@ from detection.checkpoint.detector import local_file, read_detector
 from detection.checkpoint.exported import SUFFIXES, ExportInfo, Target
 from detection.checkpoint.metadata import Classes
 from detection.config import Config, config_to_dict
+from detection.data.opening import open_source
 from detection.export.fold import fold_norms
 from detection.export.formats import CONVERTERS, SAVERS, trace
 from detection.export.graph import DetectorGraph
-from detection.export.parity import Parity, check_images, compare
+from detection.export.parity import LEAST_IMAGES, Parity, as_seen, check_images, compare
+from detection.export.quantize import Agreement, agreement, quantize, sensitivity
 from detection.inference.runtimes import ExportedDetector
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.modeling.structures import Detections
@@ -52,6 +55,8 @@ class ExportOptions:
         dtype: of the input: uint8, or float32 in 0..1.
         top: detections of an image at most; None takes the detector's.
         command: for the metadata.
+        int8: quantise to int8 (:mod:`detection.export.quantize`).
+        calibrate: images of the training set that ranges are taken from, where no others are given.
     """
 
     target: Target
@@ -60,6 +65,8 @@ class ExportOptions:
     dtype: str = "uint8"
     top: int | None = None
     command: str = ""
+    int8: bool = False
+    calibrate: int = 64
 
 
 def export_detector(
@@ -69,6 +76,7 @@ def export_detector(
     *,
     overrides: Sequence[str] = (),
     images: Sequence[Tensor] | None = None,
+    calibration: Sequence[Tensor] | None = None,
     model: FasterRCNN | None = None,
     step: Step = lambda text: None,
 ) -> ExportInfo:
@@ -80,6 +88,7 @@ def export_detector(
         options: the format, sizes and so on.
         overrides: "key=value" entries that change the detector's configuration, such as model.rpn.after_nms_test=300.
         images: uint8 [3, H, W], at the size that the network sees, to compare on; None draws eight.
+        calibration: the same, for int8; None takes images of the training set.
         model: the model to fill, where its backbone or head was a module of your own.
         step: told what happens next.
 
@@ -109,10 +118,64 @@ def export_detector(
         if parity.faults:
             raise ParityError(parity, path)
         info = dataclasses.replace(info, parity=parity.to_dict())
+        if options.int8:
+            samples = list(calibration) if calibration is not None else training_images(config, options)
+            artefact, info = to_int8(artefact, info, options.target, samples, images, Path(scratch), step)
         SAVERS[options.target](artefact, info, part)
         ExportedDetector(part)  # what is kept can be opened
         keep(part, files)
     return info
+
+
+def to_int8(
+    artefact: Any,
+    info: ExportInfo,
+    target: Target,
+    samples: Sequence[Tensor],
+    images: Sequence[Tensor],
+    scratch: Path,
+    step: Step,
+) -> tuple[Any, ExportInfo]:
+    """Return the artefact in int8, and its metadata with how it agrees with float32, part by part and as a whole.
+
+    Raises:
+        ValueError: it finds nothing of what the float detector finds.
+    """
+
+    def detect(candidate: Any) -> ExportedDetector:
+        path = Path(tempfile.mkdtemp(dir=scratch)) / f"d{suffix_of(target)}"
+        SAVERS[target](candidate, info, path)
+        return ExportedDetector(path)
+
+    agreements: dict[str, Agreement] = {}
+    few = images[:LEAST_IMAGES]
+    step("int8: part by part")
+    for part, result in sensitivity(target, artefact, info, few, detect):
+        agreements[part] = result
+        step(f"int8: {part} alone: {result}")
+    step(f"int8: calibrating on {len(samples)} images")
+    quantised = quantize(target, artefact, info, samples)
+    whole = agreement(detect(artefact)(images), detect(quantised)(images))
+    if not whole.found:
+        raise ValueError(
+            f"int8 finds nothing of the {whole.detections} detections of float32: calibrate on other images"
+        )
+    summary = {name: dataclasses.asdict(value) for name, value in {**agreements, "all": whole}.items()}
+    return quantised, dataclasses.replace(info, precision="int8", parity={**info.parity, "int8": summary})
+
+
+def training_images(config: Config, options: ExportOptions) -> list[Tensor]:
+    """Return the first images of the training set, as the network sees them.
+
+    Raises:
+        ValueError: the training set is not there.
+    """
+    source = open_source(config.data)
+    if source.train is None:
+        raise ValueError("int8 wants images to calibrate on, and there is no training set: --calibrate FOLDER")
+    data, count = config.data, min(options.calibrate, len(source.train))
+    files = [source.train.files[i] for i in range(count)]
+    return [as_seen(source.read(file), data.short_side[-1], data.max_side, options.size) for file in files]
 
 
 def check_output(path: Path, target: Target) -> list[Path]:
@@ -122,7 +185,7 @@ def check_output(path: Path, target: Target) -> list[Path]:
         ValueError: the name does not end as the format's do.
         FileExistsError, FileNotFoundError: one exists, or the folder does not.
     """
-    suffix = next(suffix for suffix, known in SUFFIXES.items() if known == target)
+    suffix = suffix_of(target)
     if path.suffix.lower() != suffix:
         raise ValueError(f"--output of --to {target} wants a name that ends in {suffix}, got {str(path)!r}")
     if not path.parent.is_dir():
@@ -130,6 +193,11 @@ def check_output(path: Path, target: Target) -> list[Path]:
     files = [path, path.with_suffix(".bin")] if target == "openvino" else [path]
     require_new(files, "--output")
     return files
+
+
+def suffix_of(target: Target) -> str:
+    """Return how the names of a format's files end."""
+    return next(suffix for suffix, known in SUFFIXES.items() if known == target)
 
 
 def keep(part: Path, files: Sequence[Path]) -> None:
