@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "Evaluate external detections.",
     "predict": "Detect objects on your images.",
     "export": "Write a detector as ONNX, for OpenVINO, or as torch.export's archive.",
+    "serve": "Serve a detector over HTTP.",
     "train-classifier": "Train and evaluate a classifier, which can pretrain a detector's trunk.",
     "classify": "Classify images.",
     "degradation": "Train plain and residual networks of several depths and plot their errors.",

@@ -54,7 +54,7 @@ def spread(model, image: torch.Tensor) -> None:
         layer.weight.mul_(std / seen[0])
 
 
-def export_all(weights: Path, folder: Path, size=(64, 96), batch=None) -> dict[str, Path]:
+def export_all(weights: Path, folder: Path, size=None, batch=None) -> dict[str, Path]:
     """Write all three formats from one trace; return the files by format."""
     detector, config, classes = api.read_detector(weights)
     files = {}

@@ -24,7 +24,7 @@ _CALIBRATE = 64
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     command = shlex.join(["resdet", "export", *(sys.argv[1:] if argv is None else argv)])
     count = args.calibrate if isinstance(args.calibrate, int) else _CALIBRATE
     options = ExportOptions(args.to, args.size, args.batch, args.input, args.top, command, args.int8, count)

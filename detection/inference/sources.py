@@ -50,7 +50,7 @@ class Frame:
     @property
     def name(self) -> str:
         """A file name's stem for what is made of the frame."""
-        path = "stdin" if self.source == STDIN else self.source.rstrip("/").rpartition("/")[2].partition("?")[0]
+        path = "stdin" if self.source == STDIN else self.source.partition("?")[0].rstrip("/").rpartition("/")[2]
         stem = Path(path).stem or "image"
         stem = "".join(c if c.isalnum() or c in "-_.()[] +," else "_" for c in stem)
         return stem if self.index is None else f"{stem}-{self.index:06d}"
