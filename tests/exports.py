@@ -59,7 +59,7 @@ def export_all(weights: Path, folder: Path, size=None, batch=None) -> dict[str, 
     detector, config, classes = api.read_detector(weights)
     files = {}
     options = api.ExportOptions("onnx", size, batch)
-    graph = api.prepare(detector, options)
+    graph = api.prepare(detector, options, config)
     info = api.describe_export(detector, config, classes, options, graph.top)
     info = dataclasses.replace(info, command="resdet export")
     program = formats.trace(graph, info)

@@ -48,7 +48,8 @@ ALLOWED = {
     "detection": {"backbone", "checkpoint", "config", "data", "inference", "modeling", "training"},
     # all but cli for the benchmarks
     "tools": {
-        *("backbone", "checkpoint", "cli", "config", "data", "evaluation", "inference", "modeling", "training", "utils")
+        *("backbone", "checkpoint", "cli", "config", "data", "evaluation", "export", "inference", "modeling"),
+        *("training", "utils"),
     },
     "datasets": {"data"},
 }

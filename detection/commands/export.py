@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(argv)
     command = shlex.join(["resdet", "export", *(sys.argv[1:] if argv is None else argv)])
     count = args.calibrate if isinstance(args.calibrate, int) else _CALIBRATE
-    options = ExportOptions(args.to, args.size, args.batch, args.input, args.top, command, args.int8, count)
+    options = ExportOptions(
+        args.to, args.size, args.batch, args.input, args.top, command, args.with_resize, args.int8, count
+    )
     folder = None if isinstance(args.calibrate, int) else [args.calibrate]
     with status("reading") as step:
         images, calibration = (
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parity = info.parity
     print(
         f"{args.output}: {info.architecture} on {info.backbone}, {len(info.classes)} classes, input {info.dtype} "
-        f"{_shape(info.batch, info.size)}, at most {info.top} detections\n"
+        f"{_shape(info.batch, None if info.resize else info.size)}, at most {info.top} detections\n"
         f"equal to {args.weights} on {parity['images']} images of {parity['sizes']} sizes: {parity['detections']} "
         f"detections, boxes within {parity['box']:.2g} px, scores within {parity['score']:.2g}"
     )
@@ -85,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         metavar="HxW",
         help="height and width of the input, such as 800x1333, which smaller images are padded to; default: dynamic",
+    )
+    parser.add_argument(
+        "--with-resize",
+        action="store_true",
+        help="take original images, which the graph resizes to fit into --size (default: a square of data.max_side)",
     )
     parser.add_argument(
         "--batch", type=_batch, default=1, metavar="N", help="images of the input, or dynamic; default: 1"

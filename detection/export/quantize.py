@@ -82,7 +82,8 @@ def _best(detections: Detections) -> float:
 
 def part_of(weight: str) -> str | None:
     """Return the part that a weight belongs to, by its name; None for other constants."""
-    return next((part for part, prefixes in PARTS.items() if weight.startswith(prefixes)), None)
+    name = weight.removeprefix("detector.")  # of a graph that resizes
+    return next((part for part, prefixes in PARTS.items() if name.startswith(prefixes)), None)
 
 
 def quantize(

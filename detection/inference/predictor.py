@@ -112,7 +112,7 @@ class Predictor:
                 detector.padded = padded
             self.classes, self.category_ids = metadata.names, metadata.category_ids
             self.config: Config = config
-            self._sides = Sides(config.data.short_side[-1], config.data.max_side)
+            self._sides: Sides | None = Sides(config.data.short_side[-1], config.data.max_side)
             self.max_pixels = config.data.max_pixels
             self.model: FasterRCNN = detector.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
             self._detector = RecordedDetector(self.model) if cuda_graphs else self.model
@@ -130,7 +130,7 @@ class Predictor:
         self._least_score = -1.0 if score_threshold is None else score_threshold
         self.classes, self.category_ids = info.classes, info.category_ids
         self.max_pixels = info.max_pixels
-        self._sides = Sides(info.short_side, info.max_side, info.size)
+        self._sides = None if info.resize else Sides(info.short_side, info.max_side, info.size)
         return detector
 
     @overload
@@ -227,7 +227,7 @@ class Predictor:
         return self.model.roi_head.nms_iou, self.model.roi_head.max_detections
 
     def _detect(self, images: Sequence[RGBImage], scale: float = 1.0) -> list[Detections]:
-        sides = self._sides if scale == 1 else self._sides.scaled(scale)
+        sides = self._sides if scale == 1 or self._sides is None else self._sides.scaled(scale)
         with autocast(self.device, self._dtype):
             outputs = detect_images(self._detector, images, sides, self.device)
         return [self._as_detections(output) for output in outputs]
@@ -262,18 +262,19 @@ def as_array(image: Any, max_pixels: int = MAX_PIXELS) -> RGBImage:
 
 
 def detect_images(
-    model: Callable[[list[Tensor]], Any], images: Sequence[RGBImage], sides: Sides, device: torch.device
+    model: Callable[[list[Tensor]], Any], images: Sequence[RGBImage], sides: Sides | None, device: torch.device
 ) -> list[Any]:
-    """Detect on RGB images [H, W, 3] resized to the given sides, and return detections in the original pixels."""
+    """Detect on RGB images [H, W, 3] resized to the given sides (None: the model does that), and return detections in the
+    original pixels."""
     if not images:
         return []
     no_boxes = torch.zeros(0, 4)
     resized: list[Tensor] = []
     for image in images:
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
-        resized.append(
-            transforms.resize(tensor, no_boxes, sides.short, sides.long, sides.within)[0].to(device).float().div_(255)
-        )
+        if sides is not None:
+            tensor = transforms.resize(tensor, no_boxes, sides.short, sides.long, sides.within)[0]
+        resized.append(tensor.to(device).float().div_(255))
     outputs = model(resized)
     for tensor, image, output in zip(resized, images, outputs, strict=True):
         output["boxes"] = scale_back(output["boxes"], (tensor.shape[-2], tensor.shape[-1]), image.shape[:2])

@@ -81,7 +81,8 @@ def as_inputs(info: ExportInfo, images: Sequence[Tensor]) -> Inputs:
     Raises:
         ValueError: images that its fixed size does not hold.
     """
-    height, width = info.size or (max(x.shape[-2] for x in images), max(x.shape[-1] for x in images))
+    fixed = None if info.resize else info.size
+    height, width = fixed or (max(x.shape[-2] for x in images), max(x.shape[-1] for x in images))
     for image in images:
         if image.shape[-2] > height or image.shape[-1] > width:
             raise ValueError(

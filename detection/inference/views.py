@@ -101,6 +101,7 @@ def detect_tiles(model: Any, image: RGBImage, views: Views, template: Detections
         postprocess_type="GREEDYNMM",
         postprocess_match_metric="IOS",
         postprocess_match_threshold=0.5,
+        force_postprocess_type=True,  # SAHI would take NMS for detectors with low scores
         verbose=0,
     )
     rows = sorted(result.object_prediction_list, key=lambda row: -row.score.value)

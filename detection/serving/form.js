@@ -68,6 +68,7 @@ async function detect(file) {
   }
 }
 
+at("file").addEventListener("click", (event) => { event.target.value = ""; }); // the same file may be chosen again
 at("file").addEventListener("change", (event) => event.target.files[0] && detect(event.target.files[0]));
 at("score").addEventListener("input", show);
 for (const kind of ["dragenter", "dragover"]) {

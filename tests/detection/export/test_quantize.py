@@ -43,6 +43,7 @@ def test_weights_have_parts():
     assert part_of("model.rpn.conv.weight") == "rpn"
     assert part_of("model.rpn.deltas.weight") == "rpn layers"
     assert part_of("model.roi_head.deltas.weight") == "box layer"
+    assert part_of("detector.model.trunk.conv1.weight") == "trunk"
     assert part_of("val_3") is None
     assert set(QUANTISED) <= set(PARTS)
 

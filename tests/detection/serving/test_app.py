@@ -226,6 +226,8 @@ def test_in_a_browser(squares, tmp_path):
         assert "<b>other</b>" in [cell.text for cell in driver.find_elements(By.CSS_SELECTOR, "tbody td")]
         if target := os.environ.get("RESDET_SCREENSHOTS"):
             driver.save_screenshot(str(Path(target) / "serve.png"))
+        file = tmp_path / "other.png"
+        file = tmp_path / "other.png"
         file.write_bytes(b"no image")
         driver.find_element(By.ID, "file").send_keys(str(file))
         WebDriverWait(driver, 30).until(lambda d: "422" in status.text)
