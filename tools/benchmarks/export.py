@@ -64,7 +64,7 @@ def random_detector(args: argparse.Namespace, path: Path) -> Path:
         if isinstance(model.roi_head.head, torch.nn.Module) and args.architecture == "c4":
             model.roi_head.head(torch.rand(8, 1024, 7, 7))
         model.eval()
-        for layer, std in ((model.rpn.objectness, 1.0), (model.roi_head.classes, 2.0), (model.roi_head.deltas, 1.0)):
+        for layer, std in ((model.rpn.objectness, 1.0), (model.roi_head.classes, 2.0), (model.roi_head.deltas, 0.1)):
             seen: list[float] = []
             handle = layer.register_forward_hook(lambda m, i, o, seen=seen: seen.append(float(o.std())))
             model([images[0]])
