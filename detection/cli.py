@@ -32,6 +32,7 @@ COMMANDS = {
     "diagnose": "Tell which stage of a detector lost each missed object.",
     "predict": "Detect objects on your images.",
     "export": "Write a detector as ONNX, for OpenVINO, or as torch.export's archive.",
+    "serve": "Serve a detector over HTTP.",
     "train-classifier": "Train and evaluate a classifier, which can pretrain a detector's trunk.",
     "classify": "Classify images.",
     "degradation": "Train plain and residual networks of several depths and plot their errors.",

@@ -51,7 +51,7 @@ def browser(_chromium: Browser) -> Browser:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return a thin C4 detector ("weights") and its files by format, of a fixed size and free batch; made once."""
+    """Return a thin C4 detector ("weights") and its files by format, of a free size and batch; made once."""
     from exports import export_all, save_random
 
     whole = dict(FACTORIES)

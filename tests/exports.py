@@ -54,12 +54,12 @@ def spread(model, image: torch.Tensor) -> None:
         layer.weight.mul_(std / seen[0])
 
 
-def export_all(weights: Path, folder: Path, size=(64, 96), batch=None) -> dict[str, Path]:
+def export_all(weights: Path, folder: Path, size=None, batch=None) -> dict[str, Path]:
     """Write all three formats from one trace; return the files by format."""
     detector, config, classes = api.read_detector(weights)
     files = {}
     options = api.ExportOptions("onnx", size, batch)
-    graph = api.prepare(detector, options)
+    graph = api.prepare(detector, options, config)
     info = api.describe_export(detector, config, classes, options, graph.top)
     info = dataclasses.replace(info, command="resdet export")
     program = formats.trace(graph, info)

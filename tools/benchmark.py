@@ -10,6 +10,8 @@
     python tools/benchmark.py --mode startup        --help, and imports
     python tools/benchmark.py --mode classifier     ResNet-20 on images of CIFAR-10's size, against a plain loop
     python tools/benchmark.py --mode checkpointing  memory and time of solver.checkpoint_trunk
+    python tools/benchmark.py --mode export --architecture fpn --network resnet50 --size 800 1216
+    python tools/benchmark.py --mode serving        requests a second, latencies, overload
 
 For detectors the peer is detectron2 where it can be imported, else torchvision. Each runs in its own process with the same
 weights and images, and they alternate, so that drifts of the machine's speed affect both. Prints medians, ratios of
@@ -32,7 +34,7 @@ def main() -> int:
         "--mode",
         choices=[
             *("training", "inference", "loading", "formats", "conversion", "evaluation", "startup", "classifier"),
-            "checkpointing",
+            *("checkpointing", "export", "serving"),
         ],
         default="training",
     )
@@ -54,6 +56,15 @@ def main() -> int:
     detectors.add_argument("--compile", action="store_true", help="torch.compile for this project")
     detectors.add_argument("--cuda-graphs", action="store_true", help="CUDA graphs for this project's inference")
     detectors.add_argument("--tf32", action="store_true", help="TF32 matrix multiplications for both, on a GPU")
+    export = parser.add_argument_group("export")
+    export.add_argument(
+        "--weights", help="a trained detector, whose parity is measured in place of the speed of a random one"
+    )
+    export.add_argument("--dynamic", action="store_true", help="export with dynamic sizes")
+    export.add_argument(
+        "--int8-ap", action="store_true", help="AP of float32 and int8 on the detector's validation set"
+    )
+    export.add_argument("--onnx-int8", action="store_true", help="ONNX Runtime's int8, too")
     loading = parser.add_argument_group("loading")
     loading.add_argument("--pictures", type=int, default=200, help="number of random JPEG images")
     loading.add_argument("--workers", type=int, default=2)

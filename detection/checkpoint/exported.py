@@ -25,7 +25,7 @@ class ExportInfo:
         batch: N; None where it is free.
         size: (height, width) of the input; None where they are free. Where N is free or the size is not, the file has a
             second input ``sizes``, int64 [N, 2]: the height and width of each image, padded at the right and the bottom.
-        resize: the input is the original image, which the graph resizes.
+        resize: the input is the original image, of any size, which the graph resizes to fit into ``size``.
         short_side, max_side: that images are resized to (:func:`detection.data.transforms.output_size`).
         max_pixels: of the largest image file that is decoded.
         top: detections in the output.

@@ -7,38 +7,62 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detection.checkpoint.detector import local_file, read_detector
+from torch import Tensor
+
+from backbone.weights import read_weights
+from detection.checkpoint.detector import local_file, require_metadata
 from detection.checkpoint.exported import SUFFIXES
 from detection.data.image import find_images, read_image
 from detection.export.api import ExportOptions, export_detector
 from detection.export.parity import as_seen
+from detection.export.quantize import Agreement
 from detection.utils.progress import status
 
 _IMAGES = 64  # of --images that are compared on
+_CALIBRATE = 64
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
+    command = shlex.join(["resdet", "export", *(sys.argv[1:] if argv is None else argv)])
+    count = args.calibrate if isinstance(args.calibrate, int) else _CALIBRATE
     options = ExportOptions(
-        args.to, args.size, args.batch, args.input, args.top, shlex.join(["resdet", "export", *(argv or sys.argv[1:])])
+        args.to, args.size, args.batch, args.input, args.top, command, args.with_resize, args.int8, count
     )
-    images = None
-    if args.images:
-        _, config, _ = read_detector(local_file(args.weights), args.keys)
-        data = config.data
-        files = find_images(args.images)[:_IMAGES]
-        images = [as_seen(read_image(f, data.max_pixels), data.short_side[-1], data.max_side, args.size) for f in files]
+    folder = None if isinstance(args.calibrate, int) else [args.calibrate]
     with status("reading") as step:
-        info = export_detector(args.weights, args.output, options, overrides=args.keys, images=images, step=step)
+        images, calibration = (
+            _seen(args, inputs, limit) for inputs, limit in ((args.images, _IMAGES), (folder, _CALIBRATE))
+        )
+        info = export_detector(
+            args.weights,
+            args.output,
+            options,
+            overrides=args.keys,
+            images=images,
+            calibration=calibration if args.int8 else None,
+            step=step,
+        )
     parity = info.parity
     print(
         f"{args.output}: {info.architecture} on {info.backbone}, {len(info.classes)} classes, input {info.dtype} "
-        f"{_shape(info.batch, info.size)}, at most {info.top} detections\n"
+        f"{_shape(info.batch, None if info.resize else info.size)}, at most {info.top} detections\n"
         f"equal to {args.weights} on {parity['images']} images of {parity['sizes']} sizes: {parity['detections']} "
         f"detections, boxes within {parity['box']:.2g} px, scores within {parity['score']:.2g}"
     )
+    for part, values in parity.get("int8", {}).items():
+        print(f"int8, {'as written' if part == 'all' else f'{part} alone'}: {Agreement(**values)}")
     return 0
+
+
+def _seen(args: argparse.Namespace, inputs: Sequence[Path] | None, limit: int) -> list[Tensor] | None:
+    """Return the first images of files and folders, as the network sees them."""
+    if not inputs:
+        return None
+    data = require_metadata(read_weights(local_file(args.weights))).config(args.weights, args.keys).data
+    sides = data.short_side[-1], data.max_side, args.size
+    return [as_seen(read_image(file, data.max_pixels), *sides) for file in find_images(inputs)[:limit]]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
         help="height and width of the input, such as 800x1333, which smaller images are padded to; default: dynamic",
     )
     parser.add_argument(
+        "--with-resize",
+        action="store_true",
+        help="take original images, which the graph resizes to fit into --size (default: a square of data.max_side)",
+    )
+    parser.add_argument(
         "--batch", type=_batch, default=1, metavar="N", help="images of the input, or dynamic; default: 1"
     )
     parser.add_argument(
@@ -77,6 +106,19 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="IMAGE",
         help=f"images, wildcards and folders to compare on, the first {_IMAGES}; default: eight drawn ones",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="quantise to int8 (onnx, openvino); the last layers and decoding stay float32",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=_calibrate,
+        default=_CALIBRATE,
+        metavar="FOLDER|N",
+        help=f"images that int8's ranges are taken from: a folder's first {_CALIBRATE}, or N of the training set (default: "
+        f"{_CALIBRATE})",
     )
     parser.add_argument(
         "keys", nargs="*", metavar="key=value", help="configuration overrides, e.g. model.rpn.after_nms_test=300"
@@ -99,6 +141,10 @@ def _batch(text: str) -> int | None:
     if not re.fullmatch(r"[1-9]\d{0,4}", text):
         raise argparse.ArgumentTypeError(f"wanted a number from 1 on, or dynamic, got {text!r}")
     return int(text)
+
+
+def _calibrate(text: str) -> int | Path:
+    return int(text) if re.fullmatch(r"[1-9]\d{0,6}", text) else Path(text)
 
 
 def _shape(batch: int | None, size: tuple[int, int] | None) -> str:

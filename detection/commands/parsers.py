@@ -49,11 +49,13 @@ def run_parser(
     return parser
 
 
-def add_image_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add what commands on images share: INPUT …, --device and --max-pixels."""
-    parser.add_argument(
-        "inputs", type=Path, nargs="+", metavar="INPUT", help="image files, wildcards, and folders to search for images"
-    )
+def add_image_inputs(
+    parser: argparse.ArgumentParser,
+    kind: type = Path,
+    what: str = "image files, wildcards, and folders to search for images",
+) -> None:
+    """Add what commands on images share: INPUT … (of a ``kind``; ``what`` is its help), --device and --max-pixels."""
+    parser.add_argument("inputs", type=kind, nargs="+", metavar="INPUT", help=what)
     parser.add_argument("--device", default=str(default_device()), help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument(
         "--max-pixels",

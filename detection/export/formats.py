@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detection.checkpoint.exported import KEY, ExportInfo
-from detection.export.graph import OUTPUTS, DetectorGraph
+from detection.export.graph import OUTPUTS
 from detection.export.onnx_translations import translations
 
 OPSET = 18
@@ -21,19 +21,20 @@ _MISSING = "--to {0} requires {1}: pip install 'resdet[{0}]'"
 _EXAMPLE = (160, 224)
 
 
-def trace(graph: DetectorGraph, info: ExportInfo) -> Any:
+def trace(graph: nn.Module, info: ExportInfo) -> Any:
     """Return the ``torch.export`` program of a graph, with the batch, height and width of ``info`` fixed or free.
 
     Raises:
         ValueError: the model has a part that torch.export does not take; says which.
     """
-    height, width = info.size or _EXAMPLE
+    free_size = info.size is None or info.resize
+    height, width = _EXAMPLE if free_size or info.size is None else info.size
     count = info.batch or 2
     shape = (count, 3, height, width)
     images = torch.zeros(shape, dtype=torch.uint8) if info.dtype == "uint8" else torch.zeros(shape)
     free = torch.export.Dim.DYNAMIC
     axes = {0: free} if info.batch is None else {}
-    dynamic: dict[str, Any] = {"images": axes | ({2: free, 3: free} if info.size is None else {})}
+    dynamic: dict[str, Any] = {"images": axes | ({2: free, 3: free} if free_size else {})}
     inputs: tuple[Tensor, ...] = (images,)
     if info.takes_sizes:
         inputs += (torch.tensor([[height, width]] * count),)

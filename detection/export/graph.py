@@ -43,6 +43,7 @@ class DetectorGraph(nn.Module):
 
     def __init__(self, model: FasterRCNN, top: int | None = None) -> None:
         super().__init__()
+        _check(model)
         self.model = model
         self.top = min(top or model.roi_head.max_detections, model.roi_head.max_detections)
 
@@ -105,6 +106,20 @@ class DetectorGraph(nn.Module):
         box = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
         found = best > 0
         return torch.where(found[..., None], box, 0.0), label * found, best, found.sum(dim=1)
+
+
+def _check(model: FasterRCNN) -> None:
+    """Raise ValueError, by name, for what the graph does not have."""
+    head = model.roi_head
+    lacking = {
+        "global context (model.roi.context=true)": head.context,
+        f"model.roi.nms={head.nms}": head.nms != "hard",
+        "model.roi.class_agnostic_nms=true": head.class_agnostic_nms,
+        f"model.in_channels={model.in_channels}": model.in_channels != 3,
+    }
+    for what, there in lacking.items():
+        if there:
+            raise ValueError(f"exported files cannot hold {what}: best.pth runs it")
 
 
 def rpn_proposals(rpn: RPN, features: Sequence[Tensor], limits: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ LEAST_IMAGES = 8
 BOX_TOLERANCE = 0.01  # pixels of the image as the network sees it
 SCORE_TOLERANCE = 1e-4
 _SEED = 20_151_210  # of the images drawn where none are given
-_FAR = 1e9  # pixels
+_NEAR = 1.0  # pixels: boxes farther apart are two detections
+_FAR = 1e9  # a cost that no pair has
 
 
 @dataclass
@@ -122,7 +123,8 @@ def _compare_one(
     # a detection's partner has its label, and the nearest box and score
     distance = np.abs(a["boxes"][:, None].astype(np.float64) - b["boxes"][None]).max(-1, initial=0.0)
     score = np.abs(a["scores"][:, None].astype(np.float64) - b["scores"][None])
-    cost = distance / box_tolerance + score / score_tolerance + (a["labels"][:, None] != b["labels"][None]) * _FAR
+    strangers = (a["labels"][:, None] != b["labels"][None]) | (distance > _NEAR)
+    cost = distance / box_tolerance + score / score_tolerance + strangers * _FAR
     pairs, alone_a, alone_b = _pairs(cost)
     # what one of the two lacks may be a matter of rounding: at the threshold, or the last of those that are kept
     edge = {threshold} | {float(one["scores"][-1]) for one in (a, b) if len(one["scores"]) == top}

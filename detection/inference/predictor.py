@@ -1,8 +1,9 @@
 """A trained detector on images: files, PIL images or arrays, in the original image's pixels."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,8 +21,14 @@ from detection.data.image import MAX_PIXELS, as_pixels, read_image
 from detection.evaluation.visualize import RGBImage
 from detection.inference.cuda_graphs import RecordedDetector
 from detection.inference.detections import Detections, label_filter
+from detection.inference.interop import sahi_model
 from detection.inference.over_dataset import scale_back
 from detection.inference.runtimes import ExportedDetector
+from detection.inference.sources import Frame, Limits, find_sources, read_sources
+from detection.inference.stream import choose_batch_size, detect_stream
+from detection.inference.views import Views, detect_augmented, detect_tiles
+from detection.modeling.at_test_time import AtTestTime
+from detection.modeling.build import at_test_time
 from detection.modeling.faster_rcnn import FasterRCNN
 from detection.ops.device import autocast, default_device, use_gpu
 from detection.utils.atomic_io import replacing
@@ -37,6 +44,14 @@ class Sides:
     short: int
     long: int
     within: tuple[int, int] | None = None
+
+    def scaled(self, factor: float) -> "Sides":
+        """Return sides a factor as long."""
+        return Sides(max(round(self.short * factor), 1), max(round(self.long * factor), 1), self.within)
+
+
+_ONE_VIEW = Views()
+_NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
 
 
 class Predictor:
@@ -87,8 +102,10 @@ class Predictor:
         self.device = torch.device(device or ("cpu" if exported else default_device()))
         use_gpu(self.device)
         self._dtype = autocast_dtype(precision, self.device)
+        self.weights, self.precision, self.score_threshold = str(weights), precision, score_threshold
         self._least_score = -1.0  # all that the detector gives
-        self._detector: FasterRCNN | RecordedDetector | ExportedDetector
+        self._detector: FasterRCNN | AtTestTime | RecordedDetector | ExportedDetector
+        self._scales: Sequence[int] = ()  # of multi-scale testing
         if exported:
             if model is not None or cuda_graphs or padded is not None or overrides:
                 raise ValueError(
@@ -104,10 +121,12 @@ class Predictor:
             self.channels = detector.in_channels
             self.classes, self.category_ids = metadata.names, metadata.category_ids
             self.config: Config = config
-            self._sides = Sides(config.data.short_side[-1], config.data.max_side)
+            self._sides: Sides | None = Sides(config.data.short_side[-1], config.data.max_side)
             self.max_pixels = config.data.max_pixels
             self.model: FasterRCNN = detector.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-            self._detector = RecordedDetector(self.model) if cuda_graphs else self.model
+            tested = at_test_time([self.model], config.test)
+            self._scales = config.test.scales
+            self._detector = RecordedDetector(self.model) if cuda_graphs and tested is self.model else tested
         self.max_pixels = max_pixels or self.max_pixels
         self._labels = label_filter(classes, self.classes)
 
@@ -121,8 +140,9 @@ class Predictor:
             )
         self._least_score = -1.0 if score_threshold is None else score_threshold
         self.classes, self.category_ids = info.classes, info.category_ids
+        self.channels = 3  # others are not exported
         self.max_pixels = info.max_pixels
-        self._sides = Sides(info.short_side, info.max_side, info.size)
+        self._sides = None if info.resize else Sides(info.short_side, info.max_side, info.size)
         return detector
 
     @overload
@@ -154,9 +174,78 @@ class Predictor:
             for detections in self._detect([as_array(image, self.max_pixels, self.channels) for image in chunk])
         ]
 
-    def _detect(self, images: Sequence[RGBImage]) -> list[Detections]:
+    def stream(
+        self,
+        source: str | Path | Sequence[str | Path],
+        *,
+        batch_size: int | None = None,
+        views: Views = _ONE_VIEW,
+        limits: Limits | None = None,
+    ) -> Iterator[tuple[Frame, Detections | None]]:
+        """Detect on every image and frame of a source, one after another, while threads read those that come next.
+
+        Args:
+            source: what :func:`detection.inference.sources.find_sources` takes, or a list of it: files, folders, wildcards,
+                lists, http(s) addresses, videos, rtsp://…, a webcam's number, "-".
+            batch_size: images of one size at once; None takes what the memory of a GPU holds, and 1 on a CPU.
+            views: scales, flip and tiles.
+            limits: of images, addresses and videos; None takes ``max_pixels`` and the usual ones.
+
+        Yields:
+            The frame and its detections; None where it could not be read (``frame.error``).
+
+        Raises:
+            FileNotFoundError, ValueError: a source does not exist.
+        """
+        given = [source] if isinstance(source, str | Path) else list(source)
+        sources = find_sources(given)
+        return self.detect_frames(read_sources(sources, limits or self.limits(Limits())), batch_size, views)
+
+    def limits(self, given: Limits) -> Limits:
+        """Return limits with the detector's own of an image, and its channels."""
+        return replace(given, max_pixels=self.max_pixels, channels=self.channels)
+
+    def detect_frames(
+        self, frames: Iterator[Frame], batch_size: int | None = None, views: Views = _ONE_VIEW
+    ) -> Iterator[tuple[Frame, Detections | None]]:
+        """Yield frames with their detections, as :meth:`stream`."""
+        if views.tile is not None or views.augmented:
+            return detect_stream(frames, lambda images: [self.detect_views(image, views) for image in images], 1)
+        if batch_size is not None:
+            return detect_stream(frames, self._detect, batch_size)
+        return self._detect_chosen(frames)
+
+    def _detect_chosen(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Detections | None]]:
+        first = next(frames, None)
+        if first is None:
+            return
+        size = 1 if first.image is None else choose_batch_size(self, first.image, self.device)
+        yield from detect_stream(itertools.chain([first], frames), self._detect, size)
+
+    def detect_views(self, image: RGBImage, views: Views) -> Detections:
+        """Detect on an image [H, W, 3] seen several ways."""
+
+        def detect(pixels: RGBImage) -> Detections:
+            if not views.augmented:
+                return self._detect([pixels])[0]
+            return detect_augmented(lambda x, scale: self._detect([x], scale)[0], pixels, views, *self._merging)
+
+        if views.tile is None or max(image.shape[:2]) <= views.tile:
+            return detect(image)
+        template = Detections(*_NOTHING, self.classes, self.category_ids)
+        return detect_tiles(sahi_model(detect, self.classes), image, views, template)
+
+    @property
+    def _merging(self) -> tuple[float, int]:
+        """The IoU of the detector's NMS, and how many detections it gives."""
+        if isinstance(self._detector, ExportedDetector):
+            return self._detector.info.nms_iou, self._detector.info.top
+        return self.model.roi_head.nms_iou, self.model.roi_head.max_detections
+
+    def _detect(self, images: Sequence[RGBImage], scale: float = 1.0) -> list[Detections]:
+        sides = self._sides if scale == 1 or self._sides is None else self._sides.scaled(scale)
         with autocast(self.device, self._dtype):
-            outputs = detect_images(self._detector, images, self._sides, self.device)
+            outputs = detect_images(self._detector, images, sides, self.device, self._scales)
         return [self._as_detections(output) for output in outputs]
 
     def _as_detections(self, output: dict[str, Tensor]) -> Detections:
@@ -193,19 +282,28 @@ def as_array(image: Any, max_pixels: int = MAX_PIXELS, channels: int = 3) -> RGB
 
 
 def detect_images(
-    model: Callable[[list[Tensor]], Any], images: Sequence[RGBImage], sides: Sides, device: torch.device
+    model: Callable[..., Any],
+    images: Sequence[RGBImage],
+    sides: Sides | None,
+    device: torch.device,
+    scales: Sequence[int] = (),
 ) -> list[Any]:
-    """Detect on RGB images [H, W, 3] resized to the given sides, and return detections in the original pixels."""
+    """Detect on RGB images [H, W, 3] resized to the given sides (None: the model does that), and to the short sides of
+    multi-scale testing, and return detections in the original pixels."""
     if not images:
         return []
     no_boxes = torch.zeros(0, 4)
     resized: list[Tensor] = []
+    scaled: list[list[Tensor]] = []
     for image in images:
         tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
-        resized.append(
-            transforms.resize(tensor, no_boxes, sides.short, sides.long, sides.within)[0].to(device).float().div_(255)
-        )
-    outputs = model(resized)
+        if scales and sides is not None:
+            views = transforms.at_scales(tensor, scales, sides.short, sides.long)
+            scaled.append([view.to(device).float().div_(255) for view in views])
+        if sides is not None:
+            tensor = transforms.resize(tensor, no_boxes, sides.short, sides.long, sides.within)[0]
+        resized.append(tensor.to(device).float().div_(255))
+    outputs = model(resized, scaled) if scaled else model(resized)
     for tensor, image, output in zip(resized, images, outputs, strict=True):
         output["boxes"] = scale_back(output["boxes"], (tensor.shape[-2], tensor.shape[-1]), image.shape[:2])
     return list(outputs)

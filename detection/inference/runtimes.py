@@ -64,7 +64,7 @@ class ExportedDetector(nn.Module):
         return found
 
     def _batch(self, images: Sequence[Tensor]) -> list[Detections]:
-        boxes, labels, scores, counts = self.run(self.inputs(images))
+        boxes, labels, scores, counts = self.run(as_inputs(self.info, images))
         return [
             {
                 "boxes": torch.from_numpy(boxes[i, : counts[i]].copy()),
@@ -74,32 +74,36 @@ class ExportedDetector(nn.Module):
             for i in range(len(images))
         ]
 
-    def inputs(self, images: Sequence[Tensor]) -> Inputs:
-        """Return the file's inputs for images: padded to one size, and their own sizes where the file takes them."""
-        height, width = self.info.size or (max(x.shape[-2] for x in images), max(x.shape[-1] for x in images))
-        for image in images:
-            if image.shape[-2] > height or image.shape[-1] > width:
-                raise ValueError(
-                    f"{self.path} takes images of at most {height}x{width}, got {image.shape[-2]}x{image.shape[-1]}"
-                )
-        rows = [F.pad(self._pixels(x), (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in images]
-        count = self.info.batch or len(rows)
-        rows += [torch.zeros_like(rows[0])] * (count - len(rows))
-        inputs = {"images": torch.stack(rows).cpu().numpy()}
-        if self.info.takes_sizes:
-            sizes = [[x.shape[-2], x.shape[-1]] for x in images] + [[height, width]] * (count - len(images))
-            inputs["sizes"] = np.array(sizes, dtype=np.int64)
-        return inputs
 
-    def _pixels(self, image: Tensor) -> Tensor:
-        if self.info.dtype == "uint8":
-            return (image * 255).round().to(torch.uint8) if image.is_floating_point() else image
-        return image.float() if image.is_floating_point() else image.float() / 255
+def as_inputs(info: ExportInfo, images: Sequence[Tensor]) -> Inputs:
+    """Return an exported detector's inputs for images [3, H, W]: padded to one size, and their sizes where it takes them.
+
+    Raises:
+        ValueError: images that its fixed size does not hold.
+    """
+    fixed = None if info.resize else info.size
+    height, width = fixed or (max(x.shape[-2] for x in images), max(x.shape[-1] for x in images))
+    for image in images:
+        if image.shape[-2] > height or image.shape[-1] > width:
+            raise ValueError(
+                f"the exported detector takes images of at most {height}x{width}, got {image.shape[-2]}x{image.shape[-1]}: "
+                "export it with --size dynamic"
+            )
+    pixels = [_pixels(image, info.dtype) for image in images]
+    rows = [F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in pixels]
+    count = info.batch or len(rows)
+    rows += [torch.zeros_like(rows[0])] * (count - len(rows))
+    inputs = {"images": torch.stack(rows).cpu().numpy()}
+    if info.takes_sizes:
+        sizes = [[x.shape[-2], x.shape[-1]] for x in images] + [[height, width]] * (count - len(images))
+        inputs["sizes"] = np.array(sizes, dtype=np.int64)
+    return inputs
 
 
-def read_info(path: str | Path) -> ExportInfo:
-    """Return what an exported file says of itself; opens it whole."""
-    return ExportedDetector(path).info
+def _pixels(image: Tensor, dtype: str) -> Tensor:
+    if dtype == "uint8":
+        return (image * 255).round().to(torch.uint8) if image.is_floating_point() else image
+    return image.float() if image.is_floating_point() else image.float() / 255
 
 
 def _open_onnx(path: Path, precision: str, device: torch.device) -> tuple[Run, ExportInfo]:

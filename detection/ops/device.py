@@ -3,6 +3,7 @@ read."""
 
 import functools
 import logging
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,20 @@ def use_gpu(device: torch.device) -> None:
 def can_read(x: Tensor) -> bool:
     """Return whether the values of ``x`` can be read without a host-device synchronisation."""
     return x.device.type == "cpu"
+
+
+def images_at_once(run: Callable[[], object], device: torch.device, most: int = 16) -> int:
+    """Return how many images the free memory of a GPU holds at once, from the peak of ``run``, which takes one; 1 on other
+    devices, where more at once are no faster."""
+    if not is_gpu(device):
+        return 1
+    run()  # libraries' workspaces and kernels come with the first
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    each = max(torch.cuda.max_memory_allocated(device) - before, 1)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - before
+    return int(max(1, min(most, free * 0.7 // each)))
 
 
 def rows_at_once(device: torch.device, chunk_size: int | None) -> int | None:

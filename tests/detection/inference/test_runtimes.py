@@ -1,5 +1,6 @@
 """Exported files in their runtimes give the detector's detections: of one trace, for several sizes and batches."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from detection import load_detector
 from detection.export.api import check_file
 from detection.export.parity import check_images
-from detection.inference.runtimes import ExportedDetector
+from detection.inference.runtimes import ExportedDetector, as_inputs
 
 pytestmark = pytest.mark.usefixtures("thin_networks")
 TARGETS = ["torch-export", "onnx", "openvino"]
@@ -17,7 +18,7 @@ TARGETS = ["torch-export", "onnx", "openvino"]
 @pytest.mark.parametrize("target", TARGETS)
 def test_detections_are_the_detectors(exported, target):
     model, _ = load_detector(exported["weights"])
-    parity = check_file(ExportedDetector(exported[target]), model, check_images(64, 96, (64, 96)))
+    parity = check_file(ExportedDetector(exported[target]), model, check_images(64, 96))
     assert parity.faults == []
     assert (parity.images, parity.box < 0.01, parity.score < 1e-4) == (8, True, True)
     assert parity.detections > 50
@@ -26,7 +27,7 @@ def test_detections_are_the_detectors(exported, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_batch_is_its_images(exported, target):
     detector = ExportedDetector(exported[target])
-    images = [image.float() / 255 for image in check_images(64, 96, (64, 96))[:3]]
+    images = [image.float() / 255 for image in check_images(64, 96)[:3]]
     together, alone = detector(images), [detector([image])[0] for image in images]
     for a, b in zip(together, alone, strict=True):
         assert a["labels"].tolist() == b["labels"].tolist()
@@ -34,9 +35,16 @@ def test_a_batch_is_its_images(exported, target):
         assert a["labels"].dtype == torch.int64
 
 
-def test_larger_images_are_refused(exported):
+def test_inputs_are_padded_to_a_fixed_size(exported):
+    info = dataclasses.replace(ExportedDetector(exported["onnx"]).info, size=(64, 96), batch=3)
+    inputs = as_inputs(info, [torch.ones(3, 60, 90), torch.full((3, 64, 96), 7, dtype=torch.uint8)])
+    assert inputs["images"].shape == (3, 3, 64, 96)
+    assert inputs["sizes"].tolist() == [[60, 90], [64, 96], [64, 96]]
+    assert (inputs["images"][0, :, :60, :90] == 255).all()
+    assert inputs["images"].sum() == 3 * 60 * 90 * 255 + 3 * 64 * 96 * 7
     with pytest.raises(ValueError, match="at most 64x96, got 65x96"):
-        ExportedDetector(exported["onnx"])([torch.zeros(3, 65, 96)])
+        as_inputs(info, [torch.zeros(3, 65, 96)])
+    assert as_inputs(dataclasses.replace(info, dtype="float32"), [torch.ones(3, 8, 8)])["images"].max() == 1
 
 
 @pytest.mark.parametrize("name", ["d.onnx", "d.xml", "d.pt2"])
