@@ -146,7 +146,8 @@ def _image(source: str, limits: Limits) -> Frame:
 
 
 def decode(content: bytes, max_pixels: int, where: str, channels: int = 3) -> RGBImage:
-    """Return the image in bytes, uint8 RGB [H, W, 3] (or of other channels), as :func:`detection.data.image.read_image` does of a file.
+    """Return the image in bytes, uint8 RGB [H, W, 3], or of as many channels, as
+    :func:`detection.data.image.read_image` does of a file.
 
     Raises:
         UnreadableImage: no image, or a larger one.
