@@ -11,7 +11,7 @@ FILES = sorted(
     for folder in ("backbone", "detection", "tools", "datasets", "docs/examples")
     for path in (ROOT / folder).rglob("*.py")
 )
-NOT_TEXT = {"os", "Image", "tarfile", "zipfile", "data"}  # whose open() takes no encoding
+NOT_TEXT = {"os", "Image", "tarfile", "zipfile", "data", "av"}  # whose open() takes no encoding
 
 
 def without_encoding(source):

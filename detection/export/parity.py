@@ -32,8 +32,7 @@ class Parity:
         box: the largest difference of a box' side, in pixels of the image as the network sees it.
         score: the largest difference of a score.
         faults: what is not equal, as text; empty where the file may be used.
-        borderline: detections of one alone that lie within the tolerance of the threshold, of the last one that is kept, or
-            of one that suppresses them.
+        borderline: detections of one alone that lie within the tolerance of the threshold, or of the last one that is kept.
     """
 
     images: int = 0
