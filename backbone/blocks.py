@@ -186,7 +186,7 @@ class Bottleneck(Block):
 
 def checkpoint_blocks(module: nn.Module) -> None:
     """Let the residual blocks of a module keep their inputs alone for the backward pass, which computes what is inside them
-    again (gradient checkpointing, Chen et al., 2016): less memory for about a third more time, the same gradients.
+    again (gradient checkpointing, Chen et al., 2016): less memory for the time of another forward pass, the same gradients.
 
     Raises:
         ValueError: the module has neither residual blocks of this project nor timm's ``set_grad_checkpointing``.

@@ -352,7 +352,7 @@ class SolverConfig:
         precision: float32; bf16 or fp16 (autocast; boxes and losses stay in float32; fp16 with a gradient scaler); or auto:
             bf16 where the device multiplies it natively, else fp16 on a GPU, else float32.
         checkpoint_trunk: the trunk's residual blocks keep their inputs alone, and are computed again in the backward pass
-            (gradient checkpointing, Chen et al., 2016): less memory, about a fifth more time, the same gradients.
+            (gradient checkpointing, Chen et al., 2016): less memory for more time, the same gradients.
         compile: compile the trunk, the RPN and the head by torch.compile: for GPUs (on a CPU measured to gain nothing in
             float32, and 5 % in bf16, for half a minute at the start).
         cuda_graphs: evaluations replay a recording for image sizes that come more than once: for GPUs, where images are of
