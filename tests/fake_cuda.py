@@ -76,6 +76,9 @@ def one_gpu(monkeypatch):
         patch.setattr(torch.cuda, "get_device_name", lambda device=None: "fake GPU")
         patch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
         patch.setattr(torch.cuda, "max_memory_allocated", lambda device=None: _get_device_index(device, optional=True))
+        for name in ("memory_allocated", "memory_reserved", "reset_peak_memory_stats"):
+            patch.setattr(torch.cuda, name, lambda device=None: _get_device_index(device, optional=True))
+        patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (2**30, 2**30))
         patch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
         for name in (
             "_accelerator_graph_capture_health_check",

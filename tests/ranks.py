@@ -8,6 +8,7 @@ import traceback
 
 import torch
 import torch.distributed as dist
+from forked import require_fork
 
 
 def two_ranks(function, *arguments, timeout=120):
@@ -15,6 +16,7 @@ def two_ranks(function, *arguments, timeout=120):
 
     Results are pickled; a process that fails or takes more than ``timeout`` seconds fails the test with its traceback.
     """
+    require_fork()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

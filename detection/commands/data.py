@@ -1,5 +1,6 @@
 """``resdet data``: the table of commands on whole datasets, each in ``data_commands/``."""
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
@@ -17,13 +18,18 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``resdet data COMMAND …``."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] not in COMMANDS:
-        commands = "\n".join(f"  {name:10} {description}" for name, description in COMMANDS.items())
-        help_requested = bool(argv) and argv[0] in ("-h", "--help")
-        usage = f"usage: resdet data COMMAND …\n\n{commands}\n\nresdet data COMMAND --help shows a command's options."
-        print(usage, file=sys.stdout if help_requested else sys.stderr)
-        return 0 if help_requested else 2
+        parser = argparse.ArgumentParser(
+            prog="resdet data",
+            usage="resdet data COMMAND …",
+            description="\n".join(f"  {name:10} {description}" for name, description in COMMANDS.items()),
+            epilog="resdet data COMMAND --help shows a command's options.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
+        parser.parse_args(argv)
     # imported lazily, so that a command loads only its own dependencies
     module = importlib.import_module(_MODULE.format(argv[0].replace("-", "_")))
     return int(module.main(argv[1:]))

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations, DataError, Strings, finish_reading
 from detection.data.cache import Arrays, cached, decode_json, file_stamp
-from detection.data.coco_entries import CocoParser
 from detection.data.files import NearNames, is_file
 from detection.data.image import UnreadableImage, image_size
 from detection.data.issues import Issue
+from detection.data.readers.coco_entries import CocoParser
 
 _LOG = logging.getLogger(__name__)
 _BOXES = "x, y, width, height"  # of an object

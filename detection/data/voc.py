@@ -16,7 +16,7 @@ from detection.data.cache import Arrays, cached, decode_json, encode_json
 from detection.data.files import NearNames, in_threads, is_file, read_lines, stamp, walk
 from detection.data.image import SUFFIXES, UnreadableImage, image_size
 from detection.data.issues import Issue
-from detection.data.voc_xml import XmlFile, read_xml
+from detection.data.readers.voc_xml import XmlFile, read_xml
 
 _LOG = logging.getLogger(__name__)
 _BOXES = "xmin, ymin, xmax, ymax"  # of an object

@@ -194,7 +194,7 @@ def _xml(records: Annotations, i: int, name: str) -> str:
     ignored = (records.crowd[rows] | records.difficult[rows]).tolist()
     boxes, labels = records.boxes[rows].tolist(), records.labels[rows].tolist()
     for (x1, y1, x2, y2), label, difficult in zip(boxes, labels, ignored, strict=True):
-        # a degenerate box is not shifted when it is read (detection/data/voc_xml.py)
+        # a degenerate box is not shifted when it is read (detection/data/readers/voc_xml.py)
         corners = (x1 + 1 if x2 > x1 else x1, y1 + 1 if y2 > y1 else y1, x2, y2)
         tags = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
         lines += [

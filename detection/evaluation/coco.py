@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 MAX_DETECTIONS = 100  # COCO's, of an image
 _ALL_IOUS = slice(None)
 _PRECISIONS = ((_ALL_IOUS, 0), (0, 0), (5, 0), (_ALL_IOUS, 1), (_ALL_IOUS, 2), (_ALL_IOUS, 3))  # IoU, area of AP to APl
+_threads: dict[str, int] = {}  # the process that has hotcoco's
 _AREA_RANGES = {"s": "small (under 32² pixels)", "m": "medium (32² to 96²)", "l": "large (over 96²)"}
 
 
@@ -42,7 +44,7 @@ def coco_metrics(
     """
     counts = sorted({1, 10, max_detections, *beside})
     columns = _Columns(ground_truth, detections)
-    run = _run_pycocotools if evaluator == "pycocotools" else _run_hotcoco
+    run = _run_pycocotools if evaluator == "pycocotools" or _without_threads() else _run_hotcoco
     # [IoU, recall, class, area, number of detections] and the same without the second
     precision, recall = run(columns, counts)
     metrics: dict[str, float | None] = {}
@@ -59,6 +61,13 @@ def coco_metrics(
     precision = precision[:, :, :, 0, counts.index(max_detections)]
     per_class = {name: _mean(precision[:, :, k]) for k, name in enumerate(columns.names)}
     return metrics, per_class
+
+
+def _without_threads() -> bool:
+    """Return whether this process was forked from one in which hotcoco has run: its threads stayed there, and a call would
+    wait for them forever."""
+    _threads.setdefault("process", os.getpid())
+    return _threads["process"] != os.getpid()
 
 
 class _Columns:

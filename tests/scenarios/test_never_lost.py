@@ -65,7 +65,12 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "begin"), [(signal.SIGTERM, 143, start_interpreter), (signal.SIGINT, 130, start)]
+    ("number", "code", "begin"),
+    [
+        (signal.SIGTERM, 143, start),
+        (signal.SIGINT, 130, start),
+        pytest.param(signal.SIGTERM, 143, start_interpreter, marks=pytest.mark.slow),
+    ],
 )
 def test_signal_saves_a_checkpoint_and_sets_the_exit_code(undisturbed, tmp_path, number, code, begin):
     process = begin(tmp_path, keys=[*LONG, "data.workers=1"])

@@ -175,7 +175,9 @@ def test_a_classifier_is_evaluated_on_each_image_once_and_written_once(tmp_path)
     assert result == json.loads((tmp_path / "two/metrics.json").read_text())
 
 
-@pytest.mark.parametrize(("who", "begin"), [("all", started), ("one", forked)])
+@pytest.mark.parametrize(
+    ("who", "begin"), [("all", forked), ("one", forked), pytest.param("all", started, marks=pytest.mark.slow)]
+)
 def test_signal_stops_all_ranks_at_the_same_step(tmp_path, who, begin):
     """A signal to the launcher, which forwards it, or to a single rank."""
     process = begin(tmp_path)

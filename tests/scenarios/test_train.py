@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from forked import require_fork
 from PIL import Image
 from ranks import two_ranks
 from runs import SMALL, load, train
@@ -99,6 +100,7 @@ def test_resumed_run_equals_the_uninterrupted(tmp_path, keys):
     keys = [*keys, "solver.steps=[3]"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert train(whole, keys=keys) == 0
+    require_fork()
     process = multiprocessing.get_context("fork").Process(target=stopped_at_step_2, args=(broken, keys))
     process.start()
     process.join()

@@ -68,14 +68,16 @@ def recalls(config_name: str, keys: list[str], folder: Path, threshold: float) -
     truth = COCO()
     truth.dataset = source.val.to_coco()
     truth.createIndex()
-    evaluation = COCOeval(truth, truth.loadRes(json.loads((folder / "detections.json").read_text())), "bbox")
+    evaluation = COCOeval(
+        truth, truth.loadRes(json.loads((folder / "detections.json").read_text(encoding="utf-8"))), "bbox"
+    )
     evaluation.evaluate()
     evaluation.accumulate()
     recall = evaluation.eval["recall"][:, :, 0, -1]  # [IoUs, classes in the order of their ids]
     recall = recall.mean(axis=0)[np.argsort(np.argsort(source.val.category_ids))]
     seen = recall >= 0
     rare = seen & (frequency < threshold)
-    ap = json.loads((folder / "metrics.json").read_text())["AP"]
+    ap = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["AP"]
     return float(recall[rare].mean()), float(recall[seen & ~rare].mean()), float(ap)
 
 

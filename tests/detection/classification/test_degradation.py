@@ -92,7 +92,8 @@ def test_stopped_run_is_resumed(tmp_path):
     checkpoint = torch.load(folder / "last.pth", weights_only=True)
     checkpoint["callbacks"]["Evaluation"]["done_at"] = 4
     torch.save(checkpoint, folder / "last.pth")
-    assert go(tmp_path, "solver.max_iter=8", "solver.checkpoint_every=4", networks=["cifar_plain20"]) == 0
+    with forked():
+        assert go(tmp_path, "solver.max_iter=8", "solver.checkpoint_every=4", networks=["cifar_plain20"]) == 0
     assert "resuming from" in (folder / "log.txt").read_text()
 
 

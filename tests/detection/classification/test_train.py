@@ -154,7 +154,8 @@ def test_init_from(tmp_path):
 
 
 @pytest.mark.parametrize("views", ["single", "ten", "scales"])
-def test_eval_only(finished, tmp_path, views):
+def test_eval_only(finished, tmp_path, views, monkeypatch):
+    monkeypatch.setattr("detection.classification.views.SCALES", (32, 48))
     argv = ["--eval-only", "--weights", str(finished / "best.pth"), "--views", views]
     assert go(tmp_path, *argv) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())

@@ -27,7 +27,7 @@ def go(root, *options):
 
 
 def test_a_data_set_without_faults(tmp_path, capsys):
-    coco(tmp_path, [1, 1, 20, 20])
+    coco(tmp_path, *[[1, 1, 20, 20 + i] for i in range(10)])
     report = tmp_path / "report.json"
     assert go(tmp_path, "--json", str(report)) == 0
     assert json.loads(report.read_text())["faults"] == []
@@ -42,7 +42,7 @@ def test_faults_that_lose_data_are_exit_code_1(tmp_path, capsys, quick):
 
 
 def test_notes_are_not(tmp_path):
-    coco(tmp_path, [50, 1, 20, 20])
+    coco(tmp_path, [50, 1, 20, 20], *[[1, 1, 20, 20 + i] for i in range(9)])
     report = tmp_path / "report.json"
     assert go(tmp_path, "--json", str(report)) == 0
     (fault,) = json.loads(report.read_text())["faults"]

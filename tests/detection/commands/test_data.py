@@ -4,12 +4,15 @@ from detection.cli import run
 from detection.commands.data import COMMANDS
 
 
-def test_the_commands_are_listed(capsys):
-    assert run("data", ["--help"]) == 0
-    text = capsys.readouterr().out
-    assert all(name in text for name in COMMANDS)
-    assert run("data", ["nonsense"]) == 2
-    assert "usage: resdet data COMMAND" in capsys.readouterr().err
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["nonsense"], 2), ([], 2)])
+def test_the_commands_are_listed(capsys, argv, code):
+    with pytest.raises(SystemExit) as ended:
+        run("data", argv)
+    assert ended.value.code == code
+    out, err = capsys.readouterr()
+    assert "usage: resdet data COMMAND" in out + err
+    if not code:
+        assert all(name in out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -20,7 +20,7 @@ from detection.dataset_check.reading import read_split
 from detection.dataset_check.report import check
 
 MANY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-SOME = settings(MANY, max_examples=50)
+SOME = settings(MANY, max_examples=25)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

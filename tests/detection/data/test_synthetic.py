@@ -66,7 +66,7 @@ def test_colours_do_not_reveal_the_class():
 
     The histogram bins are not sorted: sorted bins measure how much of a box one colour fills, which depends on the outline.
     """
-    records = shapes_records(700, seed=5)
+    records = shapes_records(400, seed=5)
     features, labels = [], []
     for i in range(len(records)):
         image = draw_image(records.files[i])

@@ -2,6 +2,8 @@ import contextlib
 import copy
 import io
 import json
+import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -179,3 +181,27 @@ def test_more_detections_are_counted_where_asked():
     for name, values in expected.items():
         assert metrics[name] == pytest.approx(values[values > -1].mean(), abs=1e-9), name
     assert len(metrics) == 12 + 10
+
+
+def in_a_fork(ground_truth, detections, connection):
+    connection.send(coco_metrics(ground_truth, detections))
+    connection.close()
+    os._exit(0)
+
+
+def test_a_forked_process_has_no_threads_to_wait_for():
+    """hotcoco's threads stay in the process that it first ran in; pycocotools then gives the same numbers."""
+    ground_truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
+    }
+    detections = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 8], "score": 0.5}]
+    here = coco_metrics(ground_truth, detections)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=in_a_fork, args=(ground_truth, detections, theirs))
+    process.start()
+    assert ours.poll(30), "it hangs"
+    assert ours.recv() == here
+    process.join(10)

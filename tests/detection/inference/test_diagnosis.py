@@ -61,7 +61,7 @@ def test_a_perfect_head_misses_nothing(case, monkeypatch):
         state["image"] += len(sizes)
         return truth[first : first + len(sizes)]
 
-    def predictions(features, boxes, padded=None):
+    def predictions(features, boxes, sizes, padded=None):
         first = state["image"] - len(boxes)
         scores = [torch.nn.functional.one_hot(labels[first + k], 3).float() for k in range(len(boxes))]
         return scores, [torch.zeros(len(b), 2, 4) for b in boxes]
@@ -75,7 +75,10 @@ def test_a_perfect_head_misses_nothing(case, monkeypatch):
     monkeypatch.setattr(
         model.roi_head,
         "predictions",
-        lambda f, boxes, padded=None: ([torch.zeros(0, 3) for _ in boxes], [torch.zeros(0, 2, 4) for _ in boxes]),
+        lambda f, boxes, sizes, padded=None: (
+            [torch.zeros(0, 3) for _ in boxes],
+            [torch.zeros(0, 2, 4) for _ in boxes],
+        ),
     )
     result = diagnose(model, loader, records, torch.device("cpu"))
     assert result["stages"]["no proposal"] + result["stages"]["no anchor"] == result["missed"] == 10

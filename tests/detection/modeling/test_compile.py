@@ -8,9 +8,12 @@ from detection.checkpoint.metadata import Classes
 from detection.config import AnchorConfig, Config, ModelConfig, RoIConfig
 from detection.training.detection_module import DetectionModule
 
+SLOW = [("c4", True), ("c4", False), ("dc5", False), ("fpn", True)]
+# one of each here, the others take a minute
+CASES = [("dc5", True), ("fpn", False), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("architecture", ["c4", "dc5", "fpn"])
+
+@pytest.mark.parametrize(("architecture", "training"), CASES)
 def test_no_graph_breaks(architecture, training):
     torch._dynamo.reset()
     model = build_model(

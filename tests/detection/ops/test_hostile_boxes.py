@@ -16,7 +16,7 @@ from detection.ops.boxes import clip, inside, iou, larger_than
 from detection.ops.nms import as_words, batched_nms_mask, from_words, nms_topk
 from detection.ops.roi_align import roi_align
 
-MANY = settings(max_examples=500, deadline=None)
+MANY = settings(max_examples=250, deadline=None)
 F32 = 2.0**-24  # half a unit in the last place
 
 # coarse, so that edges touch and overlaps tie; fine; and far beyond any image
@@ -170,7 +170,7 @@ def test_unpacked_bits_equal_the_packed(rows, count):
     assert torch.equal(from_words(as_words(bits), count), bits)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(boxes(pixels), boxes(tiny), boxes(lattice)),
     st.sampled_from([0, 1, 2]),
@@ -185,7 +185,7 @@ def test_pooling_arbitrary_regions_equals_torchvision(b, sampling_ratio, aligned
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-11)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(boxes(pixels, ordered=False))
 def test_degenerate_regions_pool_to_zero(b):
     """torchvision's kernel raises an allocator error for these."""

@@ -22,6 +22,7 @@ class Squares:
     """Finds what is bright; stands in for a predictor."""
 
     classes, category_ids = ("square", "<b>other</b>"), (1, 5)
+    channels = 3
 
     def __init__(self):
         self.go = threading.Event()

@@ -40,7 +40,7 @@ def root(tmp_path_factory):
 def _without_anchors():
     """The check's anchor statistics build a whole network each time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_anchor_coverage", lambda *_: {})
+        patch.setattr(report, "_anchor_coverage", lambda *_: ({}, []))
         yield
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.data import coco_entries
-from detection.data.coco_entries import CocoParser, sound_objects
+from detection.data.readers import coco_entries
+from detection.data.readers.coco_entries import CocoParser, sound_objects
 
 
 def content(**changes):

@@ -1,8 +1,8 @@
 import pytest
 from defusedxml import ElementTree as careful
 
-from detection.data import voc_xml
-from detection.data.voc_xml import read_xml
+from detection.data.readers import voc_xml
+from detection.data.readers.voc_xml import read_xml
 
 OBJECT = "<object><name>cät</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8.5</ymax></bndbox></object>"
 
