@@ -87,7 +87,7 @@ def test_openvino_in_int8(exported):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("target", ["openvino"])
 def test_the_whole_way_with_sensitivity(tmp_path, target):
     weights = save_random(tmp_path / "best.pth", "model.roi.score_threshold=0.2")
     options = api.ExportOptions(target, (64, 96), int8=True, calibrate=4)
