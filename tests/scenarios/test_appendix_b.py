@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from runs import load, train
 
-from detection import evaluate
+from detection import Predictor, evaluate
 from detection.checkpoint.metadata import KEY
 from detection.cli import run
 
@@ -65,3 +66,15 @@ def test_detectron2_has_no_global_context(trained, tmp_path, capsys):
     assert run("convert-weights", argv) == 2
     assert "has global context (model.roi.context=true), which detectron2's" in capsys.readouterr().err
     assert not (tmp_path / "d2.pkl").exists()
+
+
+def test_the_predictor_has_them_too(trained):
+    """As the run's configuration says, or as overrides do."""
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    found = Predictor(trained / "best.pth", precision="float32")(image)
+    off = ["test.refine=none", "test.vote=false", "test.scales=[]", "test.nms_iou=null"]
+    plain = Predictor(trained / "best.pth", precision="float32", overrides=off)(image)
+    again = Predictor(trained / "best.pth", precision="float32", overrides=[*off, *ALL])(image)
+    assert len(found) > 0
+    assert np.array_equal(found.boxes, again.boxes)
+    assert not np.array_equal(found.boxes, plain.boxes)
