@@ -67,8 +67,7 @@ def multi_scale_features(head: RoIHead, scales: Sequence[Scale], regions: Tensor
     if merge == "pooled":
         return head.describe(_maximum(pooled))
     if merge == "conv5":
-        x = _maximum([head.head(part) for part in pooled])
-        return x.mean(dim=(2, 3)) if x.dim() == 4 else x
+        return head.average(_maximum([head.head(part) for part in pooled]))
     return _maximum([head.describe(part) for part in pooled])
 
 

@@ -174,7 +174,11 @@ class RoIHead(nn.Module):
 
     def describe(self, pooled: Tensor) -> Tensor:
         """Return the features [R, F] of pooled regions [R, C, S, S]."""
-        x: Tensor = self.head(pooled)
+        return self.average(self.head(pooled))
+
+    @staticmethod
+    def average(x: Tensor) -> Tensor:
+        """Return the mean over all positions of what the head gives, [R, F, s, s] -> [R, F]; [R, F] as it is."""
         return x.mean(dim=(2, 3)) if x.dim() == 4 else x
 
     def classify(self, x: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:

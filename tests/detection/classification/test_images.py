@@ -10,20 +10,6 @@ from detection.classification.config import ImageDataConfig
 from detection.classification.images import EvalDataset, open_datasets
 from detection.data.annotations import DataError
 
-CIFAR = ImageDataConfig(format="cifar10", crop=32, short_side=None, eval_short_side=None, pad=4, workers=0)
-
-
-@pytest.fixture
-def cifar(tmp_path):
-    """CIFAR-10 binary files with three records each, with increasing pixel values."""
-    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
-    for k, name in enumerate(names):
-        records = np.zeros((3, 3073), dtype=np.uint8)
-        records[:, 0] = (k + np.arange(3)) % 10
-        records[:, 1:] = np.arange(3072) % 251
-        records.tofile(tmp_path / name)
-    return dataclasses.replace(CIFAR, root=str(tmp_path))
-
 
 def test_cifar10_records(cifar):
     train, val = open_datasets(cifar)
