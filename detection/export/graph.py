@@ -77,10 +77,8 @@ class DetectorGraph(nn.Module):
         # a padded slot has no size, whose adaptive sampling some runtimes divide by
         sized = torch.where(larger_than(proposals, 0.0)[..., None], proposals, proposals.new_tensor([0.0, 0, 16, 16]))
         regions = torch.cat((image, sized), dim=2).flatten(0, 1)
-        x = head.head(pool(head.pooler, features, regions))  # type: ignore[arg-type]  # nn.Module's attributes
-        if x.dim() == 4:
-            x = x.mean(dim=(2, 3))
-        logits, deltas = head.classes(x), head.deltas(x)
+        pooled = pool(head.pooler, features, regions)  # type: ignore[arg-type]  # nn.Module's attributes
+        logits, deltas = head.classify(head.describe(pooled), regions)
         return logits.unflatten(0, (-1, count)), deltas.view(-1, count, head.num_classes, 4)
 
     def _detections(
